@@ -1,0 +1,374 @@
+"""The artifact: one JSON file, `*.pld.json`, that holds a distilled prompt and all that its scores rest on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import uuid
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from langchain_pld.answer import AnswerFormat, Scorer
+from langchain_pld.errors import ArtifactError
+from langchain_pld.rules import Rule
+from langchain_pld.task import Task
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Calibration",
+    "CalibrationMethod",
+    "DataFingerprint",
+    "DistilledPrompt",
+    "Gate",
+    "Interval",
+    "LedgerLine",
+    "ModelFingerprint",
+    "ScoreCard",
+]
+
+SCHEMA_VERSION = 1
+
+CalibrationMethod = Literal["none", "contextual", "batch", "affine"]
+
+
+class ModelFingerprint(BaseModel):
+    """Which model, exactly."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spec: str
+    """As `resolve_chat_model` takes it, e.g. `ollama:gemma3:4b`."""
+    digest: str | None = None
+    """SHA-256 of the weights, where the provider tells."""
+    quantization: str | None = None
+    """E.g. `Q4_K_M`."""
+    context_length: int | None = None
+    """Tokens that fit into one request."""
+
+    def differs_from(self, other: ModelFingerprint) -> str | None:
+        """What makes `other` another model, or `None` when nothing known does."""
+        if self.digest and other.digest:
+            return None if self.digest == other.digest else f"digest {other.digest[:12]} instead of {self.digest[:12]}"
+        if self.spec != other.spec:
+            return f"{other.spec} instead of {self.spec}"
+        if self.quantization and other.quantization and self.quantization != other.quantization:
+            return f"quantisation {other.quantization} instead of {self.quantization}"
+        return None
+
+
+class DataFingerprint(BaseModel):
+    """The rows that played one role in a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    """Hash of their content."""
+    rows: int
+    """How many."""
+    source: str
+    """Where they came from."""
+
+
+class Calibration(BaseModel):
+    """An affine map of the label log-probabilities, `softmax(W @ logp + b)`.
+
+    All methods are of this form: `none` is the identity, `contextual` and `batch` shift each label, `affine` has a
+    full matrix. Rows and columns follow `labels`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: CalibrationMethod = "none"
+    """How the map was found."""
+    labels: tuple[str, ...]
+    """Label names, the order of rows and columns."""
+    weights: tuple[tuple[float, ...], ...] | None = None
+    """W, labels by labels; `None` stands for the identity."""
+    bias: tuple[float, ...] | None = None
+    """b, one a label; `None` stands for zeros."""
+    rows: int = 0
+    """Labelled rows that it was fitted on."""
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Calibration:
+        size = len(self.labels)
+        matrix = self.weights
+        square = matrix is None or (len(matrix) == size and all(len(row) == size for row in matrix))
+        if not square or (self.bias is not None and len(self.bias) != size):
+            msg = f"a calibration of {size} labels needs {size} x {size} weights and {size} biases"
+            raise ValueError(msg)
+        numbers = [*(number for row in matrix or () for number in row), *(self.bias or ())]
+        if not all(map(math.isfinite, numbers)):
+            msg = "a calibration needs finite numbers"
+            raise ValueError(msg)
+        return self
+
+    @classmethod
+    def identity(cls, labels: tuple[str, ...]) -> Calibration:
+        """No calibration."""
+        return cls(labels=labels)
+
+    def apply(self, log_probabilities: dict[str, float]) -> dict[str, float]:
+        """Turn label log-probabilities into probabilities that add up to 1."""
+        scores = [log_probabilities[label] for label in self.labels]
+        if self.weights is not None:
+            scores = [math.fsum(w * s for w, s in zip(row, scores, strict=True)) for row in self.weights]
+        if self.bias is not None:
+            scores = [s + b for s, b in zip(scores, self.bias, strict=True)]
+        top = max(scores)
+        exps = [math.exp(s - top) for s in scores]
+        total = math.fsum(exps)
+        return {label: e / total for label, e in zip(self.labels, exps, strict=True)}
+
+
+class Gate(BaseModel):
+    """The confidence from which on the student decides alone.
+
+    On `rows` held-out rows the threshold was chosen so that, with probability `confidence`, the error among decided
+    inputs from the same distribution is at most `alpha`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alpha: float = Field(gt=0, lt=1)
+    """The risk that is allowed: share of wrong labels among the decided."""
+    confidence: float = Field(default=0.9, gt=0, lt=1)
+    """Probability with which the bound holds."""
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    """Decide when the top probability is at least this; `None`: no threshold keeps the risk, abstain always."""
+    label_thresholds: dict[str, float | None] = Field(default_factory=dict)
+    """Thresholds of single labels that had rows enough for one of their own."""
+    coverage: float = Field(default=0.0, ge=0, le=1)
+    """Share of the held-out rows that is decided."""
+    observed_risk: float | None = None
+    """Error among the decided held-out rows."""
+    rows: int = 0
+    """Held-out rows."""
+    method: str = "clopper-pearson"
+    """How the bound was found."""
+
+    def admits(self, label: str, confidence: float) -> bool:
+        """Whether the student may decide for `label` at this confidence."""
+        threshold = self.label_thresholds.get(label, self.threshold)
+        return threshold is not None and confidence >= threshold
+
+
+class Interval(BaseModel):
+    """An estimate with its confidence interval."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float
+    """The estimate."""
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+    level: float = 0.95
+    """Confidence level."""
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+class ScoreCard(BaseModel):
+    """How one prompt did on one set of rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """What was measured: zero-shot, distilled, majority, …"""
+    role: str
+    """Data role of the rows: validation or test."""
+    rows: int
+    """How many labelled rows."""
+    student: str
+    """The model that answered; `-` for a baseline without one."""
+    calibrated: bool
+    """Whether calibrated probabilities decided."""
+    macro_f1: Interval
+    """Macro-F1 over the declared labels; a failed answer counts as wrong."""
+    accuracy: Interval
+    """Accuracy; a failed answer counts as wrong."""
+    per_label_f1: dict[str, float] = Field(default_factory=dict)
+    """F1 of each label."""
+    failed: int = 0
+    """Rows without a readable answer."""
+    ece: float | None = None
+    """Expected calibration error, 10 equal-mass bins of the top probability."""
+    log_loss: float | None = None
+    """Mean negative log-probability of the gold label, nats."""
+    prompt_tokens: int | None = None
+    """Length of the system prompt in the student's tokens."""
+    ms_per_text: float | None = None
+    """Median wall-clock milliseconds a text."""
+
+
+class LedgerLine(BaseModel):
+    """What one node spent on one model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: str
+    """Node of the graph."""
+    model: str
+    """The model asked."""
+    calls: int = 0
+    """Calls made."""
+    cache_hits: int = 0
+    """Answers that had been paid before."""
+    failures: int = 0
+    """Calls without a usable answer."""
+    input_tokens: int = 0
+    """Prompt tokens."""
+    output_tokens: int = 0
+    """Generated tokens."""
+    seconds: float = 0.0
+    """Wall-clock seconds of the calls, added up."""
+    cost: float | None = None
+    """Money by the price table; `None` where the model has no price."""
+
+
+class DistilledPrompt(BaseModel):
+    """A distilled prompt with all that its scores rest on. Immutable; equal when the content is equal."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    """Version of the file format."""
+    task: Task
+    """What it decides."""
+    rules: tuple[Rule, ...] = ()
+    """The rules, strongest first; none for a zero-shot prompt."""
+    system_prompt: str
+    """The very prompt that is sent and was scored."""
+    answer: AnswerFormat
+    """What the student answers with."""
+    scorer: Scorer = "logprobs"
+    """How its answer is read."""
+    calibration: Calibration
+    """From label scores to probabilities."""
+    gate: Gate | None = None
+    """When the student may decide alone; `None`: always."""
+    min_label_mass: float = Field(default=0.05, ge=0, le=1)
+    """Below this probability on valid answers the answer counts as unreadable."""
+    student: ModelFingerprint
+    """The model that all of this was measured with."""
+    teacher: ModelFingerprint | None = None
+    """The model that wrote the rules."""
+    data: dict[str, DataFingerprint] = Field(default_factory=dict)
+    """Data role (train, validation, test) to its rows."""
+    scores: tuple[ScoreCard, ...] = ()
+    """Measured quality, beside the baselines'."""
+    finish_reason: str | None = None
+    """Why the run ended: converged, no_gain, ceiling, budget or stopped."""
+    ledger: tuple[LedgerLine, ...] = ()
+    """What the run spent."""
+    seed: int | None = None
+    """Seed of the run."""
+    created: str | None = None
+    """Time of creation, ISO 8601, UTC."""
+    parent: str | None = None
+    """Id of the artifact that it improves on."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know, e.g. warnings of the calibration."""
+
+    @model_validator(mode="after")
+    def _labels_agree(self) -> DistilledPrompt:
+        names = self.task.label_names
+        if set(self.answer.labels) != set(names) or set(self.calibration.labels) != set(names):
+            msg = f"answer codes and calibration must cover exactly the task's labels {', '.join(names)}"
+            raise ValueError(msg)
+        strangers = sorted({rule.label for rule in self.rules} - set(names))
+        if strangers:
+            msg = f"rules argue for unknown labels: {', '.join(strangers)}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def prompt_sha256(self) -> str:
+        """Hash of the system prompt."""
+        return hashlib.sha256(self.system_prompt.encode()).hexdigest()
+
+    @property
+    def content_sha256(self) -> str:
+        """Hash of the whole content."""
+        content = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def id(self) -> str:
+        """Short id, `task-name@` and twelve hex digits of the content hash."""
+        return f"{self.task.name}@{self.content_sha256[:12]}"
+
+    def rules_for(self, label: str) -> tuple[Rule, ...]:
+        """The rules that argue for a label, strongest first."""
+        return tuple(rule for rule in self.rules if rule.label == label)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the artifact, atomically, as readable JSON; returns the path."""
+        path = Path(path)
+        document = {
+            "kind": "langchain-pld artifact",
+            "id": self.id,
+            "prompt_sha256": self.prompt_sha256,
+            "content_sha256": self.content_sha256,
+            **self.model_dump(mode="json"),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside the target and moved over it, so that a reader never sees half a file.
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            temporary.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> DistilledPrompt:
+        """Read an artifact and check that neither the prompt nor anything else was changed since it was scored.
+
+        Raises:
+            ArtifactError: No file, not an artifact, a newer schema, or changed content.
+        """
+        path = Path(path)
+        try:
+            document: Any = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            msg = f"no artifact at {path}; make one with: pld distill TASK.yaml --out {path.name}"
+            raise ArtifactError(msg) from None
+        except (OSError, ValueError, RecursionError) as error:
+            msg = f"{path} is not an artifact: {error}"
+            raise ArtifactError(msg) from error
+        if not isinstance(document, dict) or document.get("kind") != "langchain-pld artifact":
+            msg = f"{path} is not an artifact: it is JSON, but lacks the kind of one"
+            raise ArtifactError(msg)
+        version = document.get("schema_version")
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            msg = (
+                f"{path} has schema version {version!r}, this release reads up to {SCHEMA_VERSION}; "
+                "upgrade with: pip install -U langchain-pld"
+            )
+            raise ArtifactError(msg)
+        stated = {key: document.pop(key, None) for key in ("kind", "id", "prompt_sha256", "content_sha256")}
+        try:
+            artifact = cls.model_validate(document)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            msg = f"{path} is damaged at {where or 'the top'}: {first['msg']}"
+            raise ArtifactError(msg) from error
+        if artifact.prompt_sha256 != stated["prompt_sha256"]:
+            msg = (
+                f"{path}: the system prompt was changed after it was scored, so its scores no longer belong to it; "
+                "restore the file, or distil again"
+            )
+            raise ArtifactError(msg)
+        if artifact.content_sha256 != stated["content_sha256"]:
+            msg = f"{path}: the content was changed after it was scored; restore the file, or distil again"
+            raise ArtifactError(msg)
+        return artifact

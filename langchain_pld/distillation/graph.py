@@ -1,0 +1,63 @@
+"""The distillation graph: generate, extract, critique, consolidate, validate."""
+
+from __future__ import annotations
+
+from langchain_core.language_models import BaseChatModel
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.store.base import BaseStore
+from langgraph.types import Checkpointer
+
+from langchain_pld.distillation.consolidate import consolidate_node
+from langchain_pld.distillation.context import DistillationContext, RunModels
+from langchain_pld.distillation.critique import critique_node
+from langchain_pld.distillation.extract import extract_node
+from langchain_pld.distillation.generate import generate_node
+from langchain_pld.distillation.state import DistillationInput, DistillationOutput, DistillationState
+from langchain_pld.distillation.validate import validate_node
+from langchain_pld.models.resolve import resolve_chat_model
+
+__all__ = ["build_distillation_graph"]
+
+
+def build_distillation_graph(
+    *,
+    teacher: BaseChatModel | str | None = None,
+    student: BaseChatModel | str | None = None,
+    store: BaseStore | None = None,
+    checkpointer: Checkpointer = None,
+) -> CompiledStateGraph[DistillationState, DistillationContext, DistillationInput, DistillationOutput]:
+    """Compile the graph.
+
+    Args:
+        teacher: The model that writes rules; the run's context names it when absent.
+        student: The model that will decide; the run's context names it when absent.
+        store: Where examples, explanations and scores are kept. LangGraph's server brings its own; elsewhere one is
+            needed, e.g. `InMemoryStore()`.
+        checkpointer: Where the state is kept, for resuming; LangGraph's server brings its own.
+
+    Returns:
+        A compiled graph that takes a `DistillationInput` and a `DistillationContext`.
+    """
+    models = RunModels(
+        teacher=resolve_chat_model(teacher) if teacher is not None else None,
+        student=resolve_chat_model(student) if student is not None else None,
+    )
+    graph = StateGraph(
+        DistillationState,
+        context_schema=DistillationContext,
+        input_schema=DistillationInput,
+        output_schema=DistillationOutput,
+    )
+    graph.add_node("generate", generate_node(models))
+    graph.add_node("extract", extract_node(models))
+    graph.add_node("critique", critique_node)
+    graph.add_node("consolidate", consolidate_node(models))
+    graph.add_node("validate", validate_node(models))
+    graph.add_edge(START, "generate")
+    graph.add_edge("generate", "extract")
+    graph.add_edge("extract", "critique")
+    graph.add_edge("critique", "consolidate")
+    graph.add_edge("consolidate", "validate")
+    graph.add_edge("validate", END)
+    return graph.compile(store=store, checkpointer=checkpointer, name="distillation")

@@ -1,0 +1,24 @@
+"""What a run tells while it works: the payload of the graph's `custom` stream events."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["Progress"]
+
+
+class Progress(BaseModel):
+    """How far one step of a node is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: str
+    """Node of the graph; `test` for the final reading of the test rows."""
+    step: str
+    """What is being done, in words."""
+    done: int = 0
+    """Units done."""
+    total: int = 0
+    """Units in all."""
+    note: str | None = None
+    """What the step found, in one line, once it is finished."""

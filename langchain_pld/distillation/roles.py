@@ -1,0 +1,126 @@
+"""Data roles: which rows may be seen by whom, and where they lie in the Store."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from langgraph.store.base import BaseStore, GetOp, PutOp
+
+from langchain_pld.errors import DistillationError, ExampleError
+from langchain_pld.examples import Example, ExampleSet
+from langchain_pld.task import Task
+
+__all__ = ["Role", "RunStore", "check_roles"]
+
+Role = Literal["train", "validation", "test"]
+
+
+def check_roles(task: Task, sets: Mapping[Role, ExampleSet]) -> None:
+    """Make sure that no text plays two roles and that each role has what it needs.
+
+    Texts are compared after Unicode normalisation, case folding and folding of white space.
+
+    Raises:
+        ExampleError: A text is in two roles, or a role has no labelled row; the message names the rows.
+    """
+    seen: dict[str, tuple[Role, str]] = {}
+    clashes: list[str] = []
+    for role, rows in sets.items():
+        for row in rows:
+            key = " ".join(unicodedata.normalize("NFKC", task.render(row.input)).casefold().split())
+            first = seen.setdefault(key, (role, row.id))
+            if first[0] != role:
+                clashes.append(f"{first[0]} {first[1]!r} = {role} {row.id!r}")
+    if clashes:
+        more = f" and {len(clashes) - 5} more" if len(clashes) > 5 else ""
+        msg = (
+            f"{len(clashes)} texts are in two data roles, so scores would be too good: "
+            f"{'; '.join(clashes[:5])}{more}; remove them from one file"
+        )
+        raise ExampleError(msg)
+    for role, rows in sets.items():
+        unlabelled = [row.id for row in rows if row.label is None]
+        if unlabelled:
+            msg = f"{len(unlabelled)} {role} rows have no label, e.g. {unlabelled[0]!r}; label them or leave them out"
+            raise ExampleError(msg)
+        missing = sorted(set(task.label_names) - {row.label for row in rows if row.label})
+        if missing and role != "test":
+            msg = f"no {role} row has the label {missing[0]!r}; each label needs examples"
+            raise ExampleError(msg)
+
+
+class RunStore:
+    """The Store, seen from one run: everything lies under the run's name, keyed by example id.
+
+    Args:
+        store: The LangGraph Store of the graph.
+        run_id: Name of the run.
+    """
+
+    def __init__(self, store: BaseStore | None, run_id: str) -> None:
+        if store is None:
+            msg = "the distillation graph needs a Store; compile it with one, e.g. InMemoryStore()"
+            raise DistillationError(msg)
+        self.store = store
+        self.run_id = run_id
+
+    async def put_examples(self, role: Role, rows: ExampleSet) -> None:
+        """Keep the rows of a role."""
+        await self.put_many(f"examples-{role}", {row.id: row.model_dump() for row in rows})
+        await self.put_many("index", {role: {"ids": [row.id for row in rows], "source": rows.source}})
+
+    async def examples(self, role: Role) -> ExampleSet | None:
+        """The rows of a role, in order; `None` when the run has none."""
+        index = (await self.get_many("index", [role])).get(role)
+        if index is None:
+            return None
+        found = await self.get_many(f"examples-{role}", index["ids"])
+        rows = tuple(Example.model_validate(found[key]) for key in index["ids"])
+        return ExampleSet(source=index["source"], examples=rows)
+
+    async def required(self, role: Role) -> ExampleSet:
+        """The rows of a role.
+
+        Raises:
+            DistillationError: The Store does not have them.
+        """
+        rows = await self.examples(role)
+        if rows is None:
+            msg = f"the Store has no {role} rows of run {self.run_id!r}; start the run again"
+            raise DistillationError(msg)
+        return rows
+
+    async def put_many(self, kind: str, items: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep values under their keys."""
+        space = self._space(kind)
+        await self.store.abatch([PutOp(space, key, dict(value)) for key, value in items.items()])
+
+    async def get_many(self, kind: str, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The values that are there, by key."""
+        space = self._space(kind)
+        found = await self.store.abatch([GetOp(space, key) for key in keys])
+        return {key: item.value for key, item in zip(keys, found, strict=True) if item is not None}  # type: ignore[union-attr]
+
+    def _space(self, kind: str) -> tuple[str, ...]:
+        return ("pld", "runs", self.run_id, kind)
+
+
+def balanced(rows: ExampleSet, count: int, seed: int) -> ExampleSet:
+    """At most `count` rows, taken in turn from each label, in a seeded order within the label."""
+    by_label: dict[str | None, list[Example]] = defaultdict(list)
+    for row in rows:
+        by_label[row.label].append(row)
+    shuffler = random.Random(seed)
+    for bucket in by_label.values():
+        shuffler.shuffle(bucket)
+    chosen: list[Example] = []
+    queues = [bucket for _, bucket in sorted(by_label.items(), key=lambda item: str(item[0]))]
+    while len(chosen) < count and any(queues):
+        for bucket in queues:
+            if bucket and len(chosen) < count:
+                chosen.append(bucket.pop(0))
+    return ExampleSet(source=rows.source, examples=tuple(chosen))

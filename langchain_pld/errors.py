@@ -1,0 +1,82 @@
+"""The one error family of the package.
+
+```
+PLDError
+├── InputError (also ValueError)      something handed in is wrong: say where and what to do
+│   ├── TaskError                     a task file or definition
+│   ├── ExampleError                  a labelled row or its file
+│   └── ArtifactError                 a *.pld.json file
+├── ModelSetupError                   a model cannot be had or loaded
+│   └── MissingExtraError (also ImportError)   an optional package is not installed
+├── StudentError                      the student gave no readable answer
+└── DistillationError                 a run cannot start or go on
+```
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from langchain_pld.verdict import Failure
+
+__all__ = [
+    "ArtifactError",
+    "DistillationError",
+    "ExampleError",
+    "InputError",
+    "MissingExtraError",
+    "ModelSetupError",
+    "PLDError",
+    "StudentError",
+    "TaskError",
+]
+
+
+class PLDError(Exception):
+    """Base class: catch it to catch every error that the package raises on purpose."""
+
+
+class InputError(PLDError, ValueError):
+    """Something handed in cannot be used."""
+
+
+class TaskError(InputError):
+    """A task definition or task file is wrong."""
+
+
+class ExampleError(InputError):
+    """A labelled example or the file that it stands in is wrong."""
+
+
+class ArtifactError(InputError):
+    """An artifact file is missing, damaged, changed by hand or of another schema."""
+
+
+class ModelSetupError(PLDError):
+    """A model cannot be found, fetched, verified or loaded."""
+
+
+class MissingExtraError(ModelSetupError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    @classmethod
+    def of(cls, package: str, extra: str) -> MissingExtraError:
+        """Build the error for `package`, which the extra `extra` installs."""
+        return cls(f'the package {package!r} is not installed; run: pip install "langchain-pld[{extra}]"')
+
+
+class StudentError(PLDError):
+    """The student gave no verdict, in a place where a failed verdict cannot be returned.
+
+    Attributes:
+        failure: What went wrong, as it would stand in a failed verdict.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"{failure.kind}: {failure.message}")
+        self.failure = failure
+
+
+class DistillationError(PLDError):
+    """A distillation run cannot start or cannot go on; paid work is kept."""

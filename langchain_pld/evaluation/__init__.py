@@ -1,0 +1,1 @@
+"""Measuring classifiers: metrics with intervals, paired comparisons, plain baselines."""

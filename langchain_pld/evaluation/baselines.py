@@ -1,0 +1,55 @@
+"""Plain baselines that every figure stands beside: no language model is called here."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter
+
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from langchain_pld.artifact import ScoreCard
+from langchain_pld.evaluation.evaluate import gold_labels, score_card
+from langchain_pld.examples import ExampleSet
+from langchain_pld.task import Task
+
+__all__ = ["majority_card", "ngram_card"]
+
+
+def majority_card(task: Task, train: ExampleSet, rows: ExampleSet, *, role: str, seed: int = 0) -> ScoreCard:
+    """Always the label that is most frequent in `train`."""
+    label = Counter(gold_labels(train)).most_common(1)[0][0]
+    nothing = [None] * len(rows)
+    return score_card(
+        task.label_names, rows, [label] * len(rows), nothing, name="majority", role=role, student="-", seed=seed
+    )
+
+
+def ngram_card(task: Task, train: ExampleSet, rows: ExampleSet, *, role: str, seed: int = 0) -> ScoreCard | None:
+    """Logistic regression on TF-IDF of words and word pairs; `None` when `train` has one label only."""
+    gold = gold_labels(train)
+    if len(set(gold)) < 2:
+        return None
+    model = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+        LogisticRegression(C=10.0, class_weight="balanced", max_iter=2000),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit([task.render(row.input) for row in train], gold)
+    started = time.perf_counter()
+    predicted = [str(label) for label in model.predict([task.render(row.input) for row in rows])]
+    milliseconds = (time.perf_counter() - started) * 1000 / len(rows)
+    return score_card(
+        task.label_names,
+        rows,
+        predicted,
+        [None] * len(rows),
+        name=f"n-gram ({len(train)} rows)",
+        role=role,
+        student="-",
+        seed=seed,
+        ms_per_text=milliseconds,
+    )

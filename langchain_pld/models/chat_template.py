@@ -1,0 +1,111 @@
+"""From chat turns to token ids, so that no text of a message can forge a role boundary.
+
+The model's own chat template is rendered with a placeholder for each content. What the template wrote is read with its
+control tokens; what stands in a content is read as plain text, whatever it looks like.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from langchain_pld.models.errors import BadCallError
+
+__all__ = ["ChatTemplate", "ChatTurn", "TokenPrompt"]
+
+
+class ChatTurn(NamedTuple):
+    """One message: who speaks (`system`, `user` or `assistant`) and what is said."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class TokenPrompt:
+    """A prompt in tokens, cut where the content of the last message begins."""
+
+    prefix: tuple[int, ...]
+    """All that comes before the content of the last message."""
+    tail: tuple[int, ...]
+    """That content and what the template puts behind it."""
+
+
+class ChatTemplate:
+    """The chat template and tokenizer of a loaded model.
+
+    Args:
+        render: Renders messages (`role` and `content` each) with the model's template, the opening of the answer
+            included.
+        tokenize: Text to token ids. The first flag says whether control tokens are recognised in the text, the second
+            whether the model's start token is put in front.
+    """
+
+    def __init__(
+        self, render: Callable[[list[dict[str, str]]], str], tokenize: Callable[[str, bool, bool], list[int]]
+    ) -> None:
+        self._render = render
+        self._tokenize = tokenize
+        self._skeleton = lru_cache(maxsize=64)(self._read_skeleton)
+        # Long system prompts come again with each request; the last message seldom does.
+        self._remembered = lru_cache(maxsize=64)(self._content_tokens)
+
+    def prompt(self, turns: Sequence[ChatTurn]) -> TokenPrompt:
+        """Render `turns` into tokens.
+
+        Raises:
+            BadCallError: If there are no turns, if the template refuses this order of roles or leaves out a message,
+                or if the tokenizer reads a control token in a content.
+        """
+        if not turns:
+            msg = "there is no message to answer"
+            raise BadCallError(msg)
+        skeleton = self._skeleton(tuple(turn.role for turn in turns))
+        cut = skeleton.contents.index(len(turns) - 1)
+        prefix: list[int] = list(skeleton.frames[0])
+        tail: list[int] = []
+        for position, turn in enumerate(skeleton.contents):
+            if position < cut:
+                prefix += self._remembered(turns[turn].content, skeleton.control)
+                prefix += skeleton.frames[position + 1]
+            else:
+                tail += self._content_tokens(turns[turn].content, skeleton.control)
+                tail += skeleton.frames[position + 1]
+        return TokenPrompt(tuple(prefix), tuple(tail))
+
+    def _read_skeleton(self, roles: tuple[str, ...]) -> _Skeleton:
+        rendered = self._render(
+            [{"role": role, "content": _PLACEHOLDER.format(number)} for number, role in enumerate(roles)]
+        )
+        pieces = _PLACEHOLDER_PATTERN.split(rendered)
+        texts, contents = pieces[::2], tuple(int(number) for number in pieces[1::2])
+        if missing := set(range(len(roles))) - set(contents):
+            msg = f"the model's chat template leaves out the {roles[min(missing)]} message; use other roles"
+            raise BadCallError(msg)
+        frames = tuple(tuple(self._tokenize(text, True, number == 0)) for number, text in enumerate(texts))
+        plain = {token for text in texts for token in self._tokenize(text, False, False)}
+        return _Skeleton(frames, contents, frozenset(token for frame in frames for token in frame) - plain)
+
+    def _content_tokens(self, text: str, control: frozenset[int]) -> tuple[int, ...]:
+        tokens = tuple(self._tokenize(text, False, False)) if text else ()
+        # Some model files list their control tokens as ordinary ones, which are recognised in any text.
+        if not control.isdisjoint(tokens):
+            msg = "a message holds text that this model reads as a role boundary; it was not sent"
+            raise BadCallError(msg)
+        return tokens
+
+
+_PLACEHOLDER: Final = "@@pld-content-{}@@"
+_PLACEHOLDER_PATTERN: Final = re.compile(r"@@pld-content-(\d+)@@")
+
+
+class _Skeleton(NamedTuple):
+    frames: tuple[tuple[int, ...], ...]
+    """What the template writes before, between and after the contents."""
+    contents: tuple[int, ...]
+    """Numbers of the messages, in the order in which their contents stand between the frames."""
+    control: frozenset[int]
+    """Tokens of the frames that plain text does not give."""

@@ -1,0 +1,454 @@
+"""A LangChain chat model that runs inside the process, on llama.cpp."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from importlib.util import find_spec
+from operator import itemgetter
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models.base import LangSmithParams, LanguageModelInput
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers.base import BaseOutputParser
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel, Field, model_validator
+
+from langchain_pld.errors import MissingExtraError
+from langchain_pld.models.catalogue import DEFAULT_MODEL, catalogue_entry
+from langchain_pld.models.chat_template import ChatTurn
+from langchain_pld.models.errors import BadCallError
+from langchain_pld.models.fetch import file_sha256, is_path, model_path
+from langchain_pld.models.gguf import GGUFHeader, read_gguf_header
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+
+    from langchain_pld.models.engine import Chunk, Completion, CompletionRequest, Engine
+
+__all__ = ["EmbeddedChatModel"]
+
+
+class EmbeddedChatModel(BaseChatModel):
+    """A chat model inside the process: no server, no key, and the same answer to the same question, bit for bit.
+
+    The model file is fetched and loaded at the first call; all instances with the same file and engine settings share
+    one loaded model, and their calls run one after another. Log-probabilities come in the shape ChatOllama gives:
+    `response_metadata["logprobs"]` is a list of `{"token", "logprob", "top_logprobs": [{"token", "logprob"}, ...]}`.
+    They are the model's own, before temperature and before a schema masks tokens.
+
+    Example:
+        ```python
+        from langchain_pld.models import EmbeddedChatModel
+
+        model = EmbeddedChatModel(model="smollm2-135m", max_tokens=40)
+        print(model.invoke("Name a colour.").text)
+        ```
+    """
+
+    model: str = DEFAULT_MODEL
+    """A name of the catalogue, or the path of a .gguf file."""
+    temperature: float = Field(default=0.0, ge=0)
+    """0 takes the likeliest token each time; larger values draw."""
+    seed: int = Field(default=0, ge=0, lt=2**32 - 1)
+    """Seed of the draws: with the same seed they are the same."""
+    max_tokens: int = Field(default=1024, gt=0)
+    """Most tokens of an answer. A small model may otherwise repeat itself until its context is full."""
+    stop: list[str] | None = None
+    """Texts that end an answer."""
+    logprobs: bool = False
+    """Whether answers carry log-probabilities."""
+    top_logprobs: int | None = Field(default=None, ge=0)
+    """How many likeliest tokens to give at each place, up to the whole vocabulary; any number turns `logprobs` on.
+
+    llama.cpp sums the vocabulary in an order that depends on this number, so values move by some 0.00002 with it.
+    """
+    n_ctx: int = Field(default=8192, ge=64)
+    """Longest prompt and answer together, tokens; never more than the model was trained with."""
+    slots: int = Field(default=4, ge=1, le=64)
+    """How many prompt prefixes stay computed; each takes the memory of a full context."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads that compute; the physical cores that this process may use if None."""
+    timeout: float = Field(default=300.0, gt=0)
+    """Seconds that a call may run, waiting for its turn not counted."""
+    streaming: bool = False
+    """Whether `invoke` too goes through the streaming path."""
+
+    @model_validator(mode="after")
+    def _has_runtime(self) -> Self:
+        if find_spec("xllamacpp") is None:
+            raise MissingExtraError.of("xllamacpp", "embedded")
+        return self
+
+    # --- what is known of the model ---
+
+    @property
+    def model_name(self) -> str:
+        """Name for metadata: the catalogue's, or the file name without its folder."""
+        return Path(self.model).name if is_path(self.model) else self.model
+
+    @property
+    def model_digest(self) -> str:
+        """SHA-256 of the model file, in hexadecimal; a file given by path is read once for it."""
+        if is_path(self.model):
+            return file_sha256(model_path(self.model))
+        return catalogue_entry(self.model).sha256
+
+    @property
+    def quantization(self) -> str:
+        """How the weights are stored, for instance `Q4_K_M`. Fetches the model if it is not there."""
+        return self._header().quantization
+
+    @property
+    def context_length(self) -> int:
+        """Longest prompt and answer together, tokens: `n_ctx`, or less where the model was trained with less."""
+        return min(self.n_ctx, self._header().context_length or self.n_ctx)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Tokens of `text` as they stand inside a message. Fetches and loads the model if need be."""
+        return self._engine().token_ids(text)
+
+    def get_num_tokens_from_messages(
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
+    ) -> int:
+        """Length of the whole prompt in tokens, the chat template included.
+
+        Raises:
+            BadCallError: If there are `tools`, which this model does not take, or a message it cannot read.
+        """
+        if tools:
+            raise BadCallError(_NO_TOOLS)
+        return self._engine().prompt_length(_turns(messages))
+
+    def load(self) -> None:
+        """Fetch the model file and load it now rather than at the first call. Blocks."""
+        self._engine()
+
+    def close(self) -> None:
+        """Unload the model for all that share it; the next call loads it again. Not while a call runs."""
+        self._engine().close()
+
+    @property
+    def _llm_type(self) -> str:
+        return "embedded-llama.cpp"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "max_tokens": self.max_tokens,
+            "n_ctx": self.n_ctx,
+        }
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = "embedded"
+        if "model" not in kwargs:
+            params["ls_model_name"] = self.model_name
+        if (stops := stop or self.stop) is not None:
+            params["ls_stop"] = stops
+        return params
+
+    # --- answering ---
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        include_raw: bool = False,
+        method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """Return a runnable whose answers follow `schema`, token by token.
+
+        Args:
+            schema: A pydantic class, a TypedDict, or a JSON schema.
+            include_raw: Return `{"raw", "parsed", "parsing_error"}` and raise nothing for an unreadable answer.
+            method: `json_schema`. `function_calling` is served in the same way; `json_mode` allows any JSON object
+                and only reads it as `schema`.
+            strict: Unless False, an object may hold the fields of the schema only, and must hold all of them: a small
+                model left free invents fields until its tokens are spent.
+            **kwargs: Nothing else is known, and anything is an error.
+
+        An answer that was cut off at `max_tokens` is an `OutputParserException` when the runnable runs.
+
+        Raises:
+            ValueError: If `method` or an argument is not known.
+        """
+        if kwargs or method not in ("json_schema", "function_calling", "json_mode"):
+            msg = f"unknown arguments for structured output: {kwargs or method!r}"
+            raise ValueError(msg)
+        plain = convert_to_json_schema(schema)
+        closed = (
+            {"type": "object"} if method == "json_mode" else convert_to_json_schema(schema, strict=strict is not False)
+        )
+        model = self.bind(
+            response_format=closed,
+            ls_structured_output_format={"kwargs": {"method": method, "strict": strict}, "schema": plain},
+        )
+        parser: BaseOutputParser[Any]
+        if isinstance(schema, type) and is_basemodel_subclass(schema):
+            parser = PydanticOutputParser(pydantic_object=schema)
+        else:
+            parser = JsonOutputParser()
+        read = RunnableLambda(_uncut) | parser
+        if not include_raw:
+            return model | read
+        parse = RunnablePassthrough.assign(parsed=itemgetter("raw") | read, parsing_error=lambda _: None)
+        give_up = RunnablePassthrough.assign(parsed=lambda _: None)
+        return RunnableMap(raw=model) | parse.with_fallbacks([give_up], exception_key="parsing_error")
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> ChatResult:
+        call = self._call(messages, stop, kwargs)
+        with _Cancelling() as cancel:
+            return call.result(cancel.watch(call.submit(cancel.event)).result())
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> ChatResult:
+        call = self._call(messages, stop, kwargs)
+        with _Cancelling() as cancel:
+            return call.result(await asyncio.wrap_future(cancel.watch(call.submit(cancel.event))))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        call = self._call(messages, stop, kwargs)
+        pieces: SimpleQueue[Chunk | None] = SimpleQueue()
+        with _Cancelling() as cancel:
+            future = cancel.watch(call.submit(cancel.event, pieces.put))
+            future.add_done_callback(lambda _: pieces.put(None))
+            while (piece := pieces.get()) is not None:
+                chunk = call.chunk(piece)
+                if run_manager:
+                    run_manager.on_llm_new_token(piece.text, chunk=chunk)
+                yield chunk
+            yield call.last_chunk(future.result())
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        call = self._call(messages, stop, kwargs)
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[Chunk | None] = asyncio.Queue()
+
+        def put(piece: Chunk | None) -> None:
+            # The loop may be gone by now, and with it whoever asked.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        with _Cancelling() as cancel:
+            future = cancel.watch(call.submit(cancel.event, put))
+            future.add_done_callback(lambda _: put(None))
+            while (piece := await pieces.get()) is not None:
+                chunk = call.chunk(piece)
+                if run_manager:
+                    await run_manager.on_llm_new_token(piece.text, chunk=chunk)
+                yield chunk
+            yield call.last_chunk(future.result())
+
+    # --- helpers ---
+
+    def _header(self) -> GGUFHeader:
+        return read_gguf_header(model_path(self.model))
+
+    def _engine(self) -> Engine:
+        from langchain_pld.models.engine import EngineSettings, get_engine
+
+        return get_engine(
+            EngineSettings(path=model_path(self.model), n_ctx=self.n_ctx, slots=self.slots, threads=self.threads)
+        )
+
+    def _call(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> _Call:
+        """Settle what is asked for: the options of this call over the fields of the model."""
+        from langchain_pld.models.engine import CompletionRequest
+
+        if unknown := sorted(set(options) - _CALL_OPTIONS):
+            msg = f"EmbeddedChatModel does not know the option {unknown[0]!r}; it knows {sorted(_CALL_OPTIONS)}"
+            raise BadCallError(_NO_TOOLS if unknown[0] in ("tools", "tool_choice") else msg)
+        chosen = self
+        if fields := {name: options[name] for name in _FIELD_OPTIONS if options.get(name) is not None}:
+            # Built anew rather than copied, so that the values are checked.
+            chosen = type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | fields)
+        top = chosen.top_logprobs
+        return _Call(
+            chosen,
+            CompletionRequest(
+                turns=_turns(messages),
+                max_tokens=chosen.max_tokens,
+                temperature=chosen.temperature,
+                seed=chosen.seed,
+                stop=tuple(stop if stop is not None else chosen.stop or ()),
+                n_probs=(top or 0) if chosen.logprobs or top is not None else None,
+                json_schema=_json_schema(options.get("response_format")),
+                timeout=chosen.timeout,
+            ),
+        )
+
+
+_FIELD_OPTIONS: Final = frozenset({"model", "temperature", "seed", "max_tokens", "logprobs", "top_logprobs", "timeout"})
+# `stream` is LangChain's own way to ask for the streaming path.
+_CALL_OPTIONS: Final = _FIELD_OPTIONS | {"response_format", "stream"}
+_NO_TOOLS: Final = "EmbeddedChatModel calls no tools; ask for structured output instead"
+
+
+class _Cancelling:
+    """Ends the work of a call whose caller leaves early, for whatever reason."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self._future: Future[Any] | None = None
+
+    def watch(self, future: Future[Completion]) -> Future[Completion]:
+        self._future = future
+        return future
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.event.set()
+        if self._future is not None:
+            self._future.cancel()
+
+
+class _Call:
+    """One request and the messages made of its answer."""
+
+    def __init__(self, model: EmbeddedChatModel, request: CompletionRequest) -> None:
+        self._model = model
+        self._request = request
+
+    def submit(self, cancel: threading.Event, on_chunk: Callable[[Chunk], None] | None = None) -> Future[Completion]:
+        from langchain_pld.models.engine import submit
+
+        return submit(self._model._engine, self._request, on_chunk=on_chunk, cancel=cancel)
+
+    def result(self, completion: Completion) -> ChatResult:
+        metadata = self._metadata(completion)
+        if self._request.n_probs is not None:
+            metadata["logprobs"] = [self._logprob(token) for token in completion.logprobs]
+        message = AIMessage(completion.text, response_metadata=metadata, usage_metadata=_usage(completion))
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def chunk(self, piece: Chunk) -> ChatGenerationChunk:
+        metadata = {}
+        if self._request.n_probs is not None:
+            metadata["logprobs"] = [self._logprob(token) for token in piece.logprobs]
+        return ChatGenerationChunk(message=AIMessageChunk(content=piece.text, response_metadata=metadata))
+
+    def last_chunk(self, completion: Completion) -> ChatGenerationChunk:
+        metadata = self._metadata(completion)
+        if self._request.n_probs is not None:
+            metadata["logprobs"] = []
+        message = AIMessageChunk(
+            content="", response_metadata=metadata, usage_metadata=_usage(completion), chunk_position="last"
+        )
+        return ChatGenerationChunk(message=message)
+
+    def _logprob(self, token: dict[str, Any]) -> dict[str, Any]:
+        return token if self._request.n_probs else token | {"top_logprobs": []}
+
+    def _metadata(self, completion: Completion) -> dict[str, Any]:
+        return {
+            "model_name": self._model.model_name,
+            "model_provider": "embedded",
+            "done_reason": completion.done_reason,
+            "timings": completion.timings,
+        }
+
+
+def _usage(completion: Completion) -> UsageMetadata:
+    return UsageMetadata(
+        input_tokens=completion.prompt_tokens,
+        output_tokens=completion.completion_tokens,
+        total_tokens=completion.prompt_tokens + completion.completion_tokens,
+        input_token_details=InputTokenDetails(cache_read=completion.cached_tokens),
+    )
+
+
+def _turns(messages: Sequence[BaseMessage]) -> tuple[ChatTurn, ...]:
+    return tuple(ChatTurn(_role(message), _text(message)) for message in messages)
+
+
+def _role(message: BaseMessage) -> str:
+    if isinstance(message, AIMessage) and message.tool_calls:
+        raise BadCallError(_NO_TOOLS)
+    for kind, role in ((SystemMessage, "system"), (HumanMessage, "user"), (AIMessage, "assistant")):
+        if isinstance(message, kind):
+            return role
+    msg = f"EmbeddedChatModel reads system, human and AI messages, not a {type(message).__name__}"
+    raise BadCallError(msg)
+
+
+def _text(message: BaseMessage) -> str:
+    blocks = [message.content] if isinstance(message.content, str) else message.content
+    texts = []
+    for block in blocks:
+        if isinstance(block, str):
+            texts.append(block)
+        elif block.get("type") == "text":
+            texts.append(str(block["text"]))
+        else:
+            msg = f"EmbeddedChatModel reads text only, and a message holds a block of type {block.get('type')!r}"
+            raise BadCallError(msg)
+    return "".join(texts)
+
+
+def _uncut(message: AIMessage) -> AIMessage:
+    """Refuse an answer that ran out of tokens, which LangChain's parsers would complete to something readable."""
+    if message.response_metadata.get("done_reason") == "length":
+        msg = "the structured answer was cut off; give more max_tokens, or bound the strings and lists of the schema"
+        raise OutputParserException(msg, llm_output=message.text)
+    return message
+
+
+def _json_schema(response_format: Any) -> Mapping[str, Any] | None:
+    """Read `response_format`: a JSON schema as it is, or wrapped the way the OpenAI API does."""
+    match response_format:
+        case None | {"type": "text"}:
+            return None
+        case {"type": "json_object", **rest} if not rest:
+            return {"type": "object"}
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            return schema
+        case dict(schema) if "json_schema" not in schema:
+            return schema
+    msg = "response_format must be a JSON schema, or one wrapped as {'type': 'json_schema', 'json_schema': {...}}"
+    raise BadCallError(msg)

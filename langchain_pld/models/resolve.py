@@ -1,0 +1,104 @@
+"""From a name such as `ollama:gemma3:4b` to a LangChain chat model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from langchain_pld.errors import MissingExtraError, ModelSetupError
+
+if TYPE_CHECKING:
+    from langchain_core.language_models.chat_models import BaseChatModel
+
+__all__ = ["resolve_chat_model"]
+
+_TIMEOUT_S: Final = 300.0
+
+
+def resolve_chat_model(spec: str | BaseChatModel, **options: Any) -> BaseChatModel:
+    """Return the chat model that `spec` names.
+
+    Args:
+        spec: `embedded:NAME` (a name of the catalogue, or a path to a .gguf file), `ollama:NAME`,
+            `google_genai:NAME`, or `PROVIDER:NAME` for any provider that `langchain.chat_models.init_chat_model`
+            knows. A chat model is returned as it is.
+        **options: Passed to the model's constructor, for instance `temperature=0`. A time limit of 300 seconds is set
+            where the options give none, since a call to a guardrail must end.
+
+    Raises:
+        MissingExtraError: If the package of that provider is not installed.
+        ModelSetupError: If the name cannot be understood or the model cannot be built.
+    """
+    if not isinstance(spec, str):
+        if options:
+            msg = f"the options {sorted(options)} need a model name; a chat model that is built already takes none"
+            raise ModelSetupError(msg)
+        return spec
+    provider, colon, name = spec.partition(":")
+    if not colon or not provider.strip() or not name.strip():
+        msg = (
+            f"{spec!r} names no model: write PROVIDER:NAME, for instance embedded:qwen2.5-coder-1.5b, "
+            "ollama:gemma3:4b or google_genai:gemini-2.5-flash"
+        )
+        raise ModelSetupError(msg)
+    provider, name = provider.strip(), name.strip()
+    if provider == "embedded":
+        from langchain_pld.models.embedded import EmbeddedChatModel
+
+        return EmbeddedChatModel(model=name, **options)
+    if provider == "ollama":
+        return _ollama(name, options)
+    if provider == "google_genai":
+        return _google(name, options)
+    return _any_provider(provider, name, options)
+
+
+def _ollama(name: str, options: dict[str, Any]) -> BaseChatModel:
+    try:
+        from langchain_ollama import ChatOllama
+    except ImportError as error:
+        raise _missing("langchain-ollama", error) from error
+    # ChatOllama has no timeout field, and the client below it waits for ever.
+    timeout = options.pop("timeout", _TIMEOUT_S)
+    client = {"timeout": timeout, **(options.pop("client_kwargs", None) or {})}
+    return ChatOllama(model=name, client_kwargs=client, **options)
+
+
+def _google(name: str, options: dict[str, Any]) -> BaseChatModel:
+    try:
+        from langchain_google_genai import ChatGoogleGenerativeAI
+    except ImportError as error:
+        raise _missing("langchain-google-genai", error) from error
+    try:
+        return ChatGoogleGenerativeAI(model=name, **{"timeout": _TIMEOUT_S, **options})
+    except ValueError as error:
+        msg = f"cannot build google_genai:{name}: {_first_reason(error)}. Set GOOGLE_API_KEY or pass google_api_key"
+        raise ModelSetupError(msg) from error
+
+
+def _any_provider(provider: str, name: str, options: dict[str, Any]) -> BaseChatModel:
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError as error:
+        raise MissingExtraError.of("langchain", "agents") from error
+    try:
+        model: BaseChatModel = init_chat_model(name, model_provider=provider, **options)
+    except ImportError as error:
+        msg = f"{provider}:{name} needs a package that is not installed: {error}"
+        raise MissingExtraError(msg) from error
+    except ValueError as error:
+        msg = f"cannot build {provider}:{name}: {_first_reason(error)}"
+        raise ModelSetupError(msg) from error
+    return model
+
+
+def _missing(package: str, error: ImportError) -> MissingExtraError:
+    return MissingExtraError(f"the package {package!r} is not usable ({error}); run: pip install {package}")
+
+
+def _first_reason(error: ValueError) -> str:
+    """The reason without the input that pydantic repeats, which may hold a key."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        return "; ".join(str(detail["msg"]) for detail in error.errors(include_input=False, include_url=False))
+    return str(error)

@@ -1,0 +1,95 @@
+"""Rules: what the teacher drafts from one example, and what stands in a prompt after merging."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["MicroRule", "Rule"]
+
+
+class MicroRule(BaseModel):
+    """An instruction drafted from one example, free of its names and details."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    """The label that it argues for."""
+    condition: str = Field(min_length=1)
+    """When the label applies, as one sentence."""
+    cues: tuple[str, ...] = ()
+    """Signs that speak for the label."""
+    counter_cues: tuple[str, ...] = ()
+    """Signs that speak against it."""
+    source: str
+    """Id of the example that it was drafted from."""
+
+    @property
+    def id(self) -> str:
+        """Stable id: the same content from the same example has the same id."""
+        return f"m-{_digest(self.label, self.condition, self.source)}"
+
+
+class Rule(BaseModel):
+    """A rule of the prompt.
+
+    A rule is a value: editing makes a new one by `revised`, which keeps sources and support and names its parent.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    """Stable id, `r-` and eight hex digits."""
+    label: str
+    """The label that it argues for."""
+    condition: str = Field(min_length=1)
+    """When the label applies, as one or two sentences."""
+    cues: tuple[str, ...] = ()
+    """Signs that speak for the label."""
+    counter_cues: tuple[str, ...] = ()
+    """Signs that speak against it."""
+    sources: tuple[str, ...] = ()
+    """Ids of the examples behind it."""
+    support: int = Field(default=0, ge=0)
+    """Number of training examples behind it."""
+    parents: tuple[str, ...] = ()
+    """Ids of the rules or micro-rules that it was made from, nearest last."""
+    effect: float | None = None
+    """Change of the selection score on validation rows when the rule is there, in points of log loss or F1 as the
+    run's log says; `None` when it was not measured."""
+
+    @classmethod
+    def merged(cls, label: str, condition: str, micro_rules: tuple[MicroRule, ...]) -> Rule:
+        """Make one rule out of a cluster of micro-rules."""
+        sources = tuple(dict.fromkeys(micro.source for micro in micro_rules))
+        return cls(
+            id=f"r-{_digest(label, condition)}",
+            label=label,
+            condition=condition,
+            cues=tuple(dict.fromkeys(cue for micro in micro_rules for cue in micro.cues)),
+            counter_cues=tuple(dict.fromkeys(cue for micro in micro_rules for cue in micro.counter_cues)),
+            sources=sources,
+            support=len(sources),
+            parents=tuple(micro.id for micro in micro_rules),
+        )
+
+    def revised(self, condition: str, *, label: str | None = None) -> Self:
+        """A copy with another condition: new id, this rule as its last parent, sources and support kept."""
+        label = label or self.label
+        if (label, condition) == (self.label, self.condition):
+            return self
+        return self.model_copy(
+            update={
+                "id": f"r-{_digest(label, condition)}",
+                "label": label,
+                "condition": condition,
+                "parents": (*self.parents, self.id),
+                "effect": None,
+            }
+        )
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:8]

@@ -1,0 +1,150 @@
+"""Setting a chat model up for short, scored answers: what each provider calls the same few options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence
+
+from langchain_pld.answer import AnswerFormat, Scorer
+from langchain_pld.artifact import ModelFingerprint
+from langchain_pld.student.scoring import EVIDENCE_TOKENS, answer_schema
+
+__all__ = ["MAX_ALTERNATIVES", "bind_student", "fingerprint_of", "model_spec"]
+
+MAX_ALTERNATIVES = {"embedded": 200, "ollama": 20}
+"""Most alternatives a token that a provider lists; 20 for the others, as OpenAI's interface has it."""
+
+_TEXT_TOKENS = 16
+_STRUCTURED_TOKENS = 96
+
+
+def bind_student(
+    model: BaseChatModel, answer: AnswerFormat, scorer: Scorer, *, timeout_s: float
+) -> Runnable[Any, AIMessage]:
+    """The model with everything set that a scored answer needs.
+
+    Temperature 0, few tokens, no thinking; log-probabilities or a JSON schema as the scorer asks.
+
+    Args:
+        model: Any chat model; its own settings are kept where an answer does not need others.
+        answer: What the student answers with.
+        scorer: How the answer will be read.
+        timeout_s: Seconds that a call may take, set on the client where it has no finite limit of its own.
+    """
+    tokens = _max_tokens(answer, scorer)
+    provider = model_spec(model).partition(":")[0]
+    if provider == "ollama":
+        return _ollama(model, answer, scorer, tokens, timeout_s)
+    if provider == "embedded":
+        options: dict[str, Any] = {"max_tokens": tokens, "temperature": 0.0}
+        if scorer == "logprobs":
+            options |= {"logprobs": True, "top_logprobs": _alternatives(answer, provider)}
+        elif scorer == "structured":
+            options |= {"response_format": answer_schema(answer)}
+        if answer.form == "evidence" and scorer != "structured":
+            options |= {"stop": ["\n"]}
+        return model.bind(**options)
+    if scorer == "structured":
+        parsed = model.with_structured_output(answer_schema(answer), include_raw=True)
+        return RunnableSequence(parsed, RunnableLambda(_raw))
+    if scorer == "logprobs":
+        return model.bind(
+            logprobs=True, top_logprobs=_alternatives(answer, provider), max_tokens=tokens, temperature=0.0
+        )
+    return model
+
+
+def _raw(result: Any) -> Any:
+    return result["raw"]
+
+
+def _max_tokens(answer: AnswerFormat, scorer: Scorer) -> int:
+    if scorer == "structured":
+        return _STRUCTURED_TOKENS
+    if answer.form == "evidence":
+        return EVIDENCE_TOKENS
+    # Only the alternatives of the first token are read.
+    return 1 if scorer == "logprobs" else _TEXT_TOKENS
+
+
+def _alternatives(answer: AnswerFormat, provider: str) -> int:
+    # A label's mass is spread over spellings (case, a leading space): ask for several a label.
+    return min(MAX_ALTERNATIVES.get(provider, 20), max(20, 4 * len(answer.codes)))
+
+
+def _ollama(
+    model: BaseChatModel, answer: AnswerFormat, scorer: Scorer, tokens: int, timeout_s: float
+) -> Runnable[Any, AIMessage]:
+    options = {name: getattr(model, name) for name in model.model_fields_set}
+    # Ollama's client waits for ever unless it is told otherwise.
+    client = dict(options.get("client_kwargs") or {})
+    if client.get("timeout") is None:
+        client["timeout"] = timeout_s
+    options |= {"client_kwargs": client, "temperature": 0.0, "num_predict": tokens, "validate_model_on_init": False}
+    options.setdefault("reasoning", False)
+    if scorer == "logprobs":
+        options |= {"logprobs": True, "top_logprobs": _alternatives(answer, "ollama")}
+    elif scorer == "structured":
+        options |= {"format": answer_schema(answer)}
+    if answer.form == "evidence" and scorer != "structured":
+        options |= {"stop": ["\n"]}
+    return type(model)(**options)
+
+
+def model_spec(model: BaseChatModel) -> str:
+    """The `provider:name` of a chat model, as `resolve_chat_model` takes it."""
+    kind = model._llm_type
+    provider = {
+        "chat-ollama": "ollama",
+        "embedded-llama.cpp": "embedded",
+        "chat-google-generative-ai": "google_genai",
+    }.get(kind, kind)
+    name = getattr(model, "model", None) or getattr(model, "model_name", None) or type(model).__name__
+    return f"{provider}:{str(name).removeprefix('models/')}"
+
+
+def fingerprint_of(model: BaseChatModel, *, ask_server: bool = True) -> ModelFingerprint:
+    """Which model this is, as exactly as its provider tells.
+
+    Args:
+        model: Any chat model.
+        ask_server: Ask an Ollama server for the digest of the weights, which blocks for five seconds at most; when it
+            does not answer, or is not to be asked, only the name is known.
+    """
+    spec = model_spec(model)
+    provider, _, name = spec.partition(":")
+    if provider == "embedded":
+        return ModelFingerprint(
+            spec=spec,
+            digest=getattr(model, "model_digest", None),
+            quantization=getattr(model, "quantization", None),
+            context_length=getattr(model, "context_length", None),
+        )
+    if provider == "ollama" and ask_server:
+        return _ollama_fingerprint(model, spec, name)
+    return ModelFingerprint(spec=spec)
+
+
+def _ollama_fingerprint(model: BaseChatModel, spec: str, name: str) -> ModelFingerprint:
+    import httpx
+    import ollama
+
+    client = ollama.Client(host=getattr(model, "base_url", None), timeout=5.0)
+    context = getattr(model, "num_ctx", None)
+    try:
+        listed = client.list().models
+    except (httpx.HTTPError, ollama.ResponseError, ConnectionError):
+        return ModelFingerprint(spec=spec, context_length=context)
+    wanted = name if ":" in name else f"{name}:latest"
+    entry = next((entry for entry in listed if entry.model == wanted), None)
+    if entry is None:
+        return ModelFingerprint(spec=spec, context_length=context)
+    return ModelFingerprint(
+        spec=spec,
+        digest=entry.digest,
+        quantization=entry.details.quantization_level if entry.details else None,
+        context_length=context,
+    )

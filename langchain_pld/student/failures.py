@@ -1,0 +1,185 @@
+"""What can go wrong when a model is asked, as typed failures; when to ask again, and when to stop asking."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from langchain_core.exceptions import OutputParserException
+from pydantic import BaseModel, ConfigDict, Field
+from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+from langchain_pld.verdict import Failure, FailureKind
+
+__all__ = ["CircuitBreaker", "RetryPolicy", "failure_of", "passes_through"]
+
+
+class RetryPolicy(BaseModel):
+    """How often a transient failure is tried again: exponential waits with jitter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempts: int = Field(default=3, ge=1, le=20)
+    """Calls at most, the first included."""
+    initial_s: float = Field(default=0.2, ge=0)
+    """Seconds before the second call; doubled each time."""
+    max_s: float = Field(default=5.0, ge=0)
+    """Longest wait, in seconds."""
+
+    def retrying(self) -> Retrying:
+        """The policy for calls that block."""
+        return Retrying(**self._settings())
+
+    def async_retrying(self) -> AsyncRetrying:
+        """The policy for awaited calls."""
+        return AsyncRetrying(**self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "stop": stop_after_attempt(self.attempts),
+            "wait": wait_exponential_jitter(initial=self.initial_s, max=self.max_s, jitter=self.initial_s),
+            "retry": retry_if_exception(_is_transient),
+            "reraise": True,
+        }
+
+
+class CircuitBreaker:
+    """Stops asking a model that keeps failing, so that callers get their failure at once instead of a time-out each.
+
+    After `threshold` failures in a row the circuit opens for `cooldown_s` seconds; then one call is let through, and
+    its outcome closes or reopens the circuit. Safe to share between threads and event loops.
+
+    Args:
+        threshold: Failures in a row that open the circuit.
+        cooldown_s: Seconds that it stays open.
+        clock: Monotonic clock in seconds.
+    """
+
+    def __init__(
+        self, *, threshold: int = 5, cooldown_s: float = 15.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.threshold = threshold
+        self.cooldown_s = cooldown_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._open_until: float | None = None
+
+    def refuses(self) -> Failure | None:
+        """The failure to return without asking, or `None` when the call may go ahead."""
+        with self._lock:
+            if self._open_until is None:
+                return None
+            now = self._clock()
+            if now >= self._open_until:
+                # Half open: this caller tries, the others wait for its outcome.
+                self._open_until = now + self.cooldown_s
+                return None
+            return Failure(
+                kind="circuit_open",
+                message=f"the model failed {self._failures} times in a row; it is asked again in "
+                f"{self._open_until - now:.0f} s",
+            )
+
+    def record(self, failure: Failure | None) -> None:
+        """Note the outcome of a call; only failures of the service count, not unreadable answers."""
+        with self._lock:
+            if failure is None or failure.kind in {"empty", "cut", "unreadable", "input"}:
+                self._failures, self._open_until = 0, None
+                return
+            self._failures += 1
+            if self._failures >= self.threshold:
+                self._open_until = self._clock() + self.cooldown_s
+
+
+def passes_through(error: BaseException) -> bool:
+    """Whether an exception is no failure but control flow: a LangGraph interrupt and its kin."""
+    graph_errors = sys.modules.get("langgraph.errors")
+    return graph_errors is not None and isinstance(error, graph_errors.GraphBubbleUp)
+
+
+def failure_of(error: Exception, model: str) -> Failure:
+    """The typed failure of an exception that a chat model raised.
+
+    Args:
+        error: What it raised.
+        model: The model's name, for the message.
+    """
+    kind = _kind(error)
+    return Failure(kind=kind, message=_message(kind, error, model))
+
+
+def _is_transient(error: BaseException) -> bool:
+    return (
+        isinstance(error, Exception)
+        and not passes_through(error)
+        and _kind(error) in {"connection", "timeout", "rate_limit", "server"}
+    )
+
+
+def _kind(error: Exception) -> FailureKind:
+    # One exception may wrap the one that tells more: google-genai's ServerError, openai's APIConnectionError.
+    status = _status(error)
+    if status is not None:
+        return _kind_of_status(status)
+    if isinstance(error, TimeoutError | httpx.TimeoutException) or "timeout" in type(error).__name__.casefold():
+        return "timeout"
+    if isinstance(error, httpx.TransportError | ConnectionError) or "Connection" in type(error).__name__:
+        return "connection"
+    if isinstance(error, OutputParserException):
+        return "unreadable"
+    return "unexpected"
+
+
+def _kind_of_status(status: int) -> FailureKind:
+    if status in {401, 403}:
+        return "authentication"
+    if status == 404:
+        return "model_missing"
+    if status == 408:
+        return "timeout"
+    if status == 429:
+        return "rate_limit"
+    if status >= 500:
+        return "server"
+    return "unexpected"
+
+
+def _status(error: BaseException | None) -> int | None:
+    for _ in range(4):
+        if error is None:
+            return None
+        response = getattr(error, "response", None)
+        for value in (
+            getattr(error, "status_code", None),
+            getattr(error, "code", None),
+            getattr(response, "status_code", None),
+        ):
+            if isinstance(value, int) and 400 <= value < 600:
+                return value
+        error = error.__cause__
+    return None
+
+
+def _message(kind: FailureKind, error: Exception, model: str) -> str:
+    name = type(error).__name__
+    advice = {
+        "connection": f"no connection to the model {model} ({name}); is its server running and reachable?",
+        "timeout": f"the model {model} did not answer in time ({name}); raise the time-out or use a smaller model",
+        "authentication": f"the service refused the key for {model} ({name}); check the API key",
+        "model_missing": f"the service has no model {model} ({name}){_pull_hint(model)}",
+        "rate_limit": f"the service limits the rate of requests to {model} ({name}); slow down or raise the quota",
+        "server": f"the service behind {model} failed ({name}); see the service's own log",
+        "unreadable": f"the model {model} gave an answer that its client could not parse ({name})",
+    }
+    # The exception's own text may quote the prompt, hence the user's text: only its type is told.
+    return advice.get(kind, f"asking the model {model} raised {name}")
+
+
+def _pull_hint(model: str) -> str:
+    provider, _, name = model.partition(":")
+    return f"; run: ollama pull {name}" if provider == "ollama" else "; check the model's name"

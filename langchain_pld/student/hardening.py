@@ -1,0 +1,78 @@
+"""Cleaning an untrusted text before it is put into a prompt.
+
+The student reads the cleaned text; the caller's original is never changed. Three things are done: characters that a
+person cannot see are removed, characters that only look like Latin ones are folded where a word mixes scripts, and
+anything that could pass for our delimiters, for a chat template's control token or for the answer marker is broken up.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+__all__ = ["ANSWER_MARKER", "CLOSE", "OPEN", "clean_text", "delimited"]
+
+OPEN = "<<<"
+"""Stands before the text in the prompt."""
+CLOSE = ">>>"
+"""Stands after it."""
+ANSWER_MARKER = "=>"
+"""Stands between evidence and label in the evidence-first answer form."""
+
+# Look-alikes of Latin letters, from the confusables of Unicode Technical Standard 39; lower and upper case.
+_LOOKALIKES = str.maketrans(
+    "аеорсухіјѕһԁԛԝьгпкАВЕЗКМНОРСТУХІЈЅԌԚԜαινορτυχκΑΒΕΖΗΙΚΜΝΟΡΤΥΧı",
+    "aeopcyxijshdqwbrnkABE3KMHOPCTYXIJSGQWaivoptuxkABEZHIKMNOPTYXi",
+)
+_FOREIGN = re.compile(r"[\u0370-\u03ff\u0400-\u052f\u0131]")
+_LATIN = re.compile(r"[A-Za-z]")
+_WORD = re.compile(r"\w+")
+# Letters by their Unicode category, yet drawn as nothing.
+_BLANK_LETTERS = dict.fromkeys(map(ord, "\u115f\u1160\u3164\uffa0\u2800"))
+_MARK_RUN = re.compile(
+    r"((?:[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]){2})[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]+"
+)
+_CONTROL_TOKEN = re.compile(
+    r"<(?=\||/?(?:s|think|system|user|assistant|tool_call|start_of_turn|end_of_turn|bos|eos|pad|unk)\s*>|</?SYS>>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|AVAILABLE_TOOLS)\])",
+    re.IGNORECASE,
+)
+
+
+def clean_text(text: str) -> str:
+    """The text as the student may read it.
+
+    Compatibility forms are folded (NFKC), invisible, bidirectional and control characters removed, look-alikes in
+    mixed-script words folded, and delimiters, control tokens and answer markers broken up. Idempotent. A text in one
+    script other than Latin stays as it is.
+    """
+    text = unicodedata.normalize("NFKC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = "".join(char for char in text.translate(_BLANK_LETTERS) if _visible(char))
+    text = _MARK_RUN.sub(r"\1", text)
+    if _FOREIGN.search(text):
+        text = _WORD.sub(_fold_mixed, text)
+    # Removing characters may have brought letters and their accents together.
+    return _neutralise(unicodedata.normalize("NFKC", text))
+
+
+def delimited(text: str) -> str:
+    """The message that carries a cleaned text."""
+    return f"{OPEN}\n{text}\n{CLOSE}"
+
+
+def _visible(char: str) -> bool:
+    if char in "\n\t":
+        return True
+    if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn"}:
+        return False
+    return not 0xFE00 <= ord(char) <= 0xFE0F and not 0xE0100 <= ord(char) <= 0xE01EF  # variation selectors
+
+
+def _fold_mixed(match: re.Match[str]) -> str:
+    word = match.group()
+    return word.translate(_LOOKALIKES) if _LATIN.search(word) and _FOREIGN.search(word) else word
+
+
+def _neutralise(text: str) -> str:
+    text = text.replace("<<<", "\u2039" * 3).replace(">>>", "\u203a" * 3).replace(ANSWER_MARKER, "= >")
+    return _CONTROL_TOKEN.sub(lambda match: "\u2039" if match.group() == "<" else "(", text)

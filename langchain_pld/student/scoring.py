@@ -1,0 +1,274 @@
+"""Reading a student's answer: pure functions from a model's message to label scores.
+
+Three scorers, by what the model offers. `logprobs` matches the alternatives of the deciding token to the answer
+codes, keeps the probability mass that fell on valid ones and renormalises; `structured` takes a JSON answer whose
+schema lists the codes; `text` takes an answer that is exactly one code. Whatever does not fit is unreadable: a
+`Failure`, never a guess.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage
+
+from langchain_pld.answer import AnswerFormat, Scorer
+from langchain_pld.student.hardening import ANSWER_MARKER
+from langchain_pld.verdict import Failure
+
+__all__ = [
+    "EVIDENCE_TOKENS",
+    "Scores",
+    "TokenLogprobs",
+    "answer_schema",
+    "first_token_matches",
+    "first_tokens_differ",
+    "read_answer",
+]
+
+LOG_FLOOR = math.log(1e-6)
+"""Log-probability of a label that is not among the alternatives that the model showed."""
+
+EVIDENCE_TOKENS = 32
+"""Room for the evidence and the label, in tokens."""
+
+_SHORTEST_PREFIX = 3
+_LONGEST_EVIDENCE = 200
+_WRAPPING = " \t\r\n\"'`*_.,:;!()[]{}"
+_THINKING = re.compile(r"<think(?:ing)?>|<\|channel\|>", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A readable answer."""
+
+    log_probabilities: dict[str, float] | None
+    """Label to log-probability, renormalised over the labels; `None` where the scorer gives the label alone."""
+    label: str
+    """The most probable label."""
+    label_mass: float | None
+    """Probability on valid answers before renormalising, 0 to 1."""
+    evidence: str | None = None
+    """What the student wrote before its label."""
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """One generated token with its most probable alternatives."""
+
+    token: str
+    """The token's text."""
+    alternatives: tuple[tuple[str, float], ...]
+    """Token text and log-probability, as the server listed them."""
+
+
+def read_answer(
+    message: AIMessage, answer: AnswerFormat, scorer: Scorer, *, min_label_mass: float = 0.0
+) -> Scores | Failure:
+    """Read one answer.
+
+    Args:
+        message: What the model returned.
+        answer: The form that was asked for.
+        scorer: How to read it.
+        min_label_mass: Below this probability on valid answers, the answer is unreadable.
+
+    Returns:
+        The scores, or why there are none.
+    """
+    if scorer == "logprobs":
+        return _read_logprobs(message, answer, min_label_mass)
+    text = message.text
+    if not text.strip():
+        return _EMPTY
+    # A structured or textual answer must be whole; of a token's alternatives only the first matters.
+    if _was_cut(message):
+        return Failure(kind="cut", message="the answer ended at the token limit before it was complete")
+    if scorer == "structured":
+        return _read_structured(text, answer)
+    return _read_text(text, answer)
+
+
+def answer_schema(answer: AnswerFormat) -> dict[str, Any]:
+    """JSON schema of a structured answer; the codes are literals."""
+    properties: dict[str, Any] = {"label": {"type": "string", "enum": list(answer.codes.values())}}
+    if answer.form == "evidence":
+        # The order of the properties is the order of writing: evidence first.
+        properties = {"evidence": {"type": "string", "maxLength": 120}, **properties}
+    return {
+        "title": "answer",
+        "description": "The decision.",
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def first_token_matches(token: str, codes: Mapping[str, str]) -> str | None:
+    """The label whose code a token spells or begins; `None` when there is none or more than one.
+
+    Case, surrounding spaces and quotation marks are folded. A beginning counts from three characters on: shorter
+    ones are too often the start of something else.
+    """
+    folded = token.strip(_WRAPPING).casefold()
+    if not folded:
+        return None
+    exact = [label for label, code in codes.items() if code.casefold() == folded]
+    if exact:
+        return exact[0]
+    if len(folded) < _SHORTEST_PREFIX:
+        return None
+    begun = [label for label, code in codes.items() if code.casefold().startswith(folded)]
+    return begun[0] if len(begun) == 1 else None
+
+
+def first_tokens_differ(answer: AnswerFormat) -> bool:
+    """Whether the codes can be told apart by their beginning, as `first_token_matches` reads it."""
+    beginnings = [code.strip().casefold()[:_SHORTEST_PREFIX] for code in answer.codes.values()]
+    return len(set(beginnings)) == len(beginnings)
+
+
+_EMPTY = Failure(kind="empty", message="the model ended at once and wrote nothing")
+
+
+def _unreadable(what: str) -> Failure:
+    return Failure(kind="unreadable", message=what)
+
+
+def _was_cut(message: AIMessage) -> bool:
+    metadata = message.response_metadata
+    reason = metadata.get("done_reason") or metadata.get("finish_reason") or metadata.get("stop_reason") or ""
+    return str(reason).casefold() in {"length", "max_tokens"}
+
+
+def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: float) -> Scores | Failure:
+    tokens = _token_logprobs(message.response_metadata.get("logprobs"))
+    if not tokens:
+        if not message.text.strip():
+            return _EMPTY
+        return _unreadable("the answer carries no log-probabilities; use the scorer 'structured' or 'text'")
+    evidence: str | None = None
+    position = 0
+    if answer.form == "evidence":
+        found = _after_marker(tokens)
+        if found is None:
+            if _was_cut(message):
+                return Failure(kind="cut", message="the answer ended at the token limit before the label")
+            return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
+        position, evidence = found
+    masses = dict.fromkeys(answer.labels, 0.0)
+    for token, logprob in tokens[position].alternatives:
+        label = first_token_matches(token, answer.codes)
+        if label is not None:
+            masses[label] += math.exp(logprob)
+    mass = math.fsum(masses.values())
+    if mass <= 0.0 or mass < min_label_mass:
+        return _unreadable(
+            f"only {mass:.1%} of the probability was on valid answers, at least {min_label_mass:.1%} is needed"
+        )
+    floored = {label: math.log(value) if value > 0 else LOG_FLOOR for label, value in masses.items()}
+    floored = {label: max(value, LOG_FLOOR) for label, value in floored.items()}
+    total = math.log(math.fsum(math.exp(value) for value in floored.values()))
+    normal = {label: value - total for label, value in floored.items()}
+    return Scores(
+        log_probabilities=normal,
+        label=max(normal, key=normal.__getitem__),
+        label_mass=min(mass, 1.0),
+        evidence=evidence,
+    )
+
+
+def _after_marker(tokens: Sequence[TokenLogprobs]) -> tuple[int, str] | None:
+    """Index of the token that begins the label, and the evidence before the marker.
+
+    The last marker counts: an earlier one may stand in the words that the student quotes.
+    """
+    text = ""
+    found: tuple[int, str] | None = None
+    evidence: str | None = None
+    for index, token in enumerate(tokens):
+        if evidence is not None and token.token.strip(_WRAPPING + ANSWER_MARKER):
+            found, evidence = (index, evidence), None
+        text += token.token
+        if text.rstrip().endswith(ANSWER_MARKER):
+            evidence = text.rstrip().removesuffix(ANSWER_MARKER).strip(_WRAPPING)[-_LONGEST_EVIDENCE:]
+            found = None
+    return found
+
+
+def _token_logprobs(raw: Any) -> list[TokenLogprobs]:
+    """The tokens of `response_metadata["logprobs"]`, in Ollama's or OpenAI's shape; malformed ones end the list."""
+    if isinstance(raw, Mapping):
+        raw = raw.get("content")
+    if not isinstance(raw, Iterable) or isinstance(raw, str | bytes):
+        return []
+    tokens: list[TokenLogprobs] = []
+    for entry in raw:
+        token = _field(entry, "token")
+        alternatives = _field(entry, "top_logprobs") or [entry]
+        if not isinstance(token, str) or not isinstance(alternatives, Iterable):
+            break
+        pairs = [(_field(option, "token"), _field(option, "logprob")) for option in alternatives]
+        # A NaN or a positive log-probability is no probability: do not read the rest as if it were one.
+        if not all(isinstance(text, str) and _is_logprob(value) for text, value in pairs):
+            break
+        if math.fsum(math.exp(value) for _, value in pairs) > 1.01:
+            break
+        tokens.append(TokenLogprobs(token=token, alternatives=tuple(pairs)))
+    return tokens
+
+
+def _field(entry: Any, name: str) -> Any:
+    return entry.get(name) if isinstance(entry, Mapping) else getattr(entry, name, None)
+
+
+def _is_logprob(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value) and value <= 1e-6
+
+
+def _read_structured(text: str, answer: AnswerFormat) -> Scores | Failure:
+    body = text.strip()
+    if body.startswith("```") and body.endswith("```"):
+        body = body.strip("`").removeprefix("json").strip()
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return _unreadable("the answer is not JSON")
+    if not isinstance(value, dict) or not isinstance(value.get("label"), str):
+        return _unreadable("the JSON answer has no text under 'label'")
+    label = _exact(value["label"], answer)
+    if label is None:
+        return _unreadable("the JSON answer's label is none of the task's")
+    evidence = value.get("evidence")
+    return Scores(
+        log_probabilities=None,
+        label=label,
+        label_mass=None,
+        evidence=evidence if isinstance(evidence, str) and answer.form == "evidence" else None,
+    )
+
+
+def _read_text(text: str, answer: AnswerFormat) -> Scores | Failure:
+    if _THINKING.search(text):
+        return _unreadable("the answer holds a thinking block; switch thinking off for this model")
+    evidence: str | None = None
+    if answer.form == "evidence":
+        evidence, marker, text = text.rpartition(ANSWER_MARKER)
+        if not marker:
+            return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
+        evidence = evidence.strip(_WRAPPING)[-_LONGEST_EVIDENCE:]
+    label = _exact(text, answer)
+    if label is None:
+        return _unreadable("the answer is not exactly one of the task's labels")
+    return Scores(log_probabilities=None, label=label, label_mass=None, evidence=evidence)
+
+
+def _exact(text: str, answer: AnswerFormat) -> str | None:
+    folded = text.strip(_WRAPPING).casefold()
+    return next((label for label, code in answer.codes.items() if code.strip().casefold() == folded), None)

@@ -1,0 +1,186 @@
+"""What is to be decided: the labels, their definitions and the layout of an input."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from langchain_pld.errors import InputError, TaskError
+
+__all__ = ["Label", "Task", "TaskInput"]
+
+TaskInput = str | Mapping[str, str]
+"""One input of a task: a text, or named fields where the task declares them."""
+
+_Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80, pattern=r"^[^\s{}<>]+$")]
+
+
+class Label(BaseModel):
+    """One of the answers that a task allows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: _Name
+    """How the label is called outside of the prompt; no white space."""
+    description: str = ""
+    """One line that defines it, shown to teacher and student."""
+
+
+class Task(BaseModel):
+    """A single-label classification task.
+
+    Example:
+        >>> task = Task(
+        ...     name="mood",
+        ...     instructions="Decide how the writer feels.",
+        ...     labels=[Label(name="glad"), Label(name="sad")],
+        ... )
+        >>> task.label_names
+        ('glad', 'sad')
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: _Name
+    """Short name, used in file names and reports."""
+    instructions: str = Field(min_length=1)
+    """What to decide, in a few sentences."""
+    labels: tuple[Label, ...] = Field(min_length=2)
+    """The answers, in the order in which prompts list them."""
+    none_label: str | None = None
+    """The label for inputs to which none of the others applies, if the task has one."""
+    fields: tuple[str, ...] = ()
+    """Names of the input's parts; empty when an input is one text."""
+    template: str | None = None
+    """How the fields are laid out, e.g. `"Clause: {premise}"`; one line a field when absent."""
+    verbalizers: tuple[dict[str, str], ...] = ()
+    """Candidate sets of answer words, label name to word; one is chosen on validation rows."""
+    max_chars: int = Field(default=200_000, gt=0)
+    """An input longer than this many characters is refused."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Task:
+        names = self.label_names
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            msg = f"label {doubled[0]!r} is declared twice"
+            raise ValueError(msg)
+        if self.none_label is not None and self.none_label not in names:
+            msg = f"none_label {self.none_label!r} is not one of the labels {', '.join(names)}"
+            raise ValueError(msg)
+        self._check_template()
+        for words in self.verbalizers:
+            if set(words) != set(names):
+                msg = f"verbalizer {words} must name each of the labels {', '.join(names)} once and nothing else"
+                raise ValueError(msg)
+            folded = [word.strip().casefold() for word in words.values()]
+            if "" in folded or len(set(folded)) < len(folded):
+                msg = f"verbalizer {words} needs a different, non-empty word for each label"
+                raise ValueError(msg)
+        return self
+
+    def _check_template(self) -> None:
+        if self.template is None:
+            return
+        if not self.fields:
+            msg = "a template needs `fields`: the names of the input's parts"
+            raise ValueError(msg)
+        try:
+            used = [name for _, name, spec, conversion in string.Formatter().parse(self.template) if name is not None]
+        except ValueError as error:
+            msg = f"template {self.template!r} cannot be read: {error}"
+            raise ValueError(msg) from error
+        if sorted(used) != sorted(self.fields):
+            msg = f"template uses {{{', '.join(used)}}} but must use each of the fields {', '.join(self.fields)} once"
+            raise ValueError(msg)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The label names in prompt order."""
+        return tuple(label.name for label in self.labels)
+
+    def render(self, value: TaskInput) -> str:
+        """Lay one input out as the text that a model reads.
+
+        Args:
+            value: A text, or a mapping with exactly the task's fields.
+
+        Raises:
+            InputError: The input has the wrong shape, is empty, or is longer than `max_chars`.
+        """
+        text = self._render_fields(value) if self.fields else self._render_text(value)
+        if len(text) > self.max_chars:
+            msg = (
+                f"the input has {len(text):,} characters, the limit of task {self.name!r} is {self.max_chars:,}; "
+                "shorten it, or raise max_chars in the task"
+            )
+            raise InputError(msg)
+        return text
+
+    def _render_text(self, value: TaskInput) -> str:
+        if not isinstance(value, str):
+            msg = f"task {self.name!r} takes a text, got {type(value).__name__}"
+            raise InputError(msg)
+        if not value.strip():
+            msg = "the text is empty"
+            raise InputError(msg)
+        return value
+
+    def _render_fields(self, value: TaskInput) -> str:
+        wanted = ", ".join(self.fields)
+        if isinstance(value, str) or set(value) != set(self.fields):
+            got = "a plain text" if isinstance(value, str) else ", ".join(map(str, value)) or "nothing"
+            msg = f"task {self.name!r} takes the fields {wanted}; got {got}"
+            raise InputError(msg)
+        for name in self.fields:
+            if not isinstance(value[name], str) or not value[name].strip():
+                msg = f"the field {name!r} is empty or not a text"
+                raise InputError(msg)
+        template = self.template or "\n".join(f"{name}: {{{name}}}" for name in self.fields)
+        parts = [
+            literal + (value[name] if name is not None else "")
+            for literal, name, _, _ in string.Formatter().parse(template)
+        ]
+        return "".join(parts)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Task:
+        """Read a task file.
+
+        Raises:
+            TaskError: The file is missing, not UTF-8, not YAML, or not a task; the message says which field.
+        """
+        import yaml
+
+        path = Path(path)
+        try:
+            data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            msg = f"no task file at {path}"
+            raise TaskError(msg) from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            msg = f"the task file {path} cannot be read: {error}"
+            raise TaskError(msg) from error
+        if not isinstance(data, dict):
+            msg = f"the task file {path} must hold a mapping with name, instructions and labels"
+            raise TaskError(msg)
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            msg = f"the task file {path} is wrong: {_explain(error)}"
+            raise TaskError(msg) from error
+
+
+def _explain(error: ValidationError) -> str:
+    """The first few problems of a validation error, in one line."""
+    lines = []
+    for problem in error.errors()[:3]:
+        where = ".".join(str(part) for part in problem["loc"])
+        what = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}: {what}" if where else what)
+    more = error.error_count() - len(lines)
+    return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
