@@ -63,9 +63,7 @@ class FakeChatModel(BaseChatModel):
             await asyncio.sleep(self.latency_s)
         return self._reply(messages, kwargs)
 
-    def with_structured_output(
-        self, schema: Any, *, include_raw: bool = False, **kwargs: Any
-    ) -> Runnable[Any, Any]:
+    def with_structured_output(self, schema: Any, *, include_raw: bool = False, **kwargs: Any) -> Runnable[Any, Any]:
         def parse(message: BaseMessage) -> Any:
             try:
                 parsed, error = json.loads(str(message.text)), None

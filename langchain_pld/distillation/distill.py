@@ -85,7 +85,7 @@ async def adistill(
     ):
         if mode == "custom" and on_progress:
             on_progress(Progress.model_validate(event))
-        elif mode == "values":
+        elif mode == "values" and isinstance(event, dict):
             artifact = event.get("artifact", artifact)
     assert artifact is not None, "the graph ended without an artifact"
     return artifact

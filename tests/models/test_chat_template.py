@@ -14,8 +14,9 @@ START = -9
 
 
 def tokenize(text: str, control: bool, start: bool) -> list[int]:
-    pieces = re.split(r"(\[user\]|\[system\]|\[assistant\]|\[end\])", text) if control else [text]
-    tokens = [token for piece in pieces for token in ([CONTROL[piece]] if piece in CONTROL else map(ord, piece))]
+    known = CONTROL if control else {}
+    pieces = re.split(r"(\[user\]|\[system\]|\[assistant\]|\[end\])", text)
+    tokens = [token for piece in pieces for token in ([known[piece]] if piece in known else map(ord, piece))]
     return [START, *tokens] if start else tokens
 
 

@@ -16,7 +16,7 @@ from langchain_core.exceptions import (
     OutputParserException,
 )
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import TypedDict
 
 from langchain_pld.errors import MissingExtraError, ModelSetupError, PLDError
@@ -30,7 +30,7 @@ class Mood(BaseModel):
     """What a message feels like."""
 
     label: Literal["positive", "negative"]
-    words: list[str]
+    strength: int = Field(ge=1, le=5)
 
 
 class MoodDict(TypedDict):
@@ -278,7 +278,7 @@ async def test_a_cancelled_task_stops_the_model(small_model: EmbeddedChatModel, 
     started = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - started < 0.2
+    assert time.monotonic() - started < 1
 
     after = await small_model.ainvoke("Name a colour.", top_logprobs=5)
     # Far less than the many seconds of the cancelled call.
@@ -320,4 +320,4 @@ async def test_the_event_loop_and_its_threads_stay_free(small_model: EmbeddedCha
         longest = max(longest, time.monotonic() - started)
         await asyncio.sleep(0.01)
 
-    assert longest < 1
+    assert longest < 2

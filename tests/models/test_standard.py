@@ -35,7 +35,3 @@ class TestEmbeddedChatModelIntegration(ChatModelIntegrationTests):
     def standard_chat_model_params(self) -> dict[str, Any]:
         # Drawing keeps so small a model from repeating itself inside a JSON string until its tokens are spent.
         return {"max_tokens": 256, "timeout": 120, "temperature": 0.8, "seed": 1}
-
-    @property
-    def supports_json_mode(self) -> bool:
-        return True

@@ -62,7 +62,7 @@ class LoopbackServer(ABC):
     """A model server on a free port of 127.0.0.1, for as long as its `with` block lasts.
 
     The connection is closed after each answer, since LangChain's clients never close theirs, which Python would warn
-    of; `keep_alive=True` spares a load test the connecting. An exception in a scripted backend becomes a status 500
+    of; `keep_alive=True` leaves it open, as a real server does. An exception in a scripted backend becomes a status 500
     for the client, and is raised again where the block ends.
     """
 
