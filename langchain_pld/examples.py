@@ -202,6 +202,9 @@ def _example(row: dict[str, Any], line: int, task: Task, seen: set[str]) -> Exam
         if column not in row:
             return f"no column {column!r}; found: {', '.join(map(str, row)) or 'none'}"
     values = {column: row[column] for column in columns}
+    for name, value in values.items():
+        if value is None:
+            return f"column {name!r} is null, not a text"
     for name, value in {**values, "label": row.get("label"), "group": row.get("group")}.items():
         if value is not None and not isinstance(value, str):
             return f"column {name!r} holds {type(value).__name__}, not a text"
@@ -222,6 +225,10 @@ def _example(row: dict[str, Any], line: int, task: Task, seen: set[str]) -> Exam
 def _problem(example: Example, task: Task, seen: set[str]) -> str | None:
     if example.id in seen:
         return f"the id {example.id!r} is used twice"
+    parts = (example.input,) if isinstance(example.input, str) else example.input.values()
+    # JSON can spell half a surrogate pair, which no file and no request can hold.
+    if any("\ud800" <= char <= "\udfff" for part in (example.id, example.group or "", *parts) for char in part):
+        return "holds half a surrogate pair, which is not valid Unicode"
     if example.label is not None and example.label not in task.label_names:
         return f"unknown label {example.label!r}; the task has {', '.join(task.label_names)}"
     try:

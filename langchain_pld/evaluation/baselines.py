@@ -28,17 +28,21 @@ def majority_card(task: Task, train: ExampleSet, rows: ExampleSet, *, role: str,
 
 
 def ngram_card(task: Task, train: ExampleSet, rows: ExampleSet, *, role: str, seed: int = 0) -> ScoreCard | None:
-    """Logistic regression on TF-IDF of words and word pairs; `None` when `train` has one label only."""
+    """Logistic regression on TF-IDF of words and word pairs; `None` when `train` has one label or no word."""
     gold = gold_labels(train)
     if len(set(gold)) < 2:
         return None
+    texts = [task.render(row.input) for row in train]
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    if not any(map(vectorizer.build_analyzer(), texts)):
+        return None
     model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+        vectorizer,
         LogisticRegression(C=10.0, class_weight="balanced", max_iter=2000),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.fit([task.render(row.input) for row in train], gold)
+        model.fit(texts, gold)
     started = time.perf_counter()
     predicted = [str(label) for label in model.predict([task.render(row.input) for row in rows])]
     milliseconds = (time.perf_counter() - started) * 1000 / len(rows)

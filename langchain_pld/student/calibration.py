@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from langchain_pld.artifact import Calibration, CalibrationMethod
 from langchain_pld.errors import InputError
@@ -178,11 +178,16 @@ def _cross_validated(
 def _folds(y: Indices, groups: Sequence[str | None] | None, seed: int) -> list[tuple[Indices, Indices]]:
     keys = [f"row {i}" if groups is None or groups[i] is None else f"group {groups[i]}" for i in range(len(y))]
     distinct = len(set(keys))
-    splitter: StratifiedGroupKFold | StratifiedKFold
-    if _FOLDS <= distinct < len(y):
-        splitter = StratifiedGroupKFold(n_splits=_FOLDS, shuffle=True, random_state=seed)
-    else:
-        splitter = StratifiedKFold(n_splits=_FOLDS, shuffle=True, random_state=seed)
+    grouped = _FOLDS <= distinct < len(y)
+    # Stratifying needs one label at least with a row for each fold.
+    stratified = np.bincount(y).max() >= _FOLDS
+    kind = {
+        (True, True): StratifiedGroupKFold,
+        (False, True): StratifiedKFold,
+        (True, False): GroupKFold,
+        (False, False): KFold,
+    }[grouped, stratified]
+    splitter = kind(n_splits=_FOLDS, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A label with fewer rows than folds is warned about: it cannot be in each fold, which is fine here.
         warnings.simplefilter("ignore")

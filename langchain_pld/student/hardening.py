@@ -26,9 +26,10 @@ _LOOKALIKES = str.maketrans(
 )
 _FOREIGN = re.compile(r"[\u0370-\u03ff\u0400-\u052f\u0131]")
 _LATIN = re.compile(r"[A-Za-z]")
-_WORD = re.compile(r"\w+")
+# With the accents in it: one between two letters must not make two words of them.
+_WORD = re.compile(r"[\w\u0300-\u036f]+")
 # Letters by their Unicode category, yet drawn as nothing.
-_BLANK_LETTERS = dict.fromkeys(map(ord, "\u115f\u1160\u3164\uffa0\u2800"))
+_BLANK_LETTERS = dict.fromkeys(map(ord, "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0\u2800"))
 _MARK_RUN = re.compile(
     r"((?:[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]){2})[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]+"
 )
@@ -48,10 +49,10 @@ def clean_text(text: str) -> str:
     """
     text = unicodedata.normalize("NFKC", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = "".join(char for char in text.translate(_BLANK_LETTERS) if _visible(char))
-    text = _MARK_RUN.sub(r"\1", text)
+    # Removing characters may have brought letters and their accents together, and so may folding below.
+    text = _MARK_RUN.sub(r"\1", unicodedata.normalize("NFKC", text))
     if _FOREIGN.search(text):
         text = _WORD.sub(_fold_mixed, text)
-    # Removing characters may have brought letters and their accents together.
     return _neutralise(unicodedata.normalize("NFKC", text))
 
 

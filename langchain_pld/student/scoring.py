@@ -229,7 +229,12 @@ def _field(entry: Any, name: str) -> Any:
 
 
 def _is_logprob(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value) and value <= 1e-6
+    # NaN compares false; an integer too large for a float is none that a server means.
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (-1e300 <= value <= 1e-6 or value == -math.inf)
+    )
 
 
 def _read_structured(text: str, answer: AnswerFormat) -> Scores | Failure:
@@ -237,7 +242,7 @@ def _read_structured(text: str, answer: AnswerFormat) -> Scores | Failure:
     if body.startswith("```") and body.endswith("```"):
         body = body.strip("`").removeprefix("json").strip()
     try:
-        value = json.loads(body)
+        value = json.loads(body, object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError):
         return _unreadable("the answer is not JSON")
     if not isinstance(value, dict) or not isinstance(value.get("label"), str):
@@ -252,6 +257,14 @@ def _read_structured(text: str, answer: AnswerFormat) -> Scores | Failure:
         label_mass=None,
         evidence=evidence if isinstance(evidence, str) and answer.form == "evidence" else None,
     )
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Of two labels under one key, json would silently take the last.
+    if len(dict(pairs)) < len(pairs):
+        msg = "a key is there twice"
+        raise ValueError(msg)
+    return dict(pairs)
 
 
 def _read_text(text: str, answer: AnswerFormat) -> Scores | Failure:

@@ -1,0 +1,97 @@
+"""Exceptions become typed failures; transient ones are retried, and a failing model is left in peace."""
+
+import httpx
+import ollama
+import pytest
+from langchain_core.exceptions import OutputParserException
+
+from langchain_pld.student.failures import CircuitBreaker, RetryPolicy, failure_of
+from langchain_pld.verdict import Failure
+
+SECRET = "the user's own words"
+
+
+def chained() -> Exception:
+    outer = RuntimeError(SECRET)
+    outer.__cause__ = ollama.ResponseError(SECRET, 503)
+    return outer
+
+
+TABLE = [
+    (httpx.ConnectError(SECRET), "connection", "is its server running"),
+    (httpx.ReadTimeout(SECRET), "timeout", "did not answer in time"),
+    (ollama.ResponseError(SECRET, 404), "model_missing", "ollama pull tiny:1b"),
+    (ollama.ResponseError(SECRET, 401), "authentication", "check the API key"),
+    (ollama.ResponseError(SECRET, 403), "authentication", "check the API key"),
+    (ollama.ResponseError(SECRET, 429), "rate_limit", "slow down"),
+    (ollama.ResponseError(SECRET, 500), "server", "the service's own log"),
+    (ollama.ResponseError(SECRET, 400), "unexpected", "ResponseError"),
+    (chained(), "server", "RuntimeError"),
+    (TimeoutError(SECRET), "timeout", "TimeoutError"),
+    (ConnectionResetError(SECRET), "connection", "ConnectionResetError"),
+    (OutputParserException(SECRET), "unreadable", "could not parse"),
+    (ValueError(SECRET), "unexpected", "raised ValueError"),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "expected"), TABLE)
+def test_an_exception_becomes_a_failure_that_never_quotes_the_user(error: Exception, kind: str, expected: str) -> None:
+    failure = failure_of(error, "ollama:tiny:1b")
+    assert failure.kind == kind
+    assert expected in failure.message
+    assert "tiny:1b" in failure.message
+    assert SECRET not in failure.message
+
+
+def test_a_model_missing_elsewhere_gets_no_ollama_advice() -> None:
+    assert "ollama" not in failure_of(ollama.ResponseError("x", 404), "openai:gpt").message
+
+
+@pytest.mark.parametrize(("error", "kind", "_"), TABLE)
+async def test_only_transient_failures_are_tried_again(error: Exception, kind: str, _: str) -> None:
+    calls: list[int] = []
+
+    def ask() -> None:
+        calls.append(1)
+        raise error
+
+    async def aask() -> None:
+        ask()
+
+    policy = RetryPolicy(attempts=3, initial_s=0)
+    expected = 3 if Failure(kind=kind, message="").transient else 1  # type: ignore[arg-type]
+    with pytest.raises(type(error)):
+        policy.retrying()(ask)
+    assert len(calls) == expected
+    with pytest.raises(type(error)):
+        await policy.async_retrying()(aask)
+    assert len(calls) == 2 * expected
+
+
+def test_the_circuit_opens_lets_one_try_and_closes() -> None:
+    now = [0.0]
+    breaker = CircuitBreaker(threshold=2, cooldown_s=10, clock=lambda: now[0])
+    down = Failure(kind="connection", message="")
+    breaker.record(down)
+    assert breaker.refuses() is None
+    breaker.record(down)
+    refused = breaker.refuses()
+    assert refused is not None
+    assert refused.kind == "circuit_open"
+    assert "failed 2 times in a row; it is asked again in 10 s" in refused.message
+    now[0] = 10
+    assert breaker.refuses() is None
+    assert breaker.refuses() is not None
+    breaker.record(down)
+    now[0] = 19
+    assert breaker.refuses() is not None
+    now[0] = 20
+    assert breaker.refuses() is None
+    breaker.record(None)
+    assert breaker.refuses() is None
+
+
+def test_unreadable_answers_do_not_open_the_circuit() -> None:
+    breaker = CircuitBreaker(threshold=1)
+    breaker.record(Failure(kind="unreadable", message=""))
+    assert breaker.refuses() is None

@@ -1,0 +1,65 @@
+"""What a chain may hand over."""
+
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
+
+from langchain_pld import Task
+from langchain_pld.errors import InputError
+from langchain_pld.student.inputs import input_text
+from tests.student.made import TASK
+
+PAIRS = Task(name="pairs", instructions="x", labels=TASK.labels, fields=("text", "input"), template="{input}|{text}")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("hi {x}", "hi {x}"),
+        (HumanMessage("hi"), "hi"),
+        (HumanMessage([{"type": "text", "text": "hi"}]), "hi"),
+        ([HumanMessage("hi")], "hi"),
+        ([HumanMessage("hi"), AIMessage(""), AIMessage("yes")], "human: hi\nai: yes"),
+        ([("human", "hi"), ("ai", "{yes}")], "human: hi\nai: {yes}"),
+        ([{"role": "user", "content": "hi"}], "hi"),
+        ({"role": "user", "content": "hi"}, "hi"),
+        (StringPromptValue(text="hi"), "hi"),
+        (ChatPromptValue(messages=[HumanMessage("hi")]), "hi"),
+        ({"text": "hi"}, "hi"),
+        ({"input": "hi", "other": 3}, "hi"),
+        ({"messages": [("human", "hi")]}, "hi"),
+    ],
+)
+def test_the_shapes_of_a_text(value: Any, expected: str) -> None:
+    assert input_text(TASK, value) == expected
+
+
+def test_a_mapping_with_the_fields_of_the_task_is_laid_out_by_it() -> None:
+    assert input_text(PAIRS, {"text": "a", "input": "b", "id": 1}) == "b|a"
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "expected"),
+    [
+        (TASK, 3, "cannot classify a int"),
+        (TASK, None, "cannot classify a NoneType"),
+        (TASK, "", "the text is empty"),
+        (TASK, [], "the text is empty"),
+        (TASK, [HumanMessage("")], "the text is empty"),
+        (TASK, "x" * 5_001, "5,001 characters"),
+        (TASK, {}, "needs one of text, input and messages; got the keys (none)"),
+        (TASK, {"body": "x"}, "got the keys body"),
+        (TASK, {"text": "a", "input": "b"}, "got the keys text, input"),
+        (TASK, {"text": None}, "cannot classify a NoneType"),
+        (TASK, [3], "these messages cannot be read"),
+        (TASK, [("wizard", "hi")], "these messages cannot be read"),
+        (PAIRS, "plain", "takes the fields text, input; got a plain text"),
+        (PAIRS, {"text": "a"}, "text, input"),
+    ],
+)
+def test_wrong_shapes_are_input_errors(task: Task, value: Any, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        input_text(task, value)
+    assert expected in str(caught.value)

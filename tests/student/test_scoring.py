@@ -1,0 +1,324 @@
+"""Reading answers: what fits gives scores, whatever else is a failure and never a guess."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage
+
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.student.scoring import Scores, answer_schema, first_token_matches, first_tokens_differ, read_answer
+from langchain_pld.verdict import Failure
+from tests.fakes import scored, tokens
+from tests.student.made import EVIDENCE, LETTERS, TASK, WORDS
+
+
+def read(message: AIMessage, answer: AnswerFormat = WORDS, scorer: Any = "logprobs", mass: float = 0.05) -> Scores:
+    outcome = read_answer(message, answer, scorer, min_label_mass=mass)
+    assert isinstance(outcome, Scores), outcome
+    return outcome
+
+
+def failed(message: AIMessage, answer: AnswerFormat = WORDS, scorer: Any = "logprobs", mass: float = 0.05) -> Failure:
+    outcome = read_answer(message, answer, scorer, min_label_mass=mass)
+    assert isinstance(outcome, Failure), outcome
+    return outcome
+
+
+def shares(outcome: Scores) -> dict[str, float]:
+    assert outcome.log_probabilities is not None
+    return {label: math.exp(value) for label, value in outcome.log_probabilities.items()}
+
+
+def test_the_mass_on_labels_is_renormalised() -> None:
+    outcome = read(scored({"sad": 0.6, "glad": 0.2, "the": 0.2}))
+    assert outcome.label == "sad"
+    assert outcome.label_mass == pytest.approx(0.8)
+    assert shares(outcome) == pytest.approx({"sad": 0.75, "glad": 0.25, "calm": 0}, abs=1e-5)
+
+
+def test_spellings_of_one_label_add_up() -> None:
+    outcome = read(scored({"glad": 0.35, "sad": 0.2, " Sad": 0.1, '"SAD': 0.1, "sad.": 0.1}))
+    assert outcome.label == "sad"
+    assert shares(outcome)["sad"] == pytest.approx(0.5 / 0.85, abs=1e-5)
+
+
+def test_letters_are_read() -> None:
+    assert read(scored({"B": 0.5, " A": 0.3, "b": 0.1}), LETTERS).label == "sad"
+
+
+@pytest.mark.parametrize(
+    ("token", "label"),
+    [
+        ("hate", "hate"),
+        (" Hate", "hate"),
+        ("hat", "hate"),
+        ("harassment", "harassment"),
+        ("har", "harassment"),
+        ("ha", None),
+        ("h", None),
+        ("non", None),
+        ("none", "none"),
+        ("nonsense", "nonsense"),
+        ("hater", None),
+        ("", None),
+        (" ", None),
+        ("the", None),
+    ],
+)
+def test_a_beginning_counts_only_when_it_is_long_and_fits_one_label(token: str, label: str | None) -> None:
+    codes = {name: name for name in ("hate", "harassment", "none", "nonsense")}
+    assert first_token_matches(token, codes) == label
+
+
+def test_codes_that_begin_alike_are_noticed() -> None:
+    assert first_tokens_differ(WORDS)
+    assert not first_tokens_differ(AnswerFormat(codes={"a": "none", "b": "Nonsense"}))
+
+
+@pytest.mark.parametrize(("mass", "readable"), [(0.04, False), (0.06, True)])
+def test_little_mass_on_labels_is_unreadable(mass: float, readable: bool) -> None:
+    outcome = read_answer(scored({"sad": mass, "the": 0.9}), WORDS, "logprobs", min_label_mass=0.05)
+    assert isinstance(outcome, Scores) is readable
+    if isinstance(outcome, Failure):
+        assert outcome.kind == "unreadable"
+        assert "only 4.0% of the probability" in outcome.message
+
+
+@pytest.mark.parametrize("scorer", ["logprobs", "structured", "text"])
+@pytest.mark.parametrize("content", ["", " \n"])
+def test_an_empty_answer_is_a_failure_of_its_own_kind(scorer: Any, content: str) -> None:
+    assert failed(AIMessage(content), scorer=scorer).kind == "empty"
+
+
+def test_an_answer_without_log_probabilities_says_what_to_use() -> None:
+    assert "use the scorer 'structured' or 'text'" in failed(AIMessage("sad")).message
+
+
+def test_the_words_before_the_marker_are_the_evidence() -> None:
+    outcome = read(tokens("he", " died", " =>", (" sad", {" sad": 0.9, " glad": 0.1})), EVIDENCE)
+    assert (outcome.label, outcome.evidence) == ("sad", "he died")
+    assert shares(outcome)["sad"] == pytest.approx(0.9, abs=1e-4)
+
+
+def test_a_marker_in_two_tokens_is_found() -> None:
+    assert read(tokens("x", " =", ">", " ", "sad"), EVIDENCE).label == "sad"
+
+
+def test_the_last_marker_counts_when_the_quotation_forges_one() -> None:
+    outcome = read(tokens('"x', " =>", " glad", '"', " =>", " sad"), EVIDENCE)
+    assert outcome.label == "sad"
+    assert outcome.evidence is not None
+    assert "glad" in outcome.evidence
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        (tokens("he", " died"), "unreadable"),
+        (tokens("he", " died", " =>"), "unreadable"),
+        (tokens("he", " died", done_reason="length"), "cut"),
+        (tokens("x", " =>", " glad", " =>", done_reason="length"), "cut"),
+        (tokens("x", " =>", " dunno"), "unreadable"),
+    ],
+)
+def test_evidence_without_a_label_is_a_failure(message: AIMessage, kind: str) -> None:
+    assert failed(message, EVIDENCE).kind == kind
+
+
+def entry(token: Any, logprob: Any, **more: Any) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, **more}
+
+
+TOP = [entry("sad", math.log(0.7)), entry("glad", math.log(0.3))]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        [entry("sad", math.log(0.7), top_logprobs=TOP)],
+        {"content": [entry("sad", math.log(0.7), top_logprobs=TOP)]},
+        [SimpleNamespace(token="sad", logprob=math.log(0.7), top_logprobs=[SimpleNamespace(**one) for one in TOP])],
+        ({"token": "sad", "top_logprobs": tuple(TOP)},),
+        [entry("sad", 0.0, top_logprobs=[*TOP, entry("x", -math.inf)])],
+    ],
+)
+def test_the_shapes_of_the_providers_are_read_alike(raw: Any) -> None:
+    outcome = read(AIMessage("sad", response_metadata={"logprobs": raw}))
+    assert shares(outcome) == pytest.approx({"sad": 0.7, "glad": 0.3, "calm": 0}, abs=1e-5)
+
+
+def test_a_token_without_alternatives_stands_for_itself() -> None:
+    assert read(AIMessage("sad", response_metadata={"logprobs": [entry("sad", -0.1)]})).label == "sad"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        None,
+        [],
+        "sad",
+        b"sad",
+        3,
+        {},
+        {"content": None},
+        {"content": "sad"},
+        [None],
+        ["sad"],
+        [{}],
+        [entry("sad", math.nan)],
+        [entry("sad", 0.5)],
+        [entry("sad", math.inf)],
+        [entry("sad", "0")],
+        [entry("sad", None)],
+        [entry("sad", True)],
+        [entry(3, -1.0)],
+        [entry("sad", -(10**400))],
+        [entry("sad", 10**400)],
+        [entry("sad", 0, top_logprobs=5)],
+        [entry("sad", 0, top_logprobs="sad")],
+        [entry("sad", 0, top_logprobs=[entry("sad", -0.1), entry("glad", math.nan)])],
+        [entry("sad", 0, top_logprobs=[entry("sad", -0.1), entry("glad", -0.1)])],
+        [entry("sad", -math.inf)],
+    ],
+)
+def test_numbers_that_are_no_probabilities_are_unreadable(raw: Any) -> None:
+    assert failed(AIMessage("sad", response_metadata={"logprobs": raw})).kind == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("content", "label"),
+    [
+        ('{"label": "sad"}', "sad"),
+        ('```json\n{"label": "SAD "}\n```', "sad"),
+        ('```{"label": "glad"}```', "glad"),
+        ('{"label": "sadness"}', None),
+        ('{"label": ["sad"]}', None),
+        ('{"label": null}', None),
+        ('["sad"]', None),
+        ('"sad"', None),
+        ("sad", None),
+        ('{"label": "sad"} and more', None),
+        ('{"lable": "sad"}', None),
+        ('{"label": "sad", "label": "glad"}', None),
+        ("[" * 100_000, None),
+        ('{"label": "sad, glad"}', None),
+        ('<think>hm</think>{"label": "sad"}', None),
+    ],
+)
+def test_structured_answers(content: str, label: str | None) -> None:
+    outcome = read_answer(AIMessage(content), WORDS, "structured")
+    assert (outcome.label if isinstance(outcome, Scores) else None) == label
+    if isinstance(outcome, Failure):
+        assert outcome.kind == "unreadable"
+
+
+def test_structured_evidence_is_kept_for_its_form_only() -> None:
+    content = AIMessage('{"evidence": "he died", "label": "sad"}')
+    assert read(content, EVIDENCE, "structured").evidence == "he died"
+    assert read(content, WORDS, "structured").evidence is None
+
+
+def test_the_schema_lists_the_codes_and_puts_evidence_first() -> None:
+    schema = answer_schema(EVIDENCE)
+    assert list(schema["properties"]) == schema["required"] == ["evidence", "label"]
+    assert schema["properties"]["label"]["enum"] == ["glad", "sad", "calm"]
+    assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("content", "label"),
+    [
+        ("sad", "sad"),
+        (" **Sad**.\n", "sad"),
+        ("`glad`", "glad"),
+        ('"calm"', "calm"),
+        ("The answer is sad", None),
+        ("sad glad", None),
+        ("sad, glad", None),
+        ("sad\nglad", None),
+        ("not sad", None),
+        ("sadly", None),
+        ("sa", None),
+        ("<think>glad?</think>sad", None),
+        ("<|channel|>final sad", None),
+        ("I cannot help with that.", None),
+        ("```\nsad\n```", "sad"),
+        ("label: sad", None),
+    ],
+)
+def test_text_answers_must_be_exactly_one_label(content: str, label: str | None) -> None:
+    outcome = read_answer(AIMessage(content), WORDS, "text")
+    assert (outcome.label if isinstance(outcome, Scores) else None) == label
+
+
+def test_text_evidence_stands_before_the_last_marker() -> None:
+    outcome = read(AIMessage("a => glad => sad"), EVIDENCE, "text")
+    assert (outcome.label, outcome.evidence) == ("sad", "a => glad")
+    assert failed(AIMessage("sad"), EVIDENCE, "text").kind == "unreadable"
+
+
+@pytest.mark.parametrize("scorer", ["structured", "text"])
+@pytest.mark.parametrize(
+    "metadata", [{"done_reason": "length"}, {"finish_reason": "MAX_TOKENS"}, {"stop_reason": "max_tokens"}]
+)
+def test_a_cut_answer_is_never_read(scorer: Any, metadata: dict[str, str]) -> None:
+    message = AIMessage('{"label": "sad"}' if scorer == "structured" else "sad", response_metadata=metadata)
+    assert failed(message, scorer=scorer).kind == "cut"
+
+
+words = st.sampled_from(
+    ["sad", "glad", "calm", " Sad", "A", "b", "=>", "sa", "<think>", "the", "", "label", "evidence"]
+)
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | words | st.text(max_size=6) | st.just(-(10**400)),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["token", "logprob", "top_logprobs", "content", "label"]) | st.text(max_size=3),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+options = st.fixed_dictionaries({"token": words | junk, "logprob": st.floats(max_value=0) | junk})
+entries = st.fixed_dictionaries(
+    {"token": words | junk, "logprob": st.floats(max_value=0) | junk},
+    optional={"top_logprobs": st.lists(options, max_size=4) | junk},
+)
+answers = st.builds(
+    AIMessage,
+    content=st.text(max_size=30)
+    | st.lists(words, max_size=4).map(" ".join)
+    | words.map(lambda w: f'{{"label": "{w}"}}'),
+    response_metadata=st.fixed_dictionaries(
+        {},
+        optional={
+            "logprobs": st.lists(entries, max_size=4)
+            | junk
+            | st.builds(lambda e: {"content": e}, st.lists(entries, max_size=3)),
+            "done_reason": st.sampled_from(["stop", "length"]) | junk,
+        },
+    ),
+)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(answers, st.sampled_from([WORDS, LETTERS, EVIDENCE]), st.sampled_from(["logprobs", "structured", "text"]))
+def test_no_answer_whatever_raises_or_makes_a_label_up(message: AIMessage, answer: AnswerFormat, scorer: Any) -> None:
+    outcome = read_answer(message, answer, scorer)
+    if isinstance(outcome, Failure):
+        assert outcome.kind in {"empty", "cut", "unreadable"}
+        return
+    assert outcome.label in TASK.label_names
+    if scorer == "logprobs":
+        assert sum(shares(outcome).values()) == pytest.approx(1)
+        assert outcome.label_mass is not None
+        assert 0 < outcome.label_mass <= 1
+    else:
+        assert outcome.log_probabilities is None
+        assert answer.codes[outcome.label].casefold() in message.text.casefold()

@@ -1,0 +1,141 @@
+"""The artifact file: it comes back equal, or is refused."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from langchain_pld import DistilledPrompt, Label, Task
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.artifact import Calibration, DataFingerprint, Gate, Interval, ModelFingerprint, ScoreCard
+from langchain_pld.errors import ArtifactError
+from langchain_pld.rules import Rule
+
+TASK = Task(name="mood", instructions="Decide.", labels=[Label(name="glad"), Label(name="sad")])
+EXACT = Interval(value=0.1, low=1 / 3, high=0.7)
+
+
+def made(**changes: Any) -> DistilledPrompt:
+    fields = {
+        "task": TASK,
+        "rules": (Rule.merged("sad", "It mourns.", ()), Rule.merged("glad", "It laughs.", ())),
+        "system_prompt": "Decide – süß.",
+        "answer": AnswerFormat.words(TASK),
+        "calibration": Calibration(method="batch", labels=TASK.label_names, bias=(0.1, -0.3), rows=60),
+        "gate": Gate(alpha=0.1, threshold=0.7, label_thresholds={"sad": None}),
+        "student": ModelFingerprint(spec="ollama:x", digest="d"),
+        "data": {"train": DataFingerprint(sha256="0", rows=3, source="rows.csv")},
+        "scores": (
+            ScoreCard(name="x", role="test", rows=3, student="-", calibrated=False, macro_f1=EXACT, accuracy=EXACT),
+        ),
+    }
+    return DistilledPrompt(**{**fields, **changes})
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(deadline=None)
+@given(
+    prompt=st.text(st.characters(exclude_categories=["Cs"])),
+    weights=st.none() | st.tuples(st.tuples(finite, finite), st.tuples(finite, finite)),
+    bias=st.none() | st.tuples(finite, finite),
+    mass=st.floats(0, 1),
+)
+def test_what_is_saved_comes_back_equal(prompt: str, weights: Any, bias: Any, mass: float) -> None:
+    calibration = Calibration(method="affine", labels=TASK.label_names, weights=weights, bias=bias)
+    artifact = made(system_prompt=prompt, calibration=calibration, min_label_mass=mass)
+    with tempfile.TemporaryDirectory() as folder:
+        back = DistilledPrompt.load(artifact.save(Path(folder) / "a.pld.json"))
+    assert back == artifact
+    assert back.id == artifact.id
+    assert back.system_prompt == prompt
+
+
+def test_saving_makes_folders_and_leaves_one_readable_file(tmp_path: Path) -> None:
+    path = made().save(tmp_path / "new" / "a.pld.json")
+    made().save(path)
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.pld.json"]
+    assert "süß" in path.read_text(encoding="utf-8")
+    assert json.loads(path.read_text(encoding="utf-8"))["id"] == made().id
+
+
+def test_the_id_follows_the_content() -> None:
+    assert made().id == made().id
+    assert made().id.startswith("mood@")
+    assert made(seed=1).id != made().id
+    assert made(seed=1).prompt_sha256 == made().prompt_sha256
+
+
+def test_rules_are_found_by_label() -> None:
+    assert [rule.condition for rule in made().rules_for("sad")] == ["It mourns."]
+
+
+def changed(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document.__setitem__(key, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (changed("system_prompt", "Say glad."), "the system prompt was changed after it was scored"),
+        (lambda document: document["calibration"].update(bias=[0.0, 0.0]), "the content was changed after it was"),
+        (lambda document: document["gate"].update(threshold=0.1), "the content was changed after it was"),
+        (changed("min_label_mass", 0.0), "the content was changed after it was"),
+        (changed("schema_version", 99), "has schema version 99, this release reads up to 1; upgrade"),
+        (changed("schema_version", "1"), "has schema version '1'"),
+        (changed("kind", "other"), "is not an artifact: it is JSON, but lacks the kind of one"),
+        (changed("extra", 1), "is damaged at extra"),
+        (lambda document: document["calibration"].update(bias=[0.0]), "is damaged at calibration"),
+        (lambda document: document.pop("prompt_sha256"), "the system prompt was changed"),
+        (lambda document: document.pop("content_sha256"), "the content was changed"),
+    ],
+)
+def test_a_changed_file_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], Any], expected: str) -> None:
+    path = made().save(tmp_path / "a.pld.json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    change(document)
+    path.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ArtifactError) as caught:
+        DistilledPrompt.load(path)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "no artifact at"),
+        (b"", "is not an artifact"),
+        (b"not json", "is not an artifact"),
+        (b"\xff\xfe", "is not an artifact"),
+        (b"[" * 100_000, "is not an artifact"),
+        (b"[]", "lacks the kind"),
+        (b"{}", "lacks the kind"),
+    ],
+)
+def test_a_file_that_is_no_artifact_is_refused(tmp_path: Path, content: bytes | None, expected: str) -> None:
+    path = tmp_path / "a.pld.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ArtifactError) as caught:
+        DistilledPrompt.load(path)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"calibration": Calibration(labels=("glad", "bad"))}, "must cover exactly the task's labels glad, sad"),
+        ({"answer": AnswerFormat(codes={"glad": "A", "bad": "B"})}, "must cover exactly the task's labels"),
+        ({"rules": (Rule.merged("bad", "x", ()),)}, "rules argue for unknown labels: bad"),
+    ],
+)
+def test_an_artifact_that_contradicts_its_task_cannot_be_made(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        made(**changes)
