@@ -31,7 +31,7 @@ _NEW_TEXTS: dict[str, tuple[str | dict[str, str], ...]] = {
         },
     ),
 }
-_MINUTES = "4 to 6 minutes on two cores"
+_MINUTES = "an estimated 5 minutes on two idle cores"
 _EXPLAINED = 16
 
 
