@@ -48,7 +48,7 @@ def generate_node(models: RunModels) -> Node:
     async def generate(state: DistillationState, runtime: Runtime[DistillationContext]) -> dict[str, Any]:
         run = RunStore(runtime.store, state.get("run_id") or "default")
         task, sets = await _load(state, run)
-        plan = state.get("plan") or PLANS[settings(runtime).effort]
+        plan = Plan.model_validate(state.get("plan") or PLANS[settings(runtime).effort])
         rows = balanced(sets["train"], plan.train_examples, settings(runtime).seed)
         teacher = Teacher(
             await models.teacher_for(runtime), node="generate", store=run.store, concurrency=plan.concurrency
@@ -128,6 +128,8 @@ async def _load(state: DistillationState, run: RunStore) -> tuple[Task, dict[Rol
             msg = "a run needs a task: give `task_file` (a YAML file) or `task`"
             raise DistillationError(msg)
         task = await asyncio.to_thread(Task.from_yaml, state["task_file"])
+    # LangGraph's server hands the input over as JSON and leaves it at that.
+    task = Task.model_validate(task)
     files: dict[Role, str | None] = {
         "train": state.get("train_file"),
         "validation": state.get("validation_file"),
