@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from langchain_pld._version import __version__
 from langchain_pld.cli import classify, demo, distill, evaluate, models
-from langchain_pld.cli.errors import BAD_INPUT, echo_warnings
-from langchain_pld.errors import PLDError
+from langchain_pld.cli.errors import ExitCodes
 
 __all__ = ["app", "main"]
 
+# Plain help, without boxes: an example can be copied, and nothing heavy is imported for it.
 app = typer.Typer(
     name="pld",
+    cls=ExitCodes,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Prompt-Level Distillation: labelled examples become a tested rule prompt for a small local model.\n\n"
-    "Begin with `pld demo`. Exit codes: 0 done, 1 a check failed, 2 bad use or bad input.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Prompt-Level Distillation: labelled examples become a tested rule prompt for a small local model.",
+    epilog="""\b
+Begin with:
+  pld demo                       the whole job on example data, with a local model
+  pld distill --help             your own data
+
+\b
+Models are named provider:name, e.g. embedded:qwen2.5-coder-1.5b, ollama:gemma3:4b,
+google_genai:gemini-2.5-pro.
+
+\b
+Exit codes: 0 done; 1 a check failed, e.g. a text has no verdict; 2 bad use or bad input;
+130 stopped by Ctrl-C. Results go to standard output, all else to standard error.""",
 )
 
 
@@ -32,22 +44,20 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    verbose: bool = typer.Option(
+        False, "--verbose", "-v", help="Show the library's log, and the traceback of an unexpected error."
+    ),
 ) -> None:
-    pass
+    """Both options act before a command runs; `errors.ExitCodes` reads `verbose`."""
 
 
-app.command("demo")(demo.demo)
-app.command("distill")(distill.distill)
-app.command("classify")(classify.classify)
-app.command("evaluate")(evaluate.evaluate)
-app.add_typer(models.app, name="models")
+app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
+app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
+app.command("classify", epilog=classify.EXAMPLES)(classify.classify)
+app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.add_typer(models.app, name="models", epilog=models.EXAMPLES)
 
 
 def main() -> None:
-    """Run the command line: an error that the package raises on purpose is one line, not a traceback."""
-    echo_warnings()
-    try:
-        app()
-    except PLDError as error:
-        typer.echo(f"pld: {error}", err=True)
-        sys.exit(BAD_INPUT)
+    """Run the command line."""
+    app(prog_name="pld")

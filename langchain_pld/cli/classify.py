@@ -2,97 +2,214 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
+from langchain_pld.cli.errors import CHECK_FAILED, complain, stoppable
+
 if TYPE_CHECKING:
     from langchain_pld.student.classifier import PLDClassifier
+    from langchain_pld.task import Task
+    from langchain_pld.verdict import Verdict
 
-__all__ = ["classify"]
+__all__ = ["EXAMPLES", "classify", "load_classifier"]
 
-_BATCH = 64
+EXAMPLES = """\b
+Examples:
+  pld classify chat.pld.json "Could you finish this on Sunday?"
+  pld classify nda.pld.json --field premise="The Recipient may keep a copy." \\
+      --field hypothesis="Copies are allowed."
+  pld classify chat.pld.json --input rows.jsonl --output verdicts.jsonl
+  cut -f2 messages.tsv | pld classify chat.pld.json | jq -r .label
+
+\b
+A line has id, status (decided, abstained or failed), label, leaning, probabilities, confidence,
+failure and more. On standard input each line is a text, or a JSON object where the task has fields.
+A text without a readable answer is a failed line, never a label, and makes the exit code 1."""
+
+_CALLS = 8
+"""Calls in flight to a student behind a server."""
+
+_Input = tuple[str, Any]
+"""Id and what is to be classified."""
 
 
 def classify(
-    artifact: Path = typer.Argument(help="A *.pld.json file."),
-    texts: list[str] | None = typer.Argument(None, help="Texts to classify; lines of standard input when absent."),
-    input_file: Path | None = typer.Option(None, "--input", help="Rows to classify (.jsonl or .csv)."),
-    output_file: Path | None = typer.Option(None, "--output", help="Where to write; standard output when absent."),
-    field: list[str] | None = typer.Option(None, help="name=value; for tasks with fields, once for each."),
-    student: str | None = typer.Option(None, help="provider:name; the artifact's own student when absent."),
-    as_json: bool = typer.Option(False, "--json", help="One JSON object instead of JSON lines."),
+    artifact: Path = typer.Argument(metavar="ARTIFACT", help="A *.pld.json file."),
+    texts: list[str] | None = typer.Argument(
+        None, metavar="TEXT", help="Texts to classify; lines of standard input when absent."
+    ),
+    input_file: Path | None = typer.Option(None, "--input", metavar="FILE", help="Rows to classify (.jsonl or .csv)."),
+    output_file: Path | None = typer.Option(
+        None, "--output", metavar="FILE", help="Where the lines go; standard output when absent."
+    ),
+    field: list[str] | None = typer.Option(
+        None, metavar="NAME=VALUE", help="A field of one input; once for each field that the task has."
+    ),
+    student: str | None = typer.Option(
+        None, metavar="MODEL", help="provider:name; the artifact's own student when absent."
+    ),
+    skip_bad_rows: bool = typer.Option(
+        False, "--skip-bad-rows", help="Leave unusable rows of --input out instead of stopping."
+    ),
+    as_json: bool = typer.Option(
+        False, "--json", help="One JSON object on standard output: counts, and the verdicts unless --output has them."
+    ),
 ) -> None:
-    """Classify texts: one JSON line each, in the order of the input.
+    """Classify texts: one JSON line each, in the order of the input."""
+    from langchain_pld.artifact import DistilledPrompt
+    from langchain_pld.cli.progress import StepBars
 
-    A failed verdict is a line too, and makes the exit code 1.
+    prompt = DistilledPrompt.load(artifact)
+    if input_file is not None and output_file is not None and input_file.resolve() == output_file.resolve():
+        msg = "would overwrite the input"
+        raise typer.BadParameter(msg, param_hint="--output")
+    inputs = _inputs(prompt.task, texts, input_file, field, skip_bad_rows=skip_bad_rows)
+    classifier = load_classifier(artifact, student or prompt.student.spec)
 
-    Example: `pld classify chat.pld.json "Could you finish this on Sunday?"`
-    """
-    import json
+    collected: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
+    with ExitStack() as stack:
+        stack.enter_context(stoppable(lambda: f"{counts.total()} verdicts are whole, in the order of the input"))
+        lines = None if as_json and output_file is None else stack.enter_context(_lines(output_file))
+        progress = None
+        # Where lines and bars would share a terminal, the lines are progress enough.
+        if lines is None or not lines.isatty():
+            progress = stack.enter_context(StepBars()).counting("student reads the texts")
 
-    from langchain_pld.student.classifier import PLDClassifier
-
-    classifier = PLDClassifier.from_artifact(artifact, student=student)
-    failed = 0
-    lines: list[dict[str, Any]] = []
-    with _output(output_file) as out:
-        for line in _verdicts(classifier, _inputs(classifier, texts, input_file, field)):
-            failed += line["status"] == "failed"
-            if as_json:
-                lines.append(line)
+        def take(identity: str, verdict: Verdict) -> None:
+            line = {"id": identity, **verdict.model_dump(mode="json")}
+            if lines is None:
+                collected.append(line)
             else:
-                out.write(json.dumps(line, ensure_ascii=False) + "\n")
-        if as_json:
-            out.write(json.dumps({"artifact": classifier.artifact.id, "verdicts": lines}, ensure_ascii=False) + "\n")
-    if failed:
-        from langchain_pld.cli.errors import CHECK_FAILED
+                # ASCII, so that no character of an id or a quotation can steer a terminal or fail to be encoded.
+                lines.write(json.dumps(line) + "\n")
+                lines.flush()
+            counts[verdict.status] += 1
+            if verdict.failure is not None:
+                failures[verdict.failure.kind] += 1
+            if progress:
+                progress(counts.total(), len(inputs))
 
-        typer.echo(f"pld: {failed} texts have no verdict; see their `failure`", err=True)
+        asyncio.run(_classify(classifier, inputs, take))
+
+    if as_json:
+        summary: dict[str, Any] = {"artifact": classifier.artifact.id, "student": classifier.spec}
+        summary["counts"] = {status: counts[status] for status in ("decided", "abstained", "failed")}
+        typer.echo(json.dumps(summary | ({"verdicts": collected} if lines is None else {"output": str(output_file)})))
+    if failures:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in failures.most_common())
+        complain(f"{counts['failed']} of {counts.total()} texts have no verdict ({kinds}); see their `failure`")
         raise typer.Exit(CHECK_FAILED)
 
 
+def load_classifier(artifact: Path, student: str) -> PLDClassifier:
+    """The classifier of an artifact file; the student's model file is fetched if need be.
+
+    Raises:
+        ArtifactError: The file cannot be used.
+        ModelSetupError: The student cannot be had.
+    """
+    from langchain_pld.cli.embedded import ready_model
+    from langchain_pld.student.classifier import PLDClassifier
+
+    return PLDClassifier.from_artifact(artifact, student=ready_model(student))
+
+
 def _inputs(
-    classifier: PLDClassifier, texts: list[str] | None, file: Path | None, fields: list[str] | None
-) -> Iterable[tuple[str, Any]]:
-    """(id, input) pairs from whichever source was given."""
+    task: Task, texts: list[str] | None, file: Path | None, fields: list[str] | None, *, skip_bad_rows: bool
+) -> Sequence[_Input]:
+    """The inputs from whichever source was given."""
+    from langchain_pld.cli.distill import say_skipped
     from langchain_pld.examples import read_examples
 
-    given = [bool(texts), file is not None, bool(fields)]
-    if sum(given) > 1:
+    if sum([bool(texts), file is not None, bool(fields)]) > 1:
         msg = "give texts, --input or --field, not several of them"
         raise typer.BadParameter(msg)
     if file is not None:
-        return [(row.id, row.input) for row in read_examples(file, classifier.artifact.task)]
+        rows = read_examples(file, task, skip_bad_rows=skip_bad_rows)
+        say_skipped({"input": rows})
+        return [(row.id, row.input) for row in rows]
     if fields:
-        pairs = [entry.partition("=") for entry in fields]
-        if not all(sign for _, sign, _ in pairs):
-            msg = "--field takes name=value"
-            raise typer.BadParameter(msg)
-        return [("1", {name: value for name, _, value in pairs})]
+        return [("1", _fields(fields))]
     if texts:
         return [(str(number), text) for number, text in enumerate(texts, 1)]
     if sys.stdin.isatty():
-        msg = "nothing to classify: give texts, --input, or lines on standard input"
+        msg = "nothing to classify: give texts, --input, --field, or lines on standard input"
         raise typer.BadParameter(msg)
-    return ((str(number), line.rstrip("\n")) for number, line in enumerate(sys.stdin, 1) if line.strip())
+    # Read to its end first: a slow writer must not keep calls in flight waiting.
+    return list(_standard_input(task))
 
 
-def _verdicts(classifier: PLDClassifier, inputs: Iterable[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
-    waiting = iter(inputs)
-    while chunk := list(islice(waiting, _BATCH)):
-        verdicts = classifier.batch([value for _, value in chunk], {"max_concurrency": 8})
-        for (identity, _), verdict in zip(chunk, verdicts, strict=True):
-            yield {"id": identity, **verdict.model_dump(mode="json", exclude_defaults=True)}
+def _fields(given: list[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for entry in given:
+        name, sign, value = entry.partition("=")
+        if not sign or name in values:
+            msg = f"{entry!r} {'names a field twice' if sign else 'is not NAME=VALUE'}"
+            raise typer.BadParameter(msg, param_hint="--field")
+        values[name] = value
+    return values
+
+
+def _standard_input(task: Task) -> Iterator[_Input]:
+    from langchain_pld.errors import InputError
+
+    for number, raw in enumerate(typer.get_binary_stream("stdin"), 1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            msg = f"standard input, line {number}: byte {error.start} is not UTF-8"
+            raise InputError(msg) from error
+        if line.strip():
+            yield str(number), _object_or_text(line) if task.fields else line
+
+
+def _object_or_text(line: str) -> Any:
+    """The line's JSON object; a line that holds none stays a text, which the classifier refuses with the reason."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    return value if isinstance(value, dict) else line
+
+
+async def _classify(classifier: PLDClassifier, inputs: Sequence[_Input], take: Callable[[str, Verdict], None]) -> None:
+    """Hand over the verdict of each input, in order, as soon as those before it are there."""
+    # Not `abatch_as_completed`: it begins in any order, and the first line could come last.
+    calls = 1 if classifier.in_process else _CALLS
+    slots = asyncio.Semaphore(calls)
+
+    async def ask(value: Any) -> Verdict:
+        async with slots:
+            return await classifier.ainvoke(value)
+
+    begun: deque[tuple[str, asyncio.Task[Verdict]]] = deque()
+    for identity, value in inputs:
+        begun.append((identity, asyncio.create_task(ask(value))))
+        # More texts are begun than there are calls, so that one slow text does not idle the others.
+        if len(begun) >= 4 * calls:
+            await _take_first(begun, take)
+    while begun:
+        await _take_first(begun, take)
+
+
+async def _take_first(begun: deque[tuple[str, asyncio.Task[Verdict]]], take: Callable[[str, Verdict], None]) -> None:
+    identity, task = begun.popleft()
+    take(identity, await task)
 
 
 @contextmanager
-def _output(path: Path | None) -> Iterator[TextIO]:
+def _lines(path: Path | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
+from langchain_pld.cli.errors import stoppable
 from langchain_pld.errors import InputError
 
-__all__ = ["demo"]
+if TYPE_CHECKING:
+    from langchain_pld.distillation.plan import Plan
+    from langchain_pld.task import Task
 
-_NEW_TEXTS: dict[str, tuple[str | dict[str, str], ...]] = {
+__all__ = ["EXAMPLES", "NEW_TEXTS", "demo"]
+
+EXAMPLES = """\b
+Examples:
+  pld demo
+  pld demo --task nda_review --out nda.pld.json
+  pld demo --model ollama:gemma3:4b
+
+\b
+It runs inside a clone of the repository, where the example data lies."""
+
+NEW_TEXTS: dict[str, tuple[str | dict[str, str], ...]] = {
     "workplace_chat": (
         "Our client Harrow & Finch just agreed to pay 12,500 for the spring campaign.",
         "Could somebody please finish the slides on Saturday night?",
@@ -31,89 +47,108 @@ _NEW_TEXTS: dict[str, tuple[str | dict[str, str], ...]] = {
         },
     ),
 }
+"""Texts a task that are in none of its files."""
+
 _MINUTES = "an estimated 5 minutes on two idle cores"
-_EXPLAINED = 16
 
 
 def demo(
-    task: str = typer.Option("workplace_chat", help="workplace_chat or nda_review."),
-    out: Path = typer.Option(Path("demo.pld.json"), help="The artifact to write."),
+    task: str = typer.Option("workplace_chat", metavar="|".join(NEW_TEXTS), help="Which example data."),
+    out: Path = typer.Option(Path("demo.pld.json"), metavar="FILE", help="The artifact to write."),
+    model: str | None = typer.Option(
+        None, metavar="MODEL", help="Teacher and student, as provider:name; the embedded default when absent."
+    ),
 ) -> None:
-    """Distil a prompt with a real local model as teacher and student, then classify with it.
+    """Do the whole job on example data with a real local model.
 
+    It is teacher and student: a prompt is distilled and tested, then classifies new texts.
     No key and no server: the model runs inside this process.
     """
-    from rich.console import Console
-
-    from langchain_pld.cli.progress import fetching, run_bars
-    from langchain_pld.cli.tables import rules_table, score_table
+    from langchain_pld.cli.distill import check_writable, show_scores
+    from langchain_pld.cli.embedded import ready_model
+    from langchain_pld.cli.progress import StepBars
+    from langchain_pld.cli.tables import output, rules_list, verdict_lines
     from langchain_pld.distillation.distill import distill
-    from langchain_pld.distillation.plan import PLANS
     from langchain_pld.examples import read_examples
-    from langchain_pld.models.catalogue import DEFAULT_MODEL, catalogue_entry
-    from langchain_pld.models.fetch import cached_model, fetch_model
-    from langchain_pld.models.resolve import resolve_chat_model
+    from langchain_pld.models.catalogue import DEFAULT_MODEL
     from langchain_pld.student.classifier import PLDClassifier
     from langchain_pld.task import Task
 
-    if task not in _NEW_TEXTS:
-        msg = f"the demo knows the tasks {', '.join(_NEW_TEXTS)}, not {task!r}"
-        raise typer.BadParameter(msg)
-    folder = _examples_folder()
-    console = Console()
-    entry = catalogue_entry(DEFAULT_MODEL)
-    cached = cached_model(entry) is not None
-    source = "already in the cache" if cached else f"{entry.size / 1e9:.1f} GB are downloaded once"
-    console.print(f"Model: {entry.description} ({source}). Then {_MINUTES}.", highlight=False)
-    if not cached:
-        with fetching(entry.name) as show_fetch:
-            fetch_model(entry, progress=show_fetch)
-
+    if task not in NEW_TEXTS:
+        msg = f"the demo knows the tasks {', '.join(NEW_TEXTS)}, not {task!r}"
+        raise typer.BadParameter(msg, param_hint="--task")
+    check_writable(out)
+    folder = _examples_folder(task)
     definition = Task.from_yaml(folder / f"{task}.yaml")
     train, validation, test = (
         read_examples(folder / "data" / task / f"{role}.jsonl", definition) for role in ("train", "validation", "test")
     )
-    model = resolve_chat_model(f"embedded:{DEFAULT_MODEL}")
-    plan = PLANS["light"].model_copy(
-        update={"train_examples": _EXPLAINED, "rules_per_label": 1, "eliminations": 1, "contrast_examples": 4}
-    )
-    console.print(f"Plan: {plan.describe()}; {len(validation)} validation and {len(test)} test rows.", highlight=False)
-    with run_bars() as show:
+    spec = model or f"embedded:{DEFAULT_MODEL}"
+    plan = _plan()
+    console = output()
+    typer.echo(f"Task:  {task}, {len(train)} train, {len(validation)} validation and {len(test)} test rows")
+    typer.echo(f"Model: {spec}, as teacher and student" + (f"; {_download()}" if model is None else ""))
+    typer.echo(f"Plan:  {plan.describe()}")
+    typer.echo(f"Time:  {_MINUTES} with the embedded default, download aside\n")
+
+    chat_model = ready_model(spec)
+    started = time.monotonic()
+    with stoppable(lambda: f"nothing was written to {out}; a fetched model is kept"), StepBars() as bars:
+        bars.wait("generate: the model is loaded and reads the first examples")
         artifact = distill(
             definition,
             train=train,
             validation=validation,
             test=test,
-            teacher=model,
-            student=model,
+            teacher=chat_model,
+            student=chat_model,
             effort=plan,
-            on_progress=show,
+            on_progress=bars.distilling,
         )
     artifact.save(out)
-    cards = [card for card in artifact.scores if card.role == "test"]
-    title = f"{task}: {len(test)} held-out test rows, teacher and student {entry.name}, 95 % intervals"
-    console.print(score_table(cards, title))
-    for note in artifact.notes:
-        console.print(f"Note: {note}.", highlight=False)
-    console.print(rules_table(artifact))
+    minutes, seconds = divmod(round(time.monotonic() - started), 60)
+    typer.echo(f"\nDistilled in {minutes} min {seconds} s.\n")
+    # People compare on the held-out rows; the artifact keeps the validation scores too.
+    show_scores(artifact.model_copy(update={"scores": tuple(c for c in artifact.scores if c.role == "test")}))
+    console.print(rules_list(artifact))
 
-    classifier = PLDClassifier.from_artifact(out)
-    console.print("\nNew texts, classified with the written artifact:", highlight=False)
-    for value in _NEW_TEXTS[task]:
-        verdict = classifier.invoke(value)
-        shown = value if isinstance(value, str) else " / ".join(value.values())
-        console.print(f"\n  {shown}", highlight=False, markup=False)
-        chances = ", ".join(f"{label} {p:.2f}" for label, p in (verdict.probabilities or {}).items())
-        console.print(f"  -> {verdict.label or verdict.failure}  ({chances})", highlight=False, markup=False)
-        for rule in artifact.rules_for(verdict.label or ""):
-            console.print(f"     rule for {rule.label}: {rule.condition}", highlight=False, markup=False)
-    console.print(f'\nArtifact {artifact.id} is in {out}. Next: pld classify {out} "your text"', highlight=False)
+    typer.echo("\nNew texts, classified by PLDClassifier from the written file:\n")
+    classifier = PLDClassifier.from_artifact(out, student=chat_model)
+    for value in NEW_TEXTS[task]:
+        console.print(verdict_lines(definition.render(value), classifier.invoke(value), artifact))
+    typer.echo(f"\nArtifact {artifact.id} is in {out}. Next: {_next(out, definition)}")
 
 
-def _examples_folder() -> Path:
+def _plan() -> Plan:
+    """The light plan, cut down to minutes on two cores."""
+    from langchain_pld.distillation.plan import PLANS
+
+    cut = {"train_examples": 16, "rules_per_label": 1, "eliminations": 1, "contrast_examples": 4}
+    return PLANS["light"].model_copy(update=cut)
+
+
+def _download() -> str:
+    """What has to be downloaded for the embedded default."""
+    from langchain_pld.models.catalogue import DEFAULT_MODEL, catalogue_entry
+    from langchain_pld.models.fetch import cache_dir, cached_model
+
+    entry = catalogue_entry(DEFAULT_MODEL)
+    if cached_model(entry) is not None:
+        return f"it is in the cache ({cache_dir()})"
+    return f"{entry.size / 1e9:.1f} GB are downloaded once, into {cache_dir()}"
+
+
+def _next(out: Path, definition: Task) -> str:
+    what = " ".join(f'--field {name}="…"' for name in definition.fields) or '"your text"'
+    return f"pld classify {out} {what}"
+
+
+def _examples_folder(task: str) -> Path:
     """The `examples` folder of the current directory or of the repository that the package is installed from."""
-    for root in (Path.cwd(), Path(__file__).parents[2]):
-        if (root / "examples" / "data").is_dir():
+    roots = dict.fromkeys((Path.cwd(), Path(__file__).parents[2]))
+    for root in roots:
+        if (root / "examples" / "data" / task).is_dir():
             return root / "examples"
-    msg = "the demo needs the examples/ folder of the repository: clone it and run there"
+    where = " or ".join(map(str, roots))
+    msg = f"no folder examples/data/{task} under {where}; run the demo in a clone of the repository"
     raise InputError(msg)

@@ -1,24 +1,80 @@
-"""Exit codes, and warnings as plain lines."""
+"""Exit codes: how a command ends, and what it then says on standard error."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-__all__ = ["BAD_INPUT", "CHECK_FAILED", "echo_warnings"]
+from langchain_pld.cli.notices import plain_notices
+from langchain_pld.errors import InputError, ModelSetupError, PLDError
+
+__all__ = ["BAD_INPUT", "CHECK_FAILED", "STOPPED", "ExitCodes", "complain", "stoppable"]
 
 CHECK_FAILED = 1
-"""Exit code when a check did not pass: a failed verdict, a score below the asked minimum."""
+"""A check did not pass: a text has no verdict, a score is below the asked minimum, a run could not be finished."""
 BAD_INPUT = 2
-"""Exit code for bad use or bad input; the command-line framework uses it for its own errors too."""
+"""Bad use or bad input; typer ends with it on its own for unknown options and the like."""
+STOPPED = 130
+"""Ctrl-C, as shells have it."""
 
 
-def echo_warnings() -> None:
-    """Show the package's warnings as plain lines on standard error, without file and line."""
+class ExitCodes(TyperGroup):
+    """The root command: turns what a command raises into one line and an exit code."""
 
-    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        if issubclass(category, UserWarning):
-            typer.echo(f"warning: {message}", err=True)
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
 
-    warnings.showwarning = show
+        Raises:
+            typer.Exit: The command did not end well; the reason has been said.
+        """
+        verbose = bool(ctx.params.get("verbose"))
+        with plain_notices(verbose=verbose):
+            try:
+                return super().invoke(ctx)
+            except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
+                raise
+            except KeyboardInterrupt:
+                complain("stopped")
+                raise typer.Exit(STOPPED) from None
+            except (InputError, ModelSetupError) as error:
+                complain(str(error))
+                raise typer.Exit(BAD_INPUT) from error
+            except PLDError as error:
+                complain(str(error))
+                raise typer.Exit(CHECK_FAILED) from error
+            except OSError as error:
+                if error.filename is None or verbose:
+                    raise
+                complain(f"{error.filename}: {error.strerror}")
+                raise typer.Exit(BAD_INPUT) from error
+            except Exception as error:
+                if verbose:
+                    raise
+                complain(f"unexpected {type(error).__name__}: {error}. For the traceback: pld -v …")
+                raise typer.Exit(CHECK_FAILED) from error
+
+
+def complain(message: str) -> None:
+    """Say on standard error what is wrong."""
+    typer.echo(f"pld: {message}", err=True)
+
+
+@contextmanager
+def stoppable(kept: Callable[[], str]) -> Iterator[None]:
+    """Turn Ctrl-C in the block into exit code 130.
+
+    Args:
+        kept: Says what is kept of the work done so far.
+
+    Raises:
+        typer.Exit: Ctrl-C was pressed.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(f"stopped; {kept()}")
+        raise typer.Exit(STOPPED) from None

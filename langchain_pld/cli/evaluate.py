@@ -2,47 +2,120 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-__all__ = ["evaluate"]
+from langchain_pld.cli.errors import CHECK_FAILED, complain, stoppable
+
+if TYPE_CHECKING:
+    from langchain_pld.artifact import DistilledPrompt
+    from langchain_pld.examples import ExampleSet
+
+__all__ = ["EXAMPLES", "evaluate"]
+
+EXAMPLES = """\b
+Examples:
+  pld evaluate chat.pld.json --data test.jsonl
+  pld evaluate chat.pld.json --data test.jsonl --train train.jsonl
+  pld evaluate chat.pld.json --data test.jsonl --min-macro-f1 0.7 --json > scores.json
+
+\b
+A text without a readable answer counts as wrong. Without --train, the majority baseline answers with
+the most frequent label of the rows themselves: the most that a constant answer can reach."""
 
 
 def evaluate(
-    artifact: Path = typer.Argument(help="A *.pld.json file."),
-    data: Path = typer.Option(..., help="Labelled rows (.jsonl or .csv)."),
-    student: str | None = typer.Option(None, help="provider:name; the artifact's own student when absent."),
-    min_macro_f1: float | None = typer.Option(None, help="Exit 1 when macro-F1 is below this."),
+    artifact: Path = typer.Argument(metavar="ARTIFACT", help="A *.pld.json file."),
+    data: Path = typer.Option(..., metavar="FILE", help="Labelled rows (.jsonl or .csv)."),
+    train: Path | None = typer.Option(
+        None, metavar="FILE", help="Rows that the majority and n-gram baselines may learn from."
+    ),
+    student: str | None = typer.Option(
+        None, metavar="MODEL", help="provider:name; the artifact's own student when absent."
+    ),
+    min_macro_f1: float | None = typer.Option(None, min=0, max=1, help="Exit 1 when macro-F1 is below this."),
     seed: int = typer.Option(0, help="Seed of the bootstrap."),
+    skip_bad_rows: bool = typer.Option(False, "--skip-bad-rows", help="Leave unusable rows out instead of stopping."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object on standard output."),
 ) -> None:
-    """Score an artifact on labelled rows: macro-F1 and accuracy with 95 % intervals, beside the majority baseline.
+    """Score an artifact on labelled rows.
 
-    Example: `pld evaluate chat.pld.json --data test.jsonl --min-macro-f1 0.7`
+    Macro-F1 and accuracy come with 95 % intervals and stand beside plain baselines.
     """
-    import json
-
-    from langchain_pld.cli.errors import CHECK_FAILED
-    from langchain_pld.cli.progress import counting
-    from langchain_pld.cli.tables import score_table
-    from langchain_pld.evaluation.baselines import majority_card
+    from langchain_pld.artifact import DistilledPrompt
+    from langchain_pld.cli.classify import load_classifier
+    from langchain_pld.cli.distill import say_skipped
+    from langchain_pld.cli.progress import StepBars
+    from langchain_pld.cli.tables import output, score_table
+    from langchain_pld.errors import StudentError
+    from langchain_pld.evaluation.baselines import majority_card, ngram_card
     from langchain_pld.evaluation.evaluate import evaluate as run
+    from langchain_pld.evaluation.evaluate import gold_labels
     from langchain_pld.examples import read_examples
-    from langchain_pld.student.classifier import PLDClassifier
 
-    classifier = PLDClassifier.from_artifact(artifact, student=student)
-    rows = read_examples(data, classifier.artifact.task)
-    with counting("student reads the rows") as show:
-        card = run(classifier, rows, name=classifier.artifact.id, role=data.stem, seed=seed, on_progress=show).card
-    # Of the rows themselves: the most that a constant answer can reach on them.
-    constant = majority_card(classifier.artifact.task, rows, rows, role=data.stem, seed=seed)
+    prompt = DistilledPrompt.load(artifact)
+    rows = read_examples(data, prompt.task, skip_bad_rows=skip_bad_rows)
+    known = None if train is None else read_examples(train, prompt.task, skip_bad_rows=skip_bad_rows)
+    say_skipped({"data": rows} | ({} if known is None else {"train": known}))
+    for labelled in (rows, known):
+        if labelled is not None:
+            gold_labels(labelled)
+    role = _role(prompt, rows)
+    classifier = load_classifier(artifact, student or prompt.student.spec)
+    with stoppable(lambda: "no row is scored"), StepBars() as bars:
+        result = run(
+            classifier,
+            rows,
+            name="distilled" if prompt.rules else "zero-shot",
+            role=role,
+            seed=seed,
+            on_progress=bars.counting("student reads the rows"),
+        )
+    card = result.card
+    reasons = [verdict.failure for verdict in result.verdicts if verdict.failure is not None]
+    if len(reasons) == len(rows):
+        # No score: the model, not the prompt, is what would be measured. That the circuit opened is no reason.
+        raise StudentError(min(reasons, key=lambda reason: reason.kind == "circuit_open"))
+    constant = majority_card(prompt.task, known or rows, rows, role=role, seed=seed)
+    if known is None:
+        constant = constant.model_copy(update={"name": "majority (of these rows)"})
+    ngram = None if known is None else ngram_card(prompt.task, known, rows, role=role, seed=seed)
+    passed = min_macro_f1 is None or card.macro_f1.value >= min_macro_f1
+    failures = Counter(reason.kind for reason in reasons)
     if as_json:
-        typer.echo(json.dumps({"score": card.model_dump(), "majority": constant.model_dump()}))
+        report = {"score": card, "majority": constant} | ({} if ngram is None else {"n_gram": ngram})
+        typer.echo(
+            json.dumps(
+                {
+                    "artifact": prompt.id,
+                    "data": str(data),
+                    **{name: one.model_dump(mode="json") for name, one in report.items()},
+                    "failures": failures,
+                    "min_macro_f1": min_macro_f1,
+                    "passed": passed,
+                }
+            )
+        )
     else:
-        from rich.console import Console
-
-        Console().print(score_table([constant, card], f"{data.name}: {card.rows} rows, student {card.student}"))
-    if min_macro_f1 is not None and card.macro_f1.value < min_macro_f1:
-        typer.echo(f"pld: macro-F1 {card.macro_f1.value:.3f} is below {min_macro_f1}", err=True)
+        cards = [one for one in (constant, ngram, card) if one is not None]
+        output().print(score_table(cards, f"{data.name} rows"))
+    if failures:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in failures.most_common())
+        complain(f"{len(reasons)} of {len(rows)} rows have no verdict and count as wrong ({kinds})")
+    if not passed:
+        complain(f"macro-F1 {card.macro_f1.value:.3f} is below {min_macro_f1}")
         raise typer.Exit(CHECK_FAILED)
+
+
+def _role(prompt: DistilledPrompt, rows: ExampleSet) -> str:
+    """The data role of the rows; says so where the artifact was made from these very rows."""
+    digest = rows.sha256
+    for role, known in prompt.data.items():
+        if known.sha256 == digest and role != "test":
+            complain(f"note: these are the {role} rows that {prompt.id} was made with, so the scores are too good")
+            return role
+    return "test"

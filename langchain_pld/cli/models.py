@@ -2,69 +2,90 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
-__all__ = ["app"]
+from langchain_pld.cli.errors import CHECK_FAILED, complain
 
-app = typer.Typer(no_args_is_help=True, help="List, fetch and locate the models that run inside the process.")
+__all__ = ["EXAMPLES", "app"]
+
+EXAMPLES = """\b
+Examples:
+  pld models list
+  pld models fetch smollm2-135m
+  pld models fetch qwen2.5-coder-1.5b --from ~/Downloads/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf
+  pld models path smollm2-135m
+
+\b
+The files lie in the user's cache folder, or in LANGCHAIN_PLD_CACHE. As a student or teacher such a
+model is called embedded:NAME; any other .gguf file works too, as embedded:/path/to/file.gguf."""
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="List, fetch and locate the models that run inside the process."
+)
 
 
 @app.command("list")
 def list_models(as_json: bool = typer.Option(False, "--json", help="One JSON object on standard output.")) -> None:
-    """List the embedded models and whether they are in the cache."""
+    """List the embedded models, and which are there."""
     import json
 
     from langchain_pld.models.catalogue import CATALOGUE
     from langchain_pld.models.fetch import cached_model
 
-    rows = [
-        {
-            "name": entry.name,
-            "megabytes": round(entry.size / 1e6),
-            "cached": cached_model(entry) is not None,
-            "licence": entry.licence,
-            "description": entry.description,
-        }
-        for entry in CATALOGUE
-    ]
     if as_json:
+        rows = [
+            {
+                **entry.model_dump(include={"name", "licence", "description", "sha256"}),
+                "bytes": entry.size,
+                "megabytes": round(entry.size / 1e6),
+                "cached": cached_model(entry) is not None,
+            }
+            for entry in CATALOGUE
+        ]
         typer.echo(json.dumps({"models": rows}))
         return
-    from rich.console import Console
+    from rich import box
     from rich.table import Table
 
-    table = Table("name", "size", "cached", "licence", "what it is")
-    for row in rows:
-        table.add_row(
-            str(row["name"]),
-            f"{row['megabytes']} MB",
-            "yes" if row["cached"] else "no",
-            str(row["licence"]),
-            str(row["description"]),
-        )
-    Console().print(table)
+    from langchain_pld.cli.tables import output
+
+    table = Table("name", "size", "cached", "licence", "what it is", box=box.SIMPLE_HEAD)
+    for entry in CATALOGUE:
+        cached = "yes" if cached_model(entry) else "no"
+        table.add_row(entry.name, f"{entry.size / 1e6:,.0f} MB", cached, entry.licence, entry.description)
+    output().print(table)
 
 
 @app.command("fetch")
-def fetch(name: str = typer.Argument(help="A name of `pld models list`.")) -> None:
-    """Fetch a model into the cache and verify it. Resumes where it was interrupted."""
-    from langchain_pld.cli.progress import fetching
-    from langchain_pld.models.fetch import model_path
+def fetch(
+    name: str = typer.Argument(metavar="NAME", help="A name of `pld models list`."),
+    local: Path | None = typer.Option(
+        None, "--from", metavar="FILE", help="A copy of the file, instead of a download."
+    ),
+) -> None:
+    """Fetch a model into the cache and print its path.
 
-    with fetching(name) as show:
-        path = model_path(name, progress=show)
-    typer.echo(str(path))
+    The file is verified by its SHA-256. An interrupted fetch goes on where it stopped.
+    """
+    from langchain_pld.cli.embedded import fetch_with_bar
+    from langchain_pld.models.catalogue import catalogue_entry
+
+    typer.echo(str(fetch_with_bar(catalogue_entry(name), local=local)))
 
 
 @app.command("path")
-def path(name: str = typer.Argument(help="A name of `pld models list`.")) -> None:
-    """Print where a fetched model lies; exit 1 when it is not in the cache."""
-    from langchain_pld.cli.errors import CHECK_FAILED
+def path(name: str = typer.Argument(metavar="NAME", help="A name of `pld models list`.")) -> None:
+    """Print where a fetched model lies.
+
+    Exit code 1 when it is not in the cache.
+    """
     from langchain_pld.models.catalogue import catalogue_entry
     from langchain_pld.models.fetch import cached_model
 
     found = cached_model(catalogue_entry(name))
     if found is None:
-        typer.echo(f"pld: {name} is not in the cache; run: pld models fetch {name}", err=True)
+        complain(f"{name} is not in the cache; run: pld models fetch {name}")
         raise typer.Exit(CHECK_FAILED)
     typer.echo(str(found))

@@ -1,88 +1,125 @@
-"""Progress bars with time left, on standard error."""
+"""Progress on standard error: a bar with the time left, or a plain line now and then where there is no terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
+    from rich.progress import Task, TaskID
 
     from langchain_pld.distillation.progress import Progress
     from langchain_pld.models.fetch import FetchPhase
 
-__all__ = ["counting", "fetching", "run_bars"]
+__all__ = ["StepBars"]
+
+_EVERY_S = 15.0
 
 
-@contextmanager
-def run_bars() -> Iterator[Callable[[Progress], None]]:
-    """A bar for each step of a distillation run; a step's note is printed when it is done."""
-    with _bars() as bars:
-        tasks: dict[str, TaskID] = {}
+class StepBars:
+    """The steps of a long command, one after the other.
 
-        def show(progress: Progress) -> None:
-            if progress.note:
-                bars.console.print(f"[dim]{progress.note}[/dim]", highlight=False)
-                return
-            name = f"{progress.node}: {progress.step}"
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=progress.total)
-            bars.update(tasks[name], completed=progress.done, total=progress.total)
+    A running step is a bar with the time left; a finished one leaves a line with the time it took. Where standard
+    error is no terminal, a running step is a line each fifteen seconds.
+    """
 
-        yield show
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("time left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            # Standard output carries results, which must not end up among the bars.
+            redirect_stdout=False,
+            # Steps of a slow model take seconds each: a short window would see none of them.
+            speed_estimate_period=300,
+        )
+        self._running: dict[str, TaskID] = {}
+        self._last_finished: str | None = None
+        self._idle_since = self._said = time.monotonic()
 
-@contextmanager
-def counting(description: str) -> Iterator[Callable[[int, int], None]]:
-    """One bar for a count of rows."""
-    with _bars() as bars:
-        task = bars.add_task(description, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task_id in self._running.values():
+            self._bars.update(task_id, visible=False)
+        self._bars.stop()
 
-@contextmanager
-def fetching(name: str) -> Iterator[Callable[[int, int, FetchPhase], None]]:
-    """A bar for each phase of fetching a model, in bytes."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    def say(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_console()) as bars:
-        tasks: dict[str, TaskID] = {}
+    def wait(self, step: str) -> None:
+        """Show that a step has begun of which nothing can be counted yet; it ends when the next step shows itself."""
+        self._task(step, None)
+        if not self._console.is_terminal:
+            self.say(f"{step} …")
+
+    def update(self, step: str, done: int, total: int) -> None:
+        """Show how far a step is; it is over when `done` reaches `total`."""
+        if done >= total and step == self._last_finished and step not in self._running:
+            return
+        task = self._task(step, total)
+        self._bars.update(task.id, completed=done, total=total)
+        if done >= total:
+            self.say(f"{step}: {done}/{total} in {_clock(task.elapsed)}")
+            self._bars.remove_task(self._running.pop(step))
+            self._last_finished, self._idle_since = step, time.monotonic()
+        elif not self._console.is_terminal and time.monotonic() - self._said >= _EVERY_S:
+            self._said = time.monotonic()
+            left = "" if task.time_remaining is None else f", about {_clock(task.time_remaining)} left"
+            self.say(f"{step}: {done}/{total}{left}")
+
+    def counting(self, step: str) -> Callable[[int, int], None]:
+        """A callback for one step, taking units done and units in all."""
+        return lambda done, total: self.update(step, done, total)
+
+    def fetching(self, name: str) -> Callable[[int, int, FetchPhase], None]:
+        """A callback for fetching a model: bytes done, bytes in all, phase."""
 
         def show(done: int, total: int, phase: FetchPhase) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(f"{phase} {name}", total=total)
-            bars.update(tasks[phase], completed=done, total=total)
+            megabytes = -(-total // 1_000_000)
+            self.update(f"{phase} {name} (MB)", megabytes if done >= total else done // 1_000_000, megabytes)
 
-        yield show
+        return show
+
+    def distilling(self, progress: Progress) -> None:
+        """The callback of a distillation run: steps become bars, a step's note a line."""
+        if progress.note:
+            prefix = f"{progress.node}: "
+            self.say(prefix + progress.note.removeprefix(prefix))
+        elif progress.total:
+            self.update(f"{progress.node}: {progress.step}", progress.done, progress.total)
+
+    def _task(self, step: str, total: int | None) -> Task:
+        """The bar of a step, begun if need be; a new step takes the place of one that was only waited for."""
+        if step not in self._running:
+            for task in self._bars.tasks:
+                if task.total is None:
+                    self._bars.remove_task(self._running.pop(task.description))
+            self._running[step] = self._bars.add_task(step, total=total)
+            # The first news of a step comes when its first unit is done: it began when the one before it ended.
+            self._bar(step).start_time = self._idle_since
+            self._said = time.monotonic()
+        return self._bar(step)
+
+    def _bar(self, step: str) -> Task:
+        return next(task for task in self._bars.tasks if task.id == self._running[step])
 
 
-def _bars() -> Bars:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("took"),
-        TimeElapsedColumn(),
-        console=_console(),
-    )
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)
+def _clock(seconds: float | None) -> str:
+    minutes, rest = divmod(round(seconds or 0.0), 60)
+    return f"{minutes}:{rest:02}"

@@ -1,46 +1,109 @@
-"""Tables for people."""
+"""What people read on standard output: score cards, rules, verdicts."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from langchain_pld.artifact import DistilledPrompt, ScoreCard
+from langchain_pld.verdict import Verdict
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
-__all__ = ["rules_table", "score_table"]
+__all__ = ["output", "printable", "rules_list", "score_table", "score_tables", "verdict_lines"]
+
+_PIPE_WIDTH = 110
 
 
-def score_table(cards: Iterable[ScoreCard], title: str) -> Table:
-    """Scores side by side, with 95 % intervals."""
-    from rich.table import Table
+def output() -> Console:
+    """Standard output; in a pipe, as wide as the widest table needs."""
+    from rich.console import Console
 
-    table = Table(title=title, title_justify="left")
-    for column in ("prompt", "scores", "macro-F1", "accuracy", "ECE", "failed", "prompt tokens", "ms a text"):
-        table.add_column(column, justify="left" if column in {"prompt", "scores"} else "right", no_wrap=True)
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def score_tables(cards: Iterable[ScoreCard]) -> list[Table]:
+    """One table a data role, in the order of the cards; the title tells rows and student."""
+    roles: dict[str, list[ScoreCard]] = {}
     for card in cards:
-        table.add_row(
-            card.name,
-            "-" if card.student == "-" else "calibrated" if card.calibrated else "raw",
+        roles.setdefault(card.role, []).append(card)
+    return [score_table(group, f"{role} rows") for role, group in roles.items()]
+
+
+def score_table(cards: list[ScoreCard], what: str) -> Table:
+    """Score cards of the same rows side by side.
+
+    Args:
+        cards: The cards, at least one.
+        what: What the rows are; stands in the title, before their number and the student's name.
+    """
+    from rich import box
+    from rich.table import Table
+
+    students = dict.fromkeys(card.student for card in cards if card.student != "-")
+    level = cards[0].macro_f1.level
+    parts = [f"{what}: {cards[0].rows}", *(f"student {name}" for name in students), f"{level:.0%} intervals"]
+    table = Table(title=", ".join(parts), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("prompt", overflow="fold")
+    failed = any(card.failed for card in cards)
+    columns = ("macro-F1", "accuracy", "ECE", "prompt\ntokens", "ms a\ntext", *(["failed"] if failed else []))
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for card in cards:
+        kind = "" if card.student == "-" else ", calibrated" if card.calibrated else ", raw"
+        cells = [
             str(card.macro_f1),
             str(card.accuracy),
             "-" if card.ece is None else f"{card.ece:.3f}",
-            str(card.failed),
             "-" if card.prompt_tokens is None else str(card.prompt_tokens),
-            "-" if card.ms_per_text is None else f"{card.ms_per_text:.0f}",
-        )
+            "-" if card.ms_per_text is None else f"{card.ms_per_text:.0f}" if card.ms_per_text >= 1 else "< 1",
+            *([str(card.failed)] if failed else []),
+        ]
+        table.add_row(card.name + kind, *cells)
     return table
 
 
-def rules_table(artifact: DistilledPrompt) -> Table:
-    """The rules of a prompt, in its order."""
-    from rich.table import Table
+def rules_list(artifact: DistilledPrompt) -> RenderableType:
+    """The rules of a prompt under their labels, in its order."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
 
-    table = Table(title="Rules", title_justify="left", show_lines=True)
-    for column in ("id", "label", "rule", "examples behind it"):
-        table.add_column(column, overflow="fold")
-    for rule in artifact.rules:
-        table.add_row(rule.id, rule.label, rule.condition, str(rule.support))
-    return table
+    if not artifact.rules:
+        return Text("No rules: the prompt is the zero-shot one.")
+    parts: list[RenderableType] = [Text("Rules, strongest first", style="bold")]
+    for label in artifact.task.label_names:
+        parts.append(Text(f"  {label}" if artifact.rules_for(label) else f"  {label}: none"))
+        for rule in artifact.rules_for(label):
+            behind = f"({rule.id}, from {rule.support} example{'s' * (rule.support != 1)})"
+            parts.append(Padding(Text(f"{printable(rule.condition)} {behind}"), (0, 0, 0, 4)))
+    return Group(*parts)
+
+
+def verdict_lines(text: str, verdict: Verdict, artifact: DistilledPrompt) -> RenderableType:
+    """One classified text: the text, its label with all probabilities, the rules that argue for the label."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(printable(text), style="bold")]
+    if verdict.failure is not None:
+        parts.append(Text(f"  failed ({verdict.failure.kind}): {printable(verdict.failure.message)}"))
+        return Group(*parts)
+    ordered = sorted((verdict.probabilities or {}).items(), key=lambda item: -item[1])
+    chances = ", ".join(f"{label} {probability:.2f}" for label, probability in ordered)
+    decision = verdict.label or f"{verdict.status}, leaning to {verdict.leaning}"
+    parts.append(Text(f"  -> {decision}" + (f"   ({chances})" if chances else "")))
+    parts += [
+        Padding(Text(f"rule: {printable(rule.condition)}"), (0, 0, 0, 5))
+        for rule in artifact.rules_for(verdict.leaning or "")
+    ]
+    return Group(*parts)
+
+
+def printable(text: str) -> str:
+    """A text of unknown origin as one line that cannot steer a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
