@@ -8,6 +8,7 @@ PLDError
 │   └── ArtifactError                 a *.pld.json file
 ├── ModelSetupError                   a model cannot be had or loaded
 │   └── MissingExtraError (also ImportError)   an optional package is not installed
+├── ModelCallError                    the embedded model could not answer; see langchain_pld.models.errors
 ├── StudentError                      the student gave no readable answer
 └── DistillationError                 a run cannot start or go on
 ```

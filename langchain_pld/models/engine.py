@@ -503,14 +503,15 @@ def _cancelled() -> ModelCallError:
 
 
 def _import_xllamacpp() -> Any:
-    """Import llama.cpp so that its threads sleep, rather than spin, where they wait for each other.
+    """Import llama.cpp so that its threads soon sleep where they wait for each other, rather than spin.
 
-    On a machine that has other work, spinning threads keep the cores from the thread they wait for: a token of a small
-    model was seen to take 2.6 s instead of 10 ms. OpenMP reads the variable once, when it is loaded.
+    On a machine that has other work, spinning threads keep the cores from the very thread they wait for: a token of a
+    135M model was seen to take 2.6 s instead of 10 ms. A short spin costs nothing on an idle machine (109 tokens a
+    second against 111), none at all costs a quarter (79). OpenMP reads the variable once, when it is loaded.
     """
     mine = not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ)
     if mine:
-        os.environ["GOMP_SPINCOUNT"] = "0"
+        os.environ["GOMP_SPINCOUNT"] = "200"
     try:
         import xllamacpp
     except ImportError as error:
