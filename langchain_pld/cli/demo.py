@@ -123,7 +123,7 @@ def _plan() -> Plan:
     """The light plan, cut down to minutes on two cores."""
     from langchain_pld.distillation.plan import PLANS
 
-    cut = {"train_examples": 16, "rules_per_label": 1, "eliminations": 1, "contrast_examples": 4}
+    cut = {"train_examples": 12, "rules_per_label": 1, "eliminations": 1, "contrast_examples": 4}
     return PLANS["light"].model_copy(update=cut)
 
 

@@ -94,11 +94,14 @@ def merge_messages(
 ) -> list[BaseMessage]:
     """The question about one cluster."""
     label = members[0].label
-    parts = [f'Conditions for "{label}":', *(f"- {micro.condition}" for micro in members[:_SHOWN_CONDITIONS])]
+    parts = [
+        f'The label is "{label}".\n\nConditions:',
+        *(f"- {micro.condition}" for micro in members[:_SHOWN_CONDITIONS]),
+    ]
     parts += [f'\nTexts labelled "{label}":', *(_quoted(task, example) for example in own)]
     if others:
         parts += ["\nTexts with other labels:", *(_quoted(task, example) for example in others)]
-    system = fill("merge", instructions=task.instructions, labels=label_lines(task), label=label)
+    system = fill("merge", instructions=task.instructions, labels=label_lines(task))
     return [SystemMessage(system), HumanMessage("\n".join(parts))]
 
 

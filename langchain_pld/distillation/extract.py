@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.runtime import Runtime
 
 from langchain_pld.distillation.context import DistillationContext, RunModels, settings
@@ -74,14 +73,10 @@ async def _micro_rule(task: Task, row: Example, explanation: Explanation, teache
     text = task.render(row.input)
     reason = screen(explanation.condition, [text])
     if reason:
-        again = await teacher.ask(
-            [
-                *explanation_messages(task, row),
-                AIMessage(explanation.model_dump_json()),
-                HumanMessage(f"That condition {reason}. Write it again in general words, in the same JSON."),
-            ],
-            Explanation,
+        objection = (
+            f"An earlier condition {reason}. Write one in general words: no names, no numbers, no wording of the text."
         )
+        again = await teacher.ask(explanation_messages(task, row, objection=objection), Explanation)
         if not isinstance(again, Explanation):
             return reason
         explanation = again

@@ -76,10 +76,11 @@ def generate_node(models: RunModels) -> Node:
     return generate
 
 
-def explanation_messages(task: Task, example: Example) -> list[BaseMessage]:
-    """The question about one example."""
+def explanation_messages(task: Task, example: Example, *, objection: str = "") -> list[BaseMessage]:
+    """The question about one example; `objection` says what was wrong with an earlier answer."""
     system = fill("explain", instructions=task.instructions, labels=label_lines(task), label=str(example.label))
-    return [SystemMessage(system), HumanMessage(delimited(clean_text(task.render(example.input))))]
+    text = delimited(clean_text(task.render(example.input)))
+    return [SystemMessage(system), HumanMessage(f"{text}\n\n{objection}" if objection else text)]
 
 
 async def _explain_all(

@@ -66,7 +66,7 @@ class Teacher:
     async def ask(self, messages: Sequence[BaseMessage], schema: type[Answer]) -> Answer | Failure:
         """Ask one question.
 
-        An answer that does not fit the schema is sent back once with what is wrong with it.
+        A question whose answer does not fit the schema is asked once more, with what was wrong.
 
         Args:
             messages: The question.
@@ -104,8 +104,10 @@ class Teacher:
                 return schema.model_validate(result["parsed"])
             except ValidationError as error:
                 problem = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
-            repair = f"That answer does not fit: {problem}. Answer again with JSON of the asked form and nothing else."
-            messages = [*messages, AIMessage(str(raw.text) or "(nothing)"), HumanMessage(repair)]
+            # Said inside the question, so that all before it stays in the server's prefix cache.
+            question = messages[-1]
+            repair = f"An earlier answer did not fit: {problem}. Answer with JSON of the asked form and nothing else."
+            messages = [*messages[:-1], HumanMessage(f"{question.text}\n\n{repair}")]
         return Failure(kind="unreadable", message=f"the teacher's answer did not fit the schema twice: {problem}")
 
 

@@ -26,12 +26,12 @@ class ChatTurn(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenPrompt:
-    """A prompt in tokens, cut where the content of the last message begins."""
+    """A prompt in tokens, cut where what differs from request to request begins."""
 
     prefix: tuple[int, ...]
-    """All that comes before the content of the last message."""
+    """All that comes before the content of the last message, and that content's opening."""
     tail: tuple[int, ...]
-    """That content and what the template puts behind it."""
+    """The rest of that content and what the template puts behind it."""
 
 
 class ChatTemplate:
@@ -53,8 +53,12 @@ class ChatTemplate:
         # Long system prompts come again with each request; the last message seldom does.
         self._remembered = lru_cache(maxsize=64)(self._content_tokens)
 
-    def prompt(self, turns: Sequence[ChatTurn]) -> TokenPrompt:
+    def prompt(self, turns: Sequence[ChatTurn], opening: str = "") -> TokenPrompt:
         """Render `turns` into tokens.
+
+        Args:
+            turns: The messages, oldest first.
+            opening: When the last content begins with this text, it counts as prefix.
 
         Raises:
             BadCallError: If there are no turns, if the template refuses this order of roles or leaves out a message,
@@ -72,7 +76,11 @@ class ChatTemplate:
                 prefix += self._remembered(turns[turn].content, skeleton.control)
                 prefix += skeleton.frames[position + 1]
             else:
-                tail += self._content_tokens(turns[turn].content, skeleton.control)
+                content = turns[turn].content
+                if position == cut and opening and content.startswith(opening):
+                    prefix += self._remembered(opening, skeleton.control)
+                    content = content.removeprefix(opening)
+                tail += self._content_tokens(content, skeleton.control)
                 tail += skeleton.frames[position + 1]
         return TokenPrompt(tuple(prefix), tuple(tail))
 

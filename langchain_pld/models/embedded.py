@@ -76,6 +76,8 @@ class EmbeddedChatModel(BaseChatModel):
 
     llama.cpp sums the vocabulary in an order that depends on this number, so values move by some 0.00002 with it.
     """
+    opening: str = ""
+    """How the last message always begins, e.g. a delimiter: it stays computed with the messages before it."""
     n_ctx: int = Field(default=8192, ge=64)
     """Longest prompt and answer together, tokens; never more than the model was trained with."""
     slots: int = Field(default=4, ge=1, le=64)
@@ -311,6 +313,7 @@ class EmbeddedChatModel(BaseChatModel):
             chosen,
             CompletionRequest(
                 turns=_turns(messages),
+                opening=chosen.opening,
                 max_tokens=chosen.max_tokens,
                 temperature=chosen.temperature,
                 seed=chosen.seed,
@@ -322,7 +325,9 @@ class EmbeddedChatModel(BaseChatModel):
         )
 
 
-_FIELD_OPTIONS: Final = frozenset({"model", "temperature", "seed", "max_tokens", "logprobs", "top_logprobs", "timeout"})
+_FIELD_OPTIONS: Final = frozenset(
+    {"model", "temperature", "seed", "max_tokens", "logprobs", "top_logprobs", "timeout", "opening"}
+)
 # `stream` is LangChain's own way to ask for the streaming path.
 _CALL_OPTIONS: Final = _FIELD_OPTIONS | {"response_format", "stream"}
 _NO_TOOLS: Final = "EmbeddedChatModel calls no tools; ask for structured output instead"

@@ -73,6 +73,8 @@ class CompletionRequest:
 
     turns: tuple[ChatTurn, ...]
     """The conversation, oldest first."""
+    opening: str
+    """How the content of the last turn always begins; it is cached with what stands before."""
     max_tokens: int
     """Most tokens of the answer."""
     temperature: float
@@ -242,7 +244,7 @@ class Engine:
         """
         started = time.monotonic()
         call = _Call(self._server, cancel, started + request.timeout, request.timeout)
-        prompt = self._template.prompt(request.turns)
+        prompt = self._template.prompt(request.turns, request.opening)
         length = len(prompt.prefix) + len(prompt.tail)
         if length >= self.n_ctx:
             raise PromptTooLongError(length, self.n_ctx)

@@ -10,6 +10,7 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence
 
 from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.artifact import ModelFingerprint
+from langchain_pld.student.hardening import OPENING
 from langchain_pld.student.scoring import EVIDENCE_TOKENS, answer_schema
 
 __all__ = ["MAX_ALTERNATIVES", "bind_student", "fingerprint_of", "model_spec"]
@@ -39,7 +40,7 @@ def bind_student(
     if provider == "ollama":
         return _ollama(model, answer, scorer, tokens, timeout_s)
     if provider == "embedded":
-        options: dict[str, Any] = {"max_tokens": tokens, "temperature": 0.0}
+        options: dict[str, Any] = {"max_tokens": tokens, "temperature": 0.0, "opening": OPENING}
         if scorer == "logprobs":
             options |= {"logprobs": True, "top_logprobs": _alternatives(answer, provider)}
         elif scorer == "structured":

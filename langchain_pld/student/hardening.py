@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["ANSWER_MARKER", "CLOSE", "OPEN", "clean_text", "delimited"]
+__all__ = ["ANSWER_MARKER", "CLOSE", "OPEN", "OPENING", "clean_text", "delimited"]
 
 OPEN = "<<<"
 """Stands before the text in the prompt."""
 CLOSE = ">>>"
 """Stands after it."""
+OPENING = f"{OPEN}\n"
+"""How every message that carries a text begins."""
 ANSWER_MARKER = "=>"
 """Stands between evidence and label in the evidence-first answer form."""
 
@@ -58,7 +60,7 @@ def clean_text(text: str) -> str:
 
 def delimited(text: str) -> str:
     """The message that carries a cleaned text."""
-    return f"{OPEN}\n{text}\n{CLOSE}"
+    return f"{OPENING}{text}\n{CLOSE}"
 
 
 def _visible(char: str) -> bool:

@@ -38,7 +38,7 @@ def rows(role: str, count: int) -> ExampleSet:
 
 
 def teacher_script(messages: list[BaseMessage]) -> AIMessage:
-    label = re.search(r'label (?:is )?"(\w+)"', str(messages[0].text))
+    label = re.search(r'label is "(\w+)"', _texts([messages]))
     amber = label is not None and label[1] == "amber"
     condition = f"If the text is about {'an invoice' if amber else 'a parcel'} that was sent"
     answer = {"reason": "it says so", "shared": "the same subject", "condition": condition, "cues": ["subject"]}

@@ -34,10 +34,10 @@ def jsonl(examples: ExampleSet) -> str:
     return "".join(json.dumps({"id": row.id, "text": row.input, "label": row.label}) + "\n" for row in examples)
 
 
-def rule_for(system_prompt: str) -> str:
+def rule_for(question: str) -> str:
     """What a teacher answers who knows which subject each team has."""
-    label = re.search(r'label (?:is )?"(\w+)"', system_prompt)
-    assert label is not None, system_prompt
+    label = re.search(r'label is "(\w+)"', question)
+    assert label is not None, question
     condition = f"If the text is about the {SUBJECTS[label[1]]} that somebody sent"
     return json.dumps({"reason": "it says so", "shared": "the subject", "condition": condition, "cues": ["subject"]})
 
@@ -58,10 +58,11 @@ def ollama_script(request: dict[str, Any]) -> FakeAnswer:
     """Teacher where a JSON schema is asked for, student elsewhere."""
     system, user = (message["content"] for message in request["messages"][:2])
     if request.get("format"):
-        return FakeAnswer(content=rule_for(system))
+        return FakeAnswer(content=rule_for(f"{system}\n{user}"))
     return FakeAnswer.picking(probabilities(system, user))
 
 
 def gemini_script(request: dict[str, Any]) -> FakeAnswer:
-    system = "".join(part["text"] for part in request["systemInstruction"]["parts"])
-    return FakeAnswer(content=rule_for(system), prompt_tokens=200)
+    turns = [request["systemInstruction"], *request["contents"]]
+    question = "\n".join(part["text"] for turn in turns for part in turn["parts"])
+    return FakeAnswer(content=rule_for(question), prompt_tokens=200)

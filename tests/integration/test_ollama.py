@@ -15,6 +15,7 @@ from langchain_pld.artifact import ModelFingerprint
 from langchain_pld.models import EmbeddedChatModel
 from langchain_pld.student.binding import fingerprint_of
 from langchain_pld.student.failures import RetryPolicy
+from langchain_pld.student.hardening import OPENING
 from tests.integration.small import TEXTS, artifact_of, classifier_of
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaModel, OllamaServer
@@ -41,7 +42,9 @@ async def test_a_model_gives_the_same_probabilities_through_ollama_as_in_process
 ) -> None:
     direct = [classifier_of(small_model).invoke(text) for text in TEXTS[::3]]
     entry = OllamaModel(name="smol:135m", capabilities=("completion",))
-    with OllamaServer(small_model, models=(entry,)) as server:
+    # The classifier tells the embedded model how its messages begin; Ollama's protocol has no word for that.
+    backend = small_model.model_copy(update={"opening": OPENING})
+    with OllamaServer(backend, models=(entry,)) as server:
         student = ChatOllama(model="smol:135m", base_url=server.url)
         served = PLDClassifier(
             artifact=artifact_of(fingerprint_of(student)), student=student, timeout_s=120, retry=RetryPolicy(attempts=1)

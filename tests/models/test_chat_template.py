@@ -35,6 +35,15 @@ def test_the_cut_is_before_the_last_content() -> None:
     assert prompt.tail == (*letters("c"), -4, -3)
 
 
+def test_the_opening_of_the_last_content_counts_as_prefix() -> None:
+    turns = [ChatTurn("system", "ab"), ChatTurn("user", "<<c")]
+
+    with_opening = ChatTemplate(render, tokenize).prompt(turns, "<<")
+    assert with_opening.prefix == (START, -2, *letters("ab"), -4, -1, *letters("<<"))
+    assert with_opening.tail == (*letters("c"), -4, -3)
+    assert ChatTemplate(render, tokenize).prompt(turns, "??") == ChatTemplate(render, tokenize).prompt(turns)
+
+
 def test_an_empty_content() -> None:
     prompt = ChatTemplate(render, tokenize).prompt([ChatTurn("user", "")])
 
