@@ -49,7 +49,7 @@ NEW_TEXTS: dict[str, tuple[str | dict[str, str], ...]] = {
 }
 """Texts a task that are in none of its files."""
 
-_MINUTES = "an estimated 5 minutes on two idle cores"
+_MINUTES = "about 5 minutes on two idle cores"
 
 
 def demo(
