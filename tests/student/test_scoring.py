@@ -184,6 +184,7 @@ def test_a_token_without_alternatives_stands_for_itself() -> None:
         [entry("sad", 0, top_logprobs=[entry("sad", -0.1), entry("glad", -0.1)])],
         [entry("sad", -math.inf)],
     ],
+    ids=repr,
 )
 def test_numbers_that_are_no_probabilities_are_unreadable(raw: Any) -> None:
     assert failed(AIMessage("sad", response_metadata={"logprobs": raw})).kind == "unreadable"
