@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format lock clean
+# `decision` makes an environment of its own: LangChain's decision models need a newer core than the pinned one.
+.PHONY: help demo decision test lint format lock clean
 
 help:  ## What can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -19,6 +20,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)  ## Distil a prompt with a real local model and classify with it
 	$(BIN)/pld demo
+
+decision: $(READY)  ## Test the decision model in an environment with langchain-core 1.8
+	PYTHON=$(PYTHON) tests/decision/environment.sh
 
 test: $(READY)  ## Run the whole test suite
 	$(BIN)/python -m pytest
@@ -37,4 +41,4 @@ lock: $(READY)  ## Write the versions of the environment into constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable --exclude langchain-pld > constraints.txt
 
 clean:  ## Remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-decision .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
