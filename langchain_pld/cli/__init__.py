@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from langchain_pld._version import __version__
-from langchain_pld.cli import classify, demo, distill, evaluate, models
+from langchain_pld.cli import classify, demo, distill, evaluate, models, replay
 from langchain_pld.cli.errors import ExitCodes
 
 __all__ = ["app", "main"]
@@ -55,6 +55,7 @@ app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
 app.command("classify", epilog=classify.EXAMPLES)(classify.classify)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("replay", epilog=replay.EXAMPLES)(replay.replay)
 app.add_typer(models.app, name="models", epilog=models.EXAMPLES)
 
 

@@ -15,7 +15,7 @@ from langchain_pld.artifact import Calibration, ModelFingerprint
 from langchain_pld.cli import app
 from langchain_pld.rules import Rule
 from langchain_pld.student.prompt import compile_prompt
-from tests.cli.teams import SUBJECTS, TASK, jsonl, rows
+from tests.teams import SUBJECTS, TASK, jsonl, rows
 
 Run = Callable[..., Result]
 

@@ -17,9 +17,9 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, ModelFingerprint
 from langchain_pld.student.prompt import compile_prompt
 from tests.cli.conftest import Run
-from tests.cli.teams import ollama_script
 from tests.servers.fake_answers import FakeAnswer, user_text
 from tests.servers.ollama import OllamaModel, OllamaServer
+from tests.teams import ollama_script
 
 
 @pytest.fixture

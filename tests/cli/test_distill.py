@@ -13,15 +13,15 @@ import pytest
 
 from langchain_pld import DistilledPrompt
 from tests.cli.conftest import Files, Run
-from tests.cli.teams import ollama_script, rule_for
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaServer
+from tests.teams import ollama_script, rule_for
 
 
 def stubborn_script(request: dict[str, Any]) -> FakeAnswer:
     """A teacher as ever, and a student that no rule moves."""
     if request.get("format"):
-        return FakeAnswer(content=rule_for(request["messages"][0]["content"]))
+        return FakeAnswer(content=rule_for("\n".join(message["content"] for message in request["messages"])))
     return FakeAnswer.picking({"amber": 0.5, "violet": 0.3, "green": 0.1})
 
 

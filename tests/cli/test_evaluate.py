@@ -12,9 +12,9 @@ from langchain_pld import DistilledPrompt
 from langchain_pld.artifact import DataFingerprint
 from langchain_pld.examples import read_examples
 from tests.cli.conftest import Files, Run
-from tests.cli.teams import TASK, ollama_script
 from tests.servers.fake_answers import FakeAnswer, user_text
 from tests.servers.ollama import OllamaServer
+from tests.teams import TASK, ollama_script
 
 
 def test_the_table_shows_the_prompt_beside_the_baselines(pld: Run, files: Files, artifact: Path) -> None:

@@ -11,9 +11,9 @@ from langchain_pld import DistilledPrompt, adistill
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.errors import DistillationError
 from tests.fakes import FakeChatModel
-from tests.integration.teams import TASK, gemini_script, rows, student_script
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.gemini import GeminiServer
+from tests.teams import TASK, gemini_script, rows, student_script
 
 PLAN = PLANS["light"].model_copy(update={"train_examples": 9, "rules_per_label": 1, "eliminations": 1})
 

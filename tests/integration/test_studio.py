@@ -20,8 +20,8 @@ import yaml
 from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 
-from tests.integration.teams import TASK, jsonl, ollama_script, rows
 from tests.servers.ollama import OllamaServer
+from tests.teams import TASK, jsonl, ollama_script, rows
 
 ROOT = Path(__file__).parents[2]
 NODES = ["generate", "extract", "critique", "consolidate", "validate"]

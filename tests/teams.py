@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -30,7 +31,7 @@ def rows(role: str, count: int) -> ExampleSet:
     return ExampleSet.of(made, TASK, source=role)
 
 
-def jsonl(examples: ExampleSet) -> str:
+def jsonl(examples: Iterable[Example]) -> str:
     return "".join(json.dumps({"id": row.id, "text": row.input, "label": row.label}) + "\n" for row in examples)
 
 

@@ -1,0 +1,172 @@
+"""The audit log: one JSON line for each check, written through the standard library's logging.
+
+The logger is `langchain_pld.audit`; nothing is written unless a handler takes its INFO records. Rotation is the
+handler's business. A record holds a hash of the input, and the input itself only if that was asked for.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import hmac
+import json
+import logging
+import math
+from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_pld.guardrail.check import Finding
+    from langchain_pld.verdict import Verdict
+
+__all__ = ["AuditTrail", "AuditWriter", "input_hash"]
+
+_logger = logging.getLogger("langchain_pld.audit")
+
+
+class AuditTrail:
+    """What a guard writes about its checks.
+
+    Args:
+        text: Write the checked text too. Off by default: records then hold no word of it.
+        key: Makes the hash a keyed one (HMAC-SHA-256), so that nobody without the key can find out whether a guessed
+            text was checked.
+    """
+
+    def __init__(self, *, text: bool = False, key: bytes | None = None) -> None:
+        self._text = text
+        self._key = key
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any handler would see a record."""
+        return _logger.isEnabledFor(logging.INFO)
+
+    def record(self, finding: Finding, text: str | None) -> None:
+        """Write one check.
+
+        Args:
+            finding: What the guard found.
+            text: What was checked, as the classifier read it; `None` where it had no text.
+        """
+        if not self.enabled:
+            return
+        last = finding.verdicts[-1] if finding.verdicts else None
+        self._write(
+            {
+                "event": "check",
+                "guard": finding.guard,
+                "stage": finding.stage,
+                "outcome": finding.outcome,
+                "action": finding.action,
+                "label": finding.label,
+                "decided_by": finding.decided_by or "policy",
+                **_told(last),
+                "escalated": len(finding.verdicts) > 1,
+                "latency_ms": round(finding.latency_ms, 3),
+            },
+            text,
+        )
+
+    def record_person(
+        self, *, guard: str, answer: str, label: str | None, person: str | None, text: str | None
+    ) -> None:
+        """Write what a person answered.
+
+        Args:
+            guard: Name of the guard that had asked.
+            answer: approve, edit, reject or respond.
+            label: The label that the person gave, if one.
+            person: Who it was, where known.
+            text: What the person saw.
+        """
+        if not self.enabled:
+            return
+        event = {"event": "person", "guard": guard, "answer": answer, "label": label, "decided_by": person or "person"}
+        self._write(event, text)
+
+    def _write(self, event: dict[str, Any], text: str | None) -> None:
+        record = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **event,
+            "input_hash": None if text is None else input_hash(text, key=self._key),
+            "hash": "hmac-sha256" if self._key else "sha256",
+        }
+        if self._text:
+            record["text"] = text
+        # ASCII, so that no character of a text can break a line or steer a terminal.
+        _logger.info("%s", json.dumps(record))
+
+
+def input_hash(text: str, *, key: bytes | None = None) -> str:
+    """SHA-256 of a text as hex digits; HMAC-SHA-256 where there is a key."""
+    data = text.encode("utf-8", "surrogatepass")
+    return hmac.new(key, data, hashlib.sha256).hexdigest() if key else hashlib.sha256(data).hexdigest()
+
+
+class AuditWriter:
+    """Writes audit records to a handler of the standard library until it is closed, one JSON object a line.
+
+    Records then go nowhere else: they are not handed on to the root logger's handlers. A thread does the writing, since
+    a file or socket would block an event loop; what is still waiting when the process is killed is lost.
+
+    Args:
+        handler: For instance `logging.handlers.RotatingFileHandler("audit.jsonl", maxBytes=10_000_000, backupCount=5)`.
+        background: Off: write at once, where the check runs, and have it written before the decision is known.
+    """
+
+    def __init__(self, handler: logging.Handler, *, background: bool = True) -> None:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        self._handler = handler
+        self._listener: QueueListener | None = None
+        self._added = handler
+        if background:
+            waiting: SimpleQueue[logging.LogRecord] = SimpleQueue()
+            self._added = QueueHandler(waiting)
+            self._listener = QueueListener(waiting, handler)
+            self._listener.start()
+            atexit.register(self.close)
+        self._before = (_logger.level, _logger.propagate)
+        _logger.addHandler(self._added)
+        _logger.setLevel(logging.INFO)
+        _logger.propagate = False
+
+    def close(self) -> None:
+        """Write what is waiting, close the handler and leave the logger as it was before."""
+        _logger.removeHandler(self._added)
+        if self._listener is not None:
+            self._listener.stop()
+            self._listener = None
+            atexit.unregister(self.close)
+        self._handler.close()
+        _logger.setLevel(self._before[0])
+        _logger.propagate = self._before[1]
+
+    def __enter__(self) -> AuditWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _told(verdict: Verdict | None) -> dict[str, Any]:
+    """What a record tells of a verdict: nothing that could quote the input."""
+    if verdict is None:
+        return {"artifact": None, "status": None, "verdict": None, "probabilities": None, "rules": [], "failure": None}
+    return {
+        "artifact": verdict.artifact_id,
+        "status": verdict.status,
+        "verdict": verdict.label or verdict.leaning,
+        "probabilities": _numbers(verdict.probabilities),
+        "rules": list(verdict.rule_ids),
+        "failure": verdict.failure.kind if verdict.failure is not None else None,
+    }
+
+
+def _numbers(probabilities: dict[str, float] | None) -> dict[str, float | None] | None:
+    """JSON has no word for what is no number."""
+    if probabilities is None:
+        return None
+    return {label: value if math.isfinite(value) else None for label, value in probabilities.items()}

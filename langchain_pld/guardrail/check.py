@@ -1,0 +1,387 @@
+"""One check: a classifier is asked, a policy judges its verdict, a decision comes out.
+
+Everything that guards (node, middleware, stream, chain) goes through `check_all` and `acheck_all`. A check never raises
+for what a model or an input does; LangGraph's interrupts, cancellation and Ctrl-C pass through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator, Sequence
+from typing import Any, cast
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_executor_for_config
+from pydantic import BaseModel, ConfigDict
+
+from langchain_pld.errors import InputError, PLDError
+from langchain_pld.guardrail.asking import Asked
+from langchain_pld.guardrail.audit import AuditTrail
+from langchain_pld.guardrail.content import Stage, content_of, stage_input
+from langchain_pld.guardrail.policy import STRICTNESS, GuardrailPolicy, Outcome, Settled, strictest
+from langchain_pld.guardrail.quiet import quiet_config
+from langchain_pld.guardrail.telemetry import GuardTelemetry
+from langchain_pld.student.inputs import ClassifierInput, input_text
+from langchain_pld.task import Task
+from langchain_pld.verdict import Verdict
+
+__all__ = [
+    "Decision",
+    "Finding",
+    "Guard",
+    "GuardrailError",
+    "Stage",
+    "acheck_all",
+    "check_all",
+    "quiet_config",
+    "stage_input",
+]
+
+
+class Finding(BaseModel):
+    """What one guard found. Its reason is free of the text; a verdict's `evidence` may quote it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    guard: str
+    """Name of the guard."""
+    stage: Stage
+    """Where the guard stands."""
+    outcome: Outcome
+    """What the verdict means under the guard's policy."""
+    action: Settled
+    """What is to be done."""
+    label: str | None = None
+    """The blocking label that it is about."""
+    reason: str
+    """Why, in neutral words."""
+    message: str = ""
+    """What takes the place of content that is not passed on; the policy's words."""
+    verdicts: tuple[Verdict, ...] = ()
+    """The classifier's verdict, then that of the model escalated to; none where nothing had to be asked."""
+    latency_ms: float = 0.0
+    """Wall-clock milliseconds."""
+
+    @property
+    def decided_by(self) -> str | None:
+        """The model whose verdict counted; `None` where none was asked or none answered."""
+        return self.verdicts[-1].decided_by if self.verdicts else None
+
+
+class Decision(BaseModel):
+    """What to do with one input: that of the strictest guard, with what each found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    action: Settled
+    """block, allow, flag, ask or raise. Where no person can be asked, `ask` means block."""
+    outcome: Outcome
+    """clear, violation, uncertain or error."""
+    label: str | None = None
+    """The blocking label that it is about."""
+    reason: str
+    """Why, in neutral words; never the user's text."""
+    message: str = ""
+    """What takes the place of content that is not passed on; never the user's text."""
+    findings: tuple[Finding, ...]
+    """What each guard found, in the order of the guards."""
+    latency_ms: float = 0.0
+    """Wall-clock milliseconds of the whole check."""
+
+    @classmethod
+    def of(cls, findings: Sequence[Finding], *, latency_ms: float = 0.0) -> Decision:
+        """Combine findings: the strictest action wins, the first of equals."""
+        worst = max(findings, key=lambda finding: STRICTNESS.index(finding.action))
+        return cls(
+            action=worst.action,
+            outcome=worst.outcome,
+            label=worst.label,
+            reason=worst.reason,
+            message="" if worst.action in {"allow", "flag"} else worst.message,
+            findings=tuple(findings),
+            latency_ms=latency_ms,
+        )
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the content may be passed on as things stand; not while a person is to be asked."""
+        return self.action in {"allow", "flag"}
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Every verdict, in the order of the guards."""
+        return tuple(verdict for finding in self.findings for verdict in finding.verdicts)
+
+    @property
+    def guards(self) -> tuple[str, ...]:
+        """Names of the guards that checked."""
+        return tuple(finding.guard for finding in self.findings)
+
+    def enforce(self) -> Decision:
+        """Give the decision back, unless its action is `raise`.
+
+        Raises:
+            GuardrailError: The action is `raise`.
+        """
+        if self.action == "raise":
+            raise GuardrailError(self)
+        return self
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values for a graph's state or a trace: the same without verdicts, hence without any of the text."""
+        return {
+            "allowed": self.allowed,
+            **self.model_dump(mode="json", include={"action", "outcome", "label", "reason", "message", "latency_ms"}),
+            "findings": [
+                {
+                    **finding.model_dump(
+                        mode="json", include={"guard", "stage", "outcome", "action", "label", "reason", "latency_ms"}
+                    ),
+                    "confidence": finding.verdicts[-1].confidence if finding.verdicts else None,
+                    "decided_by": finding.decided_by,
+                }
+                for finding in self.findings
+            ],
+        }
+
+
+class GuardrailError(PLDError):
+    """A guard whose policy says `raise` did not let something pass.
+
+    Attributes:
+        decision: What was decided, and why.
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.reason)
+        self.decision = decision
+
+
+class Guard:
+    """A classifier under a policy.
+
+    Args:
+        classifier: A `PLDClassifier`, or any Runnable that gives a `Verdict`.
+        policy: What follows from a verdict.
+        name: Name in reasons, records and traces; the task's name when absent.
+        stage: Where it stands.
+        escalate_to: The Runnable giving a `Verdict` that is asked when the policy says `escalate`.
+        labels: The labels that verdicts can have; needed only where the classifier has no artifact to tell them.
+        audit: Where records go; the logger `langchain_pld.audit`, without texts, when absent.
+        telemetry: OpenTelemetry spans and metrics of each check; none when absent.
+
+    Raises:
+        InputError: The policy blocks a label that the task does not have, escalates to nobody, or the labels are
+            not known.
+
+    Example:
+        >>> guard = Guard(  # doctest: +SKIP
+        ...     PLDClassifier.from_artifact("chat.pld.json"), GuardrailPolicy(blocking=["pressure"])
+        ... )
+        >>> guard.check("Could you finish this on Sunday?").allowed  # doctest: +SKIP
+        False
+    """
+
+    def __init__(
+        self,
+        classifier: Runnable[Any, Verdict],
+        policy: GuardrailPolicy,
+        *,
+        name: str | None = None,
+        stage: Stage = "input",
+        escalate_to: Runnable[Any, Verdict] | None = None,
+        labels: Sequence[str] | None = None,
+        audit: AuditTrail | None = None,
+        telemetry: GuardTelemetry | None = None,
+    ) -> None:
+        self.task = _task_of(classifier)
+        """The classifier's task; `None` where the classifier has no artifact."""
+        known = self.task.label_names if self.task is not None else labels
+        if not known:
+            msg = "the labels of this classifier are not known; pass labels=[...], or a classifier with an artifact"
+            raise InputError(msg)
+        policy.check_labels(known)
+        if "escalate" in policy.actions and escalate_to is None:
+            msg = "the policy escalates, but the guard has no escalate_to; pass the classifier to escalate to"
+            raise InputError(msg)
+        self.policy = policy
+        """What follows from a verdict."""
+        self.name = name or (self.task.name if self.task is not None else "guard")
+        """Name in reasons, records and traces."""
+        self.stage: Stage = stage
+        """Where it stands."""
+        self.labels = tuple(known)
+        """The labels that a verdict can have."""
+        self.audit = audit or AuditTrail()
+        """Where records go."""
+        self._telemetry = telemetry
+        self._first = Asked(classifier, self.name)
+        self._second = None if escalate_to is None else Asked(escalate_to, f"{self.name} (escalated)")
+
+    def check(self, value: ClassifierInput, config: RunnableConfig | None = None) -> Decision:
+        """Check one input.
+
+        Args:
+            value: A text, messages, or whatever else the classifier takes. An input without any content is clear.
+            config: The config of the run that the check is part of.
+        """
+        return check_all([self], value, config)
+
+    async def acheck(self, value: ClassifierInput, config: RunnableConfig | None = None) -> Decision:
+        """Check one input without blocking the event loop; equal to `check`."""
+        return await acheck_all([self], value, config)
+
+    def text_of(self, value: ClassifierInput) -> str | None:
+        """The text that the classifier reads of an input; `None` where it cannot be laid out."""
+        if self.task is None:
+            return value if isinstance(value, str) else None
+        try:
+            return input_text(self.task, value)
+        except InputError:
+            return None
+
+    def _find(self, value: ClassifierInput, config: RunnableConfig) -> Finding:
+        steps = self._steps(value)
+        try:
+            asked = next(steps)
+            while True:
+                asked = steps.send(asked.ask(value, self._config(config), self.policy.deadline_s))
+        except StopIteration as done:
+            finding: Finding = done.value
+        return self._told(finding, value)
+
+    async def _afind(self, value: ClassifierInput, config: RunnableConfig) -> Finding:
+        steps = self._steps(value)
+        try:
+            asked = next(steps)
+            while True:
+                asked = steps.send(await asked.aask(value, self._config(config), self.policy.deadline_s))
+        except StopIteration as done:
+            finding: Finding = done.value
+        return self._told(finding, value)
+
+    def _told(self, finding: Finding, value: ClassifierInput) -> Finding:
+        self.audit.record(finding, self.text_of(value) if self.audit.enabled else None)
+        if self._telemetry is not None:
+            self._telemetry.record(finding)
+        return finding
+
+    # The logic, free of I/O: yields who is to be asked and is sent the verdict. The two drivers above differ only in
+    # how they ask.
+    def _steps(self, value: ClassifierInput) -> Generator[Asked, Verdict, Finding]:
+        started = time.perf_counter()
+        policy = self.policy
+        has_text, has_media = content_of(value)
+        if has_media and (not has_text or policy.on_media not in {"allow", "flag"}):
+            reason = "it holds parts that the classifier cannot read"
+            return self._finding("uncertain", policy.on_media, None, reason, (), started)
+        if not has_text:
+            return self._finding("clear", "allow", None, "there is nothing to check", (), started)
+        verdicts = [(yield self._first)]
+        outcome, label = policy.judge(verdicts[0])
+        action = policy.action_for(outcome)
+        if action == "escalate":
+            verdicts.append((yield cast("Asked", self._second)))
+            outcome, label = policy.judge(verdicts[1])
+            action = policy.action_for(outcome)
+        settled: Settled = policy.on_unsettled if action == "escalate" else action
+        if has_media:
+            settled = strictest([settled, policy.on_media])
+        return self._finding(outcome, settled, label, _why(outcome, label, verdicts[-1]), tuple(verdicts), started)
+
+    def _finding(
+        self,
+        outcome: Outcome,
+        action: Settled,
+        label: str | None,
+        reason: str,
+        verdicts: tuple[Verdict, ...],
+        started: float,
+    ) -> Finding:
+        return Finding(
+            guard=self.name,
+            stage=self.stage,
+            outcome=outcome,
+            action=action,
+            label=label,
+            reason=f"{self.name}: {reason}",
+            message=self.policy.message_for(outcome),
+            verdicts=verdicts,
+            latency_ms=(time.perf_counter() - started) * 1000,
+        )
+
+    def _config(self, config: RunnableConfig) -> RunnableConfig:
+        metadata = {**(config.get("metadata") or {}), "pld_guard": self.name, "pld_stage": self.stage}
+        return {**config, "metadata": metadata}
+
+
+def check_all(guards: Sequence[Guard], value: ClassifierInput, config: RunnableConfig | None = None) -> Decision:
+    """Check one input with several guards side by side; the strictest wins, and each one's finding is kept.
+
+    Args:
+        guards: At least one.
+        value: What they check.
+        config: The config of the run that the check is part of.
+
+    Raises:
+        InputError: There is no guard.
+    """
+    _some(guards)
+    started = time.perf_counter()
+    quiet = quiet_config(config)
+    if len(guards) == 1:
+        findings = [guards[0]._find(value, quiet)]
+    else:
+        # Each check ends by its own deadline, so that leaving the pool never waits longer than the slowest of them.
+        with get_executor_for_config({**quiet, "max_concurrency": len(guards)}) as pool:
+            findings = list(pool.map(lambda guard: guard._find(value, quiet), guards))
+    return Decision.of(findings, latency_ms=(time.perf_counter() - started) * 1000)
+
+
+async def acheck_all(guards: Sequence[Guard], value: ClassifierInput, config: RunnableConfig | None = None) -> Decision:
+    """Check one input with several guards side by side without blocking the event loop; equal to `check_all`.
+
+    Raises:
+        InputError: There is no guard.
+    """
+    _some(guards)
+    started = time.perf_counter()
+    quiet = quiet_config(config)
+    if len(guards) == 1:
+        findings = [await guards[0]._afind(value, quiet)]
+    else:
+        # No TaskGroup: it would wrap an interrupt that passes through into a group that nobody looks into.
+        checks = [asyncio.create_task(guard._afind(value, quiet)) for guard in guards]
+        try:
+            findings = await asyncio.gather(*checks)
+        finally:
+            for check in checks:
+                check.cancel()
+    return Decision.of(findings, latency_ms=(time.perf_counter() - started) * 1000)
+
+
+def _why(outcome: Outcome, label: str | None, verdict: Verdict) -> str:
+    if outcome == "error":
+        return f"there is no verdict ({verdict.failure.kind if verdict.failure is not None else 'scores unreadable'})"
+    about = f" about {label!r}" if label is not None else ""
+    return {"clear": "nothing was found", "violation": f"{label!r} was found"}.get(
+        outcome, f"the classifier is not certain{about}"
+    )
+
+
+def _task_of(classifier: Runnable[Any, Any]) -> Task | None:
+    """The task of a `PLDClassifier`, also through what `with_config` and the like put around it."""
+    inner: Any = classifier
+    for _ in range(4):
+        task = getattr(getattr(inner, "artifact", None), "task", None)
+        if isinstance(task, Task):
+            return task
+        inner = getattr(inner, "bound", None)
+    return None
+
+
+def _some(guards: Sequence[Guard]) -> None:
+    if not guards:
+        msg = "there is no guard to check with; pass at least one"
+        raise InputError(msg)

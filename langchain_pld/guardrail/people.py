@@ -1,0 +1,193 @@
+"""Asking a person, in the shape of LangChain's human-in-the-loop interrupts, and reading the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from langgraph.store.base import BaseStore
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from langchain_pld.examples import Example
+from langchain_pld.guardrail.audit import input_hash
+from langchain_pld.guardrail.check import Finding, Guard
+from langchain_pld.task import Task
+
+__all__ = ["Answer", "kept_examples", "kept_namespace", "kept_value", "question", "read_answers"]
+
+
+class Answer(BaseModel):
+    """What a person decided about one finding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["approve", "edit", "reject", "respond"]
+    """The kind of decision."""
+    allowed: bool
+    """Whether the content, or what the person made of it, is passed on."""
+    label: str | None = None
+    """The label that the answer gives the text; `None` where it cannot be told."""
+    text: str | None = None
+    """The person's own words in place of the content."""
+    readable: bool = True
+    """False for an answer that is none: it then counts as a rejection, and no example is made of it."""
+
+
+def question(guards: Sequence[Guard], findings: Sequence[Finding], text: str) -> dict[str, Any]:
+    """The interrupt's value: one action request for each finding that a person is asked about.
+
+    Args:
+        guards: The guards of the findings.
+        findings: Those whose action is `ask`.
+        text: What the person is to judge.
+    """
+    requests, configs = [], []
+    for guard, finding in zip(guards, findings, strict=True):
+        last = finding.verdicts[-1] if finding.verdicts else None
+        arguments = {
+            "text": text,
+            "label": (last.label or last.leaning) if last is not None else None,
+            "labels": list(guard.labels),
+            "probabilities": last.probabilities if last is not None else None,
+        }
+        description = (
+            f"{finding.reason}. approve: pass it on; reject: hold it back; edit: change the text, or give its label; "
+            "respond: the name of its label, or what to say in its place."
+        )
+        requests.append({"name": _action(finding), "args": arguments, "description": description})
+        configs.append({"action_name": _action(finding), "allowed_decisions": ["approve", "edit", "reject", "respond"]})
+    return {"action_requests": requests, "review_configs": configs}
+
+
+def read_answers(response: Any, guards: Sequence[Guard], findings: Sequence[Finding], text: str) -> list[Answer]:
+    """The answers in what a person sent back, in the order of the findings.
+
+    Whatever cannot be read counts as a rejection: an answer that nobody understands lets nothing pass.
+
+    Args:
+        response: `{"decisions": [...]}`, as LangChain's human-in-the-loop middleware takes it.
+        guards: The guards that asked.
+        findings: What they asked about.
+        text: What the person saw.
+    """
+    decisions = response.get("decisions") if isinstance(response, Mapping) else None
+    if not isinstance(decisions, list) or len(decisions) != len(findings):
+        return [_UNREADABLE] * len(findings)
+    return [
+        _answer(decision, guard, finding, text)
+        for decision, guard, finding in zip(decisions, guards, findings, strict=True)
+    ]
+
+
+def kept_namespace(task: Task) -> tuple[str, ...]:
+    """Where in a Store people's answers for a task lie."""
+    return ("pld", "examples", task.name)
+
+
+def kept_value(task: Task, value: Any, text: str, answer: Answer, finding: Finding) -> tuple[str, dict[str, Any]]:
+    """The Store's key and value for an answer.
+
+    Args:
+        task: The task of the guard that asked.
+        value: What was checked, as it stood in the state.
+        text: The same as the classifier read it.
+        answer: What the person said.
+        finding: What the guard had found.
+    """
+    key = input_hash(text)
+    fields = isinstance(value, Mapping) and set(task.fields) <= set(value) and bool(task.fields)
+    given = {name: str(value[name]) for name in task.fields} if fields else text
+    example = Example(id=f"person-{key[:16]}", input=given, label=answer.label)
+    return key, {
+        "example": example.model_dump(mode="json"),
+        "answer": answer.type,
+        "guard": finding.guard,
+        "verdict": finding.verdicts[-1].model_dump(mode="json", exclude={"evidence"}) if finding.verdicts else None,
+    }
+
+
+def kept_examples(store: BaseStore, task: Task) -> tuple[Example, ...]:
+    """The labelled examples that people's answers made, ready for the next distillation, in the order of their ids.
+
+    Args:
+        store: The Store that the guardrail graph ran with.
+        task: The task of the guard that asked.
+    """
+    found: dict[str, Example] = {}
+    offset = 0
+    while page := store.search(kept_namespace(task), limit=_PAGE, offset=offset):
+        offset += len(page)
+        for item in page:
+            try:
+                example = Example.model_validate(item.value.get("example"))
+            except ValidationError:
+                continue  # written by something else
+            if example.label in task.label_names:
+                found[example.id] = example
+    return tuple(found[identity] for identity in sorted(found))
+
+
+_PAGE = 500
+_UNREADABLE = Answer(type="reject", allowed=False, readable=False)
+
+
+def _action(finding: Finding) -> str:
+    return f"pass_{finding.stage}"
+
+
+def _answer(decision: Any, guard: Guard, finding: Finding, text: str) -> Answer:
+    kind = decision.get("type") if isinstance(decision, Mapping) else None
+    if kind == "approve":
+        return Answer(type="approve", allowed=True, label=_harmless(guard, finding))
+    if kind == "reject":
+        return Answer(type="reject", allowed=False, label=_harmful(guard, finding))
+    if kind == "respond" and isinstance(decision.get("message"), str):
+        return _response(decision["message"].strip(), guard, finding)
+    if kind == "edit" and isinstance(decision.get("edited_action"), Mapping):
+        return _edit(decision["edited_action"].get("args"), guard, finding, text)
+    return _UNREADABLE
+
+
+def _response(message: str, guard: Guard, finding: Finding) -> Answer:
+    """A label's name decides; any other words stand in the place of the content."""
+    if message in guard.labels:
+        return Answer(type="respond", allowed=message not in guard.policy.blocking, label=message)
+    return Answer(type="respond", allowed=False, label=_harmful(guard, finding), text=message or None)
+
+
+def _edit(arguments: Any, guard: Guard, finding: Finding, text: str) -> Answer:
+    """A changed text is the person's own and passes; with the text unchanged, the label decides."""
+    if not isinstance(arguments, Mapping):
+        return _UNREADABLE
+    edited, label = arguments.get("text", text), arguments.get("label")
+    if not isinstance(edited, str) or not edited.strip() or (label is not None and label not in guard.labels):
+        return _UNREADABLE
+    if edited == text:
+        if label is None:
+            return _UNREADABLE
+        return Answer(type="edit", allowed=label not in guard.policy.blocking, label=label)
+    if finding.stage == "tool_call":  # the text only shows the arguments; it cannot be turned back into them
+        return _UNREADABLE
+    # A form sends every field back: the label that was only shown is no answer.
+    last = finding.verdicts[-1] if finding.verdicts else None
+    shown = (last.label or last.leaning) if last is not None else None
+    return Answer(type="edit", allowed=True, label=label if label != shown else None, text=edited)
+
+
+def _harmless(guard: Guard, finding: Finding) -> str | None:
+    """The label of a text that may pass, as far as the verdict or the task leaves no other."""
+    return _likeliest([label for label in guard.labels if label not in guard.policy.blocking], finding)
+
+
+def _harmful(guard: Guard, finding: Finding) -> str | None:
+    return _likeliest([label for label in guard.labels if label in guard.policy.blocking], finding)
+
+
+def _likeliest(labels: Sequence[str], finding: Finding) -> str | None:
+    """The only one of some labels, or the one that the verdict names; a guess would spoil the next distillation."""
+    if len(labels) == 1:
+        return labels[0]
+    last = finding.verdicts[-1] if finding.verdicts else None
+    named = {finding.label, (last.label or last.leaning) if last is not None else None} - {None}
+    fitting = [label for label in labels if label in named]
+    return fitting[0] if len(fitting) == 1 else None

@@ -1,0 +1,87 @@
+"""Asking a student whose tokens nobody is to see in a stream."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Sequence
+from typing import Any, cast
+
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+from langchain_core.tracers.base import BaseTracer
+
+__all__ = ["quiet_config", "quiet_context"]
+
+
+def quiet_config(config: RunnableConfig | None) -> RunnableConfig:
+    """A config for asking a student whose tokens nobody is to see in a stream.
+
+    What streams is taken out of the callbacks: handlers behind `stream_mode="messages"`, `astream_events` and
+    `astream_log`; a handler of the user's own keeps everything but single tokens. Tracers stay as they are. The tag
+    `nostream` tells LangGraph the same.
+
+    Args:
+        config: The config of the run that asks; that of the surrounding run when absent.
+    """
+    settled = ensure_config(config)
+    # These two would name the student's run.
+    settled.pop("run_id", None)
+    settled.pop("run_name", None)
+    tags = settled.get("tags") or []
+    settled["tags"] = [*tags, *({_NOSTREAM} - set(tags))]
+    callbacks = settled.get("callbacks")
+    if isinstance(callbacks, BaseCallbackManager):
+        muted = callbacks.copy()
+        muted.handlers = _muted(callbacks.handlers)
+        muted.inheritable_handlers = _muted(callbacks.inheritable_handlers)
+        settled["callbacks"] = muted
+    else:
+        settled["callbacks"] = _muted(callbacks or [])
+    return settled
+
+
+def quiet_context(config: RunnableConfig) -> contextvars.Context:
+    """A context in which a model that is called without a config finds the quiet one."""
+    context = contextvars.copy_context()
+    context.run(var_child_runnable_config.set, config)
+    return context
+
+
+_NOSTREAM = "nostream"  # langgraph.constants.TAG_NOSTREAM, without importing langgraph
+
+
+class _Muted:
+    """Stands before a callback handler of the user's and keeps single tokens from it."""
+
+    def __init__(self, handler: BaseCallbackHandler) -> None:
+        self._handler = handler
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handler, name)
+
+    def on_llm_new_token(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the token is the student's."""
+
+    def on_stream_event(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, for the same reason."""
+
+
+def _muted(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
+    # `tap_output_iter` is what LangChain itself knows a streaming handler by.
+    heard = [handler for handler in handlers if not hasattr(handler, "tap_output_iter")]
+    return [cast("BaseCallbackHandler", _Muted(handler)) if _hears_tokens(handler) else handler for handler in heard]
+
+
+def _hears_tokens(handler: BaseCallbackHandler) -> bool:
+    if isinstance(handler, BaseTracer | _Muted):
+        return False
+    names = ("on_llm_new_token", "on_stream_event")
+    return any(_home(handler, name) not in _CORE_HANDLERS for name in names if hasattr(handler, name))
+
+
+_CORE_HANDLERS = frozenset({"langchain_core.callbacks.base"})
+
+
+def _home(handler: BaseCallbackHandler, name: str) -> str:
+    return str(getattr(getattr(type(handler), name, None), "__module__", ""))
