@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import string
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from langchain_pld.task import Task
+from langchain_pld.task import WRAPPING, Task
 
-__all__ = ["AnswerForm", "AnswerFormat", "Scorer"]
+__all__ = ["MOST_OPTIONS", "AnswerForm", "AnswerFormat", "Scorer"]
 
-AnswerForm = Literal["words", "letters", "evidence"]
-"""`words`: the label's word; `letters`: a letter code; `evidence`: a short quotation, then the label's word."""
+AnswerForm = Literal["words", "letters", "evidence", "two_stage"]
+"""`words`: the label's word; `letters`: a letter code; `evidence`: a short quotation, then the label's word;
+`two_stage`: a letter for a group of labels, then, asked again, a letter for the label in it."""
 
 Scorer = Literal["logprobs", "structured", "text"]
 """How an answer becomes label scores: token log-probabilities, a JSON-schema answer, or strict text."""
+
+MOST_OPTIONS = 18
+"""Most answers that one question of the two-stage form offers; with 20 alternatives shown there is room for two more
+spellings."""
 
 
 class AnswerFormat(BaseModel):
@@ -26,14 +32,35 @@ class AnswerFormat(BaseModel):
     form: AnswerForm = "words"
     """What the student writes."""
     codes: dict[str, str] = Field(min_length=2)
-    """Label name to the word or letter that the student answers with."""
+    """Label name to the word or letter that the student answers with; for two stages, the group's letter and the
+    label's letter in it."""
+    thinking_tokens: int = Field(default=0, ge=0)
+    """Room for thinking before the answer, in tokens, for students whose thinking cannot be switched off."""
+    orders: int = Field(default=1, ge=1, le=24)
+    """Label orders that each text is asked in; their log-probabilities are averaged. Every order is a call of its own,
+    and an answer without probabilities is asked in one order."""
 
     @model_validator(mode="after")
-    def _codes_differ(self) -> AnswerFormat:
-        folded = [code.strip().casefold() for code in self.codes.values()]
+    def _codes_can_be_read(self) -> AnswerFormat:
+        edged = [code for code in self.codes.values() if code != code.strip(WRAPPING)]
+        if edged:
+            msg = (
+                f"the answer code {edged[0]!r} begins or ends in white space or punctuation, which a reader takes off; "
+                "use a plain word or letter"
+            )
+            raise ValueError(msg)
+        folded = [code.casefold() for code in self.codes.values()]
         if "" in folded or len(set(folded)) < len(folded):
             msg = f"answer codes must be non-empty and differ from each other, got {self.codes}"
             raise ValueError(msg)
+        if self.form == "two_stage":
+            letters = set(string.ascii_uppercase)
+            if not all(len(code) == 2 and letters.issuperset(code) for code in self.codes.values()):
+                msg = "codes of two stages are two letters from A to Z, the group's and the label's"
+                raise ValueError(msg)
+            if len(self.groups) < 2:
+                msg = "two stages need at least two groups of labels"
+                raise ValueError(msg)
         return self
 
     @classmethod
@@ -50,10 +77,67 @@ class AnswerFormat(BaseModel):
         codes = alphabet if len(names) <= len(alphabet) else [a + b for a in alphabet for b in alphabet]
         return cls(form="letters", codes=dict(zip(names, codes, strict=False)))
 
+    @classmethod
+    def two_stage(cls, task: Task) -> AnswerFormat:
+        """Answer in two stages: about as many groups as labels in a group.
+
+        Labels are sorted by name before they are cut into groups, so that names with a common beginning, which are
+        mostly kin, come together.
+
+        Raises:
+            ValueError: There are fewer than 4 labels, or more than two stages of `MOST_OPTIONS` can tell apart.
+        """
+        names = sorted(task.label_names, key=str.casefold)
+        count = math.isqrt(len(names) - 1) + 1
+        if len(names) < 4 or count > MOST_OPTIONS:
+            msg = f"two stages serve 4 to {MOST_OPTIONS**2} labels, task {task.name!r} has {len(names)}"
+            raise ValueError(msg)
+        codes: dict[str, str] = {}
+        for group in range(count):
+            members = names[group * len(names) // count : (group + 1) * len(names) // count]
+            letters = string.ascii_uppercase
+            codes |= {name: letters[group] + letters[place] for place, name in enumerate(members)}
+        return cls(form="two_stage", codes=codes)
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The label names, in prompt order."""
         return tuple(self.codes)
 
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Letter of each group to its labels, where the form is `two_stage`; else nothing."""
+        if self.form != "two_stage":
+            return {}
+        letters = dict.fromkeys(code[0] for code in self.codes.values())
+        return {letter: tuple(name for name, code in self.codes.items() if code[0] == letter) for letter in letters}
 
-ANSWER_FORMS: tuple[AnswerForm, ...] = get_args(AnswerForm)
+    def group_letters(self) -> AnswerFormat:
+        """The first question of two stages, as a format of its own: each group's letter stands for itself."""
+        return self._stage({letter: letter for letter in self.groups})
+
+    def member_letters(self, group: str) -> AnswerFormat:
+        """The second question of two stages: the labels of one group, each with its letter.
+
+        Raises:
+            ValueError: The group has one label only, so that there is nothing to ask.
+        """
+        return self._stage({name: self.codes[name][1] for name in self.groups[group]})
+
+    def rotated(self) -> tuple[AnswerFormat, ...]:
+        """This format in each of its `orders`, evenly rotated; the first order is the format's own.
+
+        Words move with their labels, letters stay in place: A is always the first. Two stages have one order.
+        """
+        names, codes = list(self.codes), list(self.codes.values())
+        count = 1 if self.form == "two_stage" else min(self.orders, len(names))
+        turned = []
+        for turn in range(count):
+            cut = turn * len(names) // count
+            order = names[cut:] + names[:cut]
+            moved = codes if self.form == "letters" else [self.codes[name] for name in order]
+            turned.append(self.model_copy(update={"codes": dict(zip(order, moved, strict=True)), "orders": 1}))
+        return tuple(turned)
+
+    def _stage(self, codes: dict[str, str]) -> AnswerFormat:
+        return AnswerFormat(form="letters", codes=codes, thinking_tokens=self.thinking_tokens)

@@ -10,6 +10,7 @@ PLDError
 │   └── MissingExtraError (also ImportError)   an optional package is not installed
 ├── ModelCallError                    the embedded model could not answer; see langchain_pld.models.errors
 ├── StudentError                      the student gave no readable answer
+├── GuardrailError                    a guard refused and was told to raise; see langchain_pld.guardrail.check
 └── DistillationError                 a run cannot start or go on
 ```
 """

@@ -11,10 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from langchain_pld.errors import InputError, TaskError
 
-__all__ = ["Label", "Task", "TaskInput"]
+__all__ = ["WRAPPING", "Label", "Task", "TaskInput"]
 
 TaskInput = str | Mapping[str, str]
 """One input of a task: a text, or named fields where the task declares them."""
+
+WRAPPING = " \t\r\n\"'`*_.,:;!()[]{}"
+"""What a model may put around an answer; it is taken off, so that no answer word can begin or end with it."""
 
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80, pattern=r"^[^\s{}<>]+$")]
 
@@ -81,6 +84,10 @@ class Task(BaseModel):
             if "" in folded or len(set(folded)) < len(folded):
                 msg = f"verbalizer {words} needs a different, non-empty word for each label"
                 raise ValueError(msg)
+            edged = [word for word in words.values() if word != word.strip(WRAPPING)]
+            if edged:
+                msg = f"the answer word {edged[0]!r} must not begin or end in white space or punctuation"
+                raise ValueError(msg)
         return self
 
     def _check_template(self) -> None:
@@ -90,10 +97,15 @@ class Task(BaseModel):
             msg = "a template needs `fields`: the names of the input's parts"
             raise ValueError(msg)
         try:
-            used = [name for _, name, spec, conversion in string.Formatter().parse(self.template) if name is not None]
+            parts = [part for part in string.Formatter().parse(self.template) if part[1] is not None]
         except ValueError as error:
             msg = f"template {self.template!r} cannot be read: {error}"
             raise ValueError(msg) from error
+        odd = next((name for _, name, spec, conversion in parts if spec or conversion), None)
+        if odd is not None:
+            msg = f"template must name the field {{{odd}}} alone, without a conversion or a format behind it"
+            raise ValueError(msg)
+        used = [name for _, name, _, _ in parts if name is not None]
         if sorted(used) != sorted(self.fields):
             msg = f"template uses {{{', '.join(used)}}} but must use each of the fields {', '.join(self.fields)} once"
             raise ValueError(msg)

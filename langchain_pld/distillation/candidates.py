@@ -44,6 +44,7 @@ class RowScore:
     log_probabilities: LogProbabilities | None
     """Label to log-probability; `None` when the answer failed or carried no scores."""
     latency_ms: float
+    output_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,23 @@ class ScoredCandidate:
     """`None` where calibration was refused or there are no scores."""
     predictions: tuple[str | None, ...]
     """Label of each row: by out-of-fold calibrated probabilities where there is a fit, else raw."""
-    loss: float
-    """Cross-validated log loss in nats; a failed row costs what a wrong sure answer does. Lower is better."""
+    losses: tuple[float, ...]
+    """Cross-validated log loss of each row in nats; a failed row costs what a wrong sure answer does."""
+
+    @property
+    def loss(self) -> float:
+        """Mean of the losses; lower is better."""
+        return math.fsum(self.losses) / len(self.losses)
+
+    @property
+    def output_tokens(self) -> float:
+        """Mean tokens that an answer takes."""
+        return math.fsum(row.output_tokens for row in self.rows) / len(self.rows)
+
+    @property
+    def ms_per_text(self) -> float:
+        """Median milliseconds that a text takes."""
+        return median(row.latency_ms for row in self.rows)
 
     @property
     def calibration(self) -> Calibration:
@@ -138,6 +154,7 @@ class StudentBench:
                 label=known[row.id]["label"],
                 log_probabilities=known[row.id]["log_probabilities"],
                 latency_ms=known[row.id]["latency_ms"],
+                output_tokens=known[row.id].get("output_tokens", 0),
             )
             for row in rows
         )
@@ -169,7 +186,7 @@ class StudentBench:
             rows=scores,
             fit=fit,
             predictions=tuple(predictions),
-            loss=math.fsum(losses) / len(losses),
+            losses=tuple(losses),
         )
 
     def cards(self, scored: ScoredCandidate, rows: ExampleSet, *, name: str, role: Role) -> list[ScoreCard]:
@@ -263,4 +280,5 @@ def _stored(verdict: Verdict) -> dict[str, object]:
         if probabilities is None
         else {label: math.log(max(p, 1e-12)) for label, p in probabilities.items()},
         "latency_ms": verdict.latency_ms,
+        "output_tokens": verdict.usage.output_tokens,
     }

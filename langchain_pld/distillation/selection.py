@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
 from langchain_pld.rules import Rule
@@ -51,14 +52,7 @@ async def eliminate(
                 rule.model_copy(update={"effect": effect}) if rule.id == suspect.id else rule
                 for rule in best.candidate.rules
             )
-            best = ScoredCandidate(
-                candidate=Candidate(kept, best.candidate.answer),
-                prompt=best.prompt,
-                rows=best.rows,
-                fit=best.fit,
-                predictions=best.predictions,
-                loss=best.loss,
-            )
+            best = replace(best, candidate=Candidate(kept, best.candidate.answer))
             log.append(f"rule {suspect.id} ({suspect.label}) stays: without it log loss rises by {effect:.3f}")
     return best, log
 

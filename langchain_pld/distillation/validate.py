@@ -8,33 +8,38 @@ zero-shot one only when a paired comparison finds it better. The test rows are r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from langgraph.runtime import Runtime
 
-from langchain_pld.answer import AnswerFormat
-from langchain_pld.artifact import ScoreCard
+from langchain_pld.artifact import Gate, ScoreCard
+from langchain_pld.distillation.answer_search import answer_formats, described, propose_words, search
 from langchain_pld.distillation.candidates import Candidate, ScoredCandidate, StudentBench
 from langchain_pld.distillation.context import DistillationContext, RunModels, settings
 from langchain_pld.distillation.ledger import merge_ledgers
 from langchain_pld.distillation.node import Node
+from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.selection import eliminate, strongest_first
 from langchain_pld.distillation.state import DistillationState
+from langchain_pld.distillation.teacher import Teacher
+from langchain_pld.errors import InputError
 from langchain_pld.evaluation.baselines import majority_card, ngram_card
 from langchain_pld.evaluation.comparison import Comparison, compare
 from langchain_pld.evaluation.evaluate import gold_labels
-from langchain_pld.student.binding import fingerprint_of
+from langchain_pld.examples import ExampleSet
+from langchain_pld.student.binding import fingerprint_of, most_labels, tokenizer_of
 from langchain_pld.student.calibration import MINIMUM_ROWS
-from langchain_pld.student.probe import probe_scorer
+from langchain_pld.student.gates import fit_gate
+from langchain_pld.student.probe import probe_student
 from langchain_pld.student.prompt import compile_prompt
-from langchain_pld.student.scoring import first_tokens_differ
 from langchain_pld.task import Task
+from langchain_pld.verdict import Failure
 
-__all__ = ["answer_formats", "validate_node"]
+__all__ = ["validate_node"]
 
 Say = Callable[[str, str], Callable[[int, int], None]]
 
@@ -52,22 +57,41 @@ def validate_node(models: RunModels) -> Node:
         task, plan, seed = state["task"], state["plan"], settings(runtime).seed
         rows = await run.required("validation")
         student = await models.student_for(runtime)
-        formats = answer_formats(task)
+        teacher = Teacher(
+            await models.teacher_for(runtime), node="validate", store=run.store, concurrency=plan.concurrency
+        )
+        log: list[str] = []
+        proposed = await _proposed(teacher, task, plan, log)
+        # The tokenizer may have to load the model.
+        formats = await asyncio.to_thread(
+            answer_formats,
+            task,
+            plan.answer_forms,
+            proposed=proposed,
+            token_ids=tokenizer_of(student),
+            most_labels=most_labels(student),
+        )
         prompt = compile_prompt(task, (), formats[0])
-        scorer = await probe_scorer(student, prompt, formats[0], task.render(rows[0].input))
+        probe = await probe_student(student, prompt, formats[0], task.render(rows[0].input))
+        formats = [answer.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for answer in formats]
+        scorer = probe.scorer
         fingerprint = await asyncio.to_thread(fingerprint_of, student)
         bench = StudentBench(task, student, fingerprint, scorer, run, seed)
-        log = [f"validate: answers of {fingerprint.spec} are read by {scorer}"]
+        room = f", with {probe.thinking_tokens} tokens to think" if probe.thinking_tokens else ""
+        log.append(f"validate: answers of {fingerprint.spec} are read by {scorer}{room}")
 
         async def score(candidate: Candidate, what: str) -> ScoredCandidate:
             scored = await bench.validate(candidate, rows, say("validate", f"student tries {what}"))
-            log.append(f"validate: {what}: log loss {scored.loss:.3f}")
+            log.append(
+                f"validate: {what}: log loss {scored.loss:.3f}, {scored.ms_per_text:.0f} ms and "
+                f"{scored.output_tokens:.1f} tokens a text"
+            )
             return scored
 
         # The incumbent has the same choice of answer forms and the same calibration: a fair fight.
-        zero_shot = await _best_of([Candidate((), answer) for answer in formats], score, "zero-shot")
+        zero_shot, without = await search((), formats, plan.answer_forms, score, "zero-shot")
         rules = strongest_first(state["rules"])
-        distilled = await _best_of([Candidate(rules, answer) for answer in formats], score, "all rules")
+        distilled, with_rules = await search(rules, formats, plan.answer_forms, score, "all rules")
         gold = gold_labels(rows)
         distilled, steps = await eliminate(distilled, zero_shot, gold, plan.eliminations, score)
         comparison = compare(
@@ -85,17 +109,19 @@ def validate_node(models: RunModels) -> Node:
             *bench.cards(distilled, rows, name="distilled", role="validation"),
             *await _test_cards(bench, run, zero_shot, distilled, say),
         ]
-        ledger = [bench.ledger_line("validate")]
+        ledger = [bench.ledger_line("validate"), *teacher.ledger]
+        gate, gate_notes = _gate(winner, rows, task, plan.gate_alpha, seed)
         artifact = bench.artifact(winner.candidate, winner.calibration).model_copy(
             update={
                 "teacher": await asyncio.to_thread(fingerprint_of, await models.teacher_for(runtime)),
                 "data": state["data"],
+                "gate": gate,
                 "scores": tuple(scores),
                 "finish_reason": finish_reason,
                 "ledger": tuple(merge_ledgers(state["ledger"], ledger)),
                 "seed": seed,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "notes": (reason, *_notes(winner)),
+                "notes": (reason, *_trials(without, with_rules), *_notes(winner), *gate_notes),
             }
         )
         runtime.stream_writer(Progress(node="validate", step="done", done=1, total=1, note=reason).model_dump())
@@ -105,20 +131,30 @@ def validate_node(models: RunModels) -> Node:
     return validate
 
 
-def answer_formats(task: Task) -> list[AnswerFormat]:
-    """The answer forms to try: label names and the task's verbalizers; letters where none can be told apart."""
-    words = [AnswerFormat.words(task), *(AnswerFormat.words(task, verbalizer) for verbalizer in task.verbalizers)]
-    return [answer for answer in words if first_tokens_differ(answer)] or [AnswerFormat.letters(task)]
+async def _proposed(teacher: Teacher, task: Task, plan: Plan, log: list[str]) -> list[dict[str, str]]:
+    """Answer words from the teacher, where the plan wants them; a run does not end for want of them."""
+    if "teacher" not in plan.answer_forms:
+        return []
+    proposed = await propose_words(teacher, task)
+    if isinstance(proposed, Failure):
+        log.append(f"validate: the teacher proposed no answer words: {proposed.message}")
+        return []
+    return proposed
 
 
-async def _best_of(
-    candidates: list[Candidate], score: Callable[[Candidate, str], Awaitable[ScoredCandidate]], what: str
-) -> ScoredCandidate:
-    """The candidate with the lowest log loss; the first of equals."""
-    scored = [
-        await score(candidate, f"{what} ({', '.join(candidate.answer.codes.values())})") for candidate in candidates
-    ]
-    return min(scored, key=lambda one: one.loss)
+def _trials(without: list[ScoredCandidate], with_rules: list[ScoredCandidate]) -> tuple[str, ...]:
+    """What each way of answering was worth and cost, where there was a choice."""
+    if len(without) < 2:
+        return ()
+    return tuple(
+        f"answers tried {what}: "
+        + "; ".join(
+            f"{described(one.candidate.answer)} log loss {one.loss:.3f}, {one.ms_per_text:.0f} ms, "
+            f"{one.output_tokens:.1f} tokens"
+            for one in tried
+        )
+        for what, tried in {"without rules": without, "with all rules": with_rules}.items()
+    )
 
 
 def _choose(
@@ -158,3 +194,21 @@ def _notes(winner: ScoredCandidate) -> tuple[str, ...]:
     if winner.fit is None:
         return (f"not calibrated: fewer than {MINIMUM_ROWS} validation rows have a scored answer",)
     return winner.fit.warnings
+
+
+def _gate(
+    winner: ScoredCandidate, rows: ExampleSet, task: Task, alpha: float | None, seed: int
+) -> tuple[Gate | None, tuple[str, ...]]:
+    """The gate that was asked for; one that always abstains where there are too few rows for it."""
+    if alpha is None:
+        return None, ()
+    held_out = iter(winner.fit.out_of_fold if winner.fit else ())
+    probabilities = [None if row.log_probabilities is None else next(held_out, None) for row in winner.rows]
+    groups = [row.group for row in rows]
+    try:
+        gate = fit_gate(probabilities, gold_labels(rows), task.label_names, alpha=alpha, groups=groups, seed=seed)
+    except InputError as error:
+        return Gate(alpha=alpha), (f"the gate always abstains: {error}",)
+    if gate.threshold is None and not any(gate.label_thresholds.values()):
+        return gate, (f"the gate always abstains: no threshold keeps the risk at or below {alpha:.0%}",)
+    return gate, ()

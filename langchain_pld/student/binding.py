@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence
 
-from langchain_pld.answer import AnswerFormat, Scorer
+from langchain_pld.answer import MOST_OPTIONS, AnswerFormat, Scorer
 from langchain_pld.artifact import ModelFingerprint
 from langchain_pld.student.hardening import OPENING
 from langchain_pld.student.scoring import EVIDENCE_TOKENS, answer_schema
 
-__all__ = ["MAX_ALTERNATIVES", "bind_student", "fingerprint_of", "model_spec"]
+__all__ = ["MAX_ALTERNATIVES", "bind_student", "fingerprint_of", "model_spec", "most_labels", "tokenizer_of"]
 
 MAX_ALTERNATIVES = {"embedded": 200, "ollama": 20}
 """Most alternatives a token that a provider lists; 20 for the others, as OpenAI's interface has it."""
 
+_ALTERNATIVES = 20
 _TEXT_TOKENS = 16
 _STRUCTURED_TOKENS = 96
 
@@ -45,7 +47,7 @@ def bind_student(
             options |= {"logprobs": True, "top_logprobs": _alternatives(answer, provider)}
         elif scorer == "structured":
             options |= {"response_format": answer_schema(answer)}
-        if answer.form == "evidence" and scorer != "structured":
+        if _one_line(answer, scorer):
             options |= {"stop": ["\n"]}
         return model.bind(**options)
     if scorer == "structured":
@@ -64,16 +66,26 @@ def _raw(result: Any) -> Any:
 
 def _max_tokens(answer: AnswerFormat, scorer: Scorer) -> int:
     if scorer == "structured":
-        return _STRUCTURED_TOKENS
-    if answer.form == "evidence":
-        return EVIDENCE_TOKENS
-    # Only the alternatives of the first token are read.
-    return 1 if scorer == "logprobs" else _TEXT_TOKENS
+        tokens = _STRUCTURED_TOKENS
+    elif answer.form == "evidence":
+        tokens = EVIDENCE_TOKENS
+    elif scorer == "text":
+        tokens = _TEXT_TOKENS
+    else:
+        # Only the alternatives of the first token are read; behind thinking, white space may come before it.
+        tokens = 4 if answer.thinking_tokens else 1
+    return answer.thinking_tokens + tokens
+
+
+def _one_line(answer: AnswerFormat, scorer: Scorer) -> bool:
+    # Thinking has lines of its own.
+    return answer.form == "evidence" and scorer != "structured" and not answer.thinking_tokens
 
 
 def _alternatives(answer: AnswerFormat, provider: str) -> int:
     # A label's mass is spread over spellings (case, a leading space): ask for several a label.
-    return min(MAX_ALTERNATIVES.get(provider, 20), max(20, 4 * len(answer.codes)))
+    options = MOST_OPTIONS if answer.form == "two_stage" else len(answer.codes)
+    return min(MAX_ALTERNATIVES.get(provider, _ALTERNATIVES), max(_ALTERNATIVES, 4 * options))
 
 
 def _ollama(
@@ -90,9 +102,20 @@ def _ollama(
         options |= {"logprobs": True, "top_logprobs": _alternatives(answer, "ollama")}
     elif scorer == "structured":
         options |= {"format": answer_schema(answer)}
-    if answer.form == "evidence" and scorer != "structured":
+    if _one_line(answer, scorer):
         options |= {"stop": ["\n"]}
     return type(model)(**options)
+
+
+def most_labels(model: BaseChatModel) -> int:
+    """How many labels one answer of this model can show, with room for two more spellings."""
+    return MAX_ALTERNATIVES.get(model_spec(model).partition(":")[0], _ALTERNATIVES) - 2
+
+
+def tokenizer_of(model: BaseChatModel) -> Callable[[str], list[int]] | None:
+    """Text to token ids by the model's own tokenizer, where it is at hand; the first call may load the model."""
+    # LangChain's default for other models is the tokenizer of GPT-2.
+    return model.get_token_ids if model_spec(model).startswith("embedded:") else None
 
 
 def model_spec(model: BaseChatModel) -> str:

@@ -4,39 +4,51 @@ A small student leans on some answer words whatever the text says. All methods h
 log-probabilities; the one with the lowest cross-validated log loss is kept:
 
 - none: the scores as they are;
-- contextual: subtract the scores of a content-free input (Zhao et al. 2021, Calibrate Before Use);
+- contextual: subtract the scores of content-free inputs (Zhao et al. 2021, Calibrate Before Use);
 - batch: subtract the mean scores of the rows, which needs no labels (Zhou et al. 2024, Batch Calibration);
-- affine: multinomial logistic regression on the scores, L2-regularised (Platt scaling for several classes; matrix
-  scaling in Guo et al. 2017).
+- affine: fitted to the labels with L2 regularisation, in the form that an inner cross-validation prefers: one scale
+  for all labels and a bias for each (bias-corrected temperature scaling, Alexandari et al. 2020), which is all that a
+  few rows a label can support, or a full matrix (matrix scaling in Guo et al. 2017).
+
+Rows of a group are never in two folds, inner folds included. With two to four groups there are as many folds as
+groups; with one, rows are split as if they were independent, and a warning says so.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
+from scipy import optimize
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from langchain_pld.artifact import Calibration, CalibrationMethod
 from langchain_pld.errors import InputError
+from langchain_pld.student.reliability import brier_score, expected_calibration_error, log_loss
+from langchain_pld.task import Task, TaskInput
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["MINIMUM_ROWS", "CalibrationFit", "fit_calibration"]
+__all__ = ["MINIMUM_ROWS", "CalibrationFit", "content_free_inputs", "fit_calibration"]
 
 MINIMUM_ROWS = 50
 """Fewer labelled rows than this are refused: their fit would be noise."""
 
 _FOLDS = 5
-_STRENGTHS = (0.02, 0.1, 0.5)
+_INNER_FOLDS = 3
+_MATRIX_STRENGTHS = (0.02, 0.1, 0.5)
+_BIAS_PENALTIES = (0.3, 3.0)
+# Zhao et al. use "N/A", "[MASK]" and the empty text; a task takes no empty text.
+_CONTENT_FREE = ("N/A", "[MASK]", "...")
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+Groups = Sequence[str | None] | None
+Fitter = Callable[[Array, Indices, Groups], tuple[Array, Array]]
 
 
 class CalibrationFit(BaseModel):
@@ -50,8 +62,30 @@ class CalibrationFit(BaseModel):
     """Method to cross-validated log loss, nats."""
     out_of_fold: tuple[dict[str, float], ...]
     """Probabilities of each row by a fit that did not see it, in row order."""
+    ece_before: float
+    """Expected calibration error of the raw scores: top label, 10 bins of equal numbers of rows, 0 to 1."""
+    ece_after: float
+    """The same of the calibrated probabilities."""
+    brier_before: float
+    """Brier score of the raw scores, 0 to 2."""
+    brier_after: float
+    """The same of the calibrated probabilities."""
+    log_loss_before: float
+    """Log loss of the raw scores, nats."""
+    log_loss_after: float
+    """The same of the calibrated probabilities."""
     warnings: tuple[str, ...] = ()
     """What a user should know, e.g. a skewed prior."""
+
+
+def content_free_inputs(task: Task) -> tuple[TaskInput, ...]:
+    """Inputs without content, in the task's own layout; the student's scores of them are what `contextual` subtracts.
+
+    A task with fields gets the same filler in each.
+    """
+    if task.fields:
+        return tuple(dict.fromkeys(task.fields, filler) for filler in _CONTENT_FREE)
+    return _CONTENT_FREE
 
 
 def fit_calibration(
@@ -59,8 +93,8 @@ def fit_calibration(
     gold: Sequence[str],
     labels: Sequence[str],
     *,
-    groups: Sequence[str | None] | None = None,
-    content_free: Mapping[str, float] | None = None,
+    groups: Groups = None,
+    content_free: Sequence[Mapping[str, float]] | None = None,
     methods: Sequence[CalibrationMethod] | None = None,
     seed: int = 0,
 ) -> CalibrationFit:
@@ -71,12 +105,13 @@ def fit_calibration(
         gold: Gold labels, n.
         labels: The declared labels, k.
         groups: Group of each row; a group is never in two folds.
-        content_free: Scores of an input without content; without them `contextual` is no candidate.
+        content_free: Label log-probabilities of the inputs of `content_free_inputs`; their probabilities are averaged.
+            Without them `contextual` is no candidate.
         methods: The candidates; all that can be fitted when absent.
         seed: Seed of the folds.
 
     Raises:
-        InputError: Fewer than `MINIMUM_ROWS` rows.
+        InputError: Fewer than `MINIMUM_ROWS` rows, or `contextual` is asked for without `content_free`.
     """
     if len(scores) < MINIMUM_ROWS:
         msg = (
@@ -84,17 +119,25 @@ def fit_calibration(
             "add validation rows, or use the raw scores"
         )
         raise InputError(msg)
+    if methods is not None and "contextual" in methods and not content_free:
+        msg = (
+            "contextual calibration needs content_free: the student's scores of the inputs that "
+            "content_free_inputs(task) gives; pass them, or leave 'contextual' out of methods"
+        )
+        raise InputError(msg)
     names = tuple(labels)
     x = np.array([[row[name] for name in names] for row in scores], dtype=float)
     y = np.array([names.index(label) for label in gold])
-    free = None if content_free is None else np.array([content_free[name] for name in names])
-    fitters = _fitters(len(names), free)
-    candidates = [method for method in methods or tuple(fitters) if method in fitters]
+    fitters = _fitters(len(names), _mean_scores(content_free, names) if content_free else None)
+    candidates = tuple(methods or fitters)
     folds = _folds(y, groups, seed)
-    held_out = {method: _cross_validated(fitters[method], x, y, folds) for method in candidates}
-    losses = {method: _log_loss(out, y) for method, out in held_out.items()}
-    best = min(candidates, key=lambda method: losses[method])
-    weights, bias = fitters[best](x, y)
+    # Matrices this small gain nothing from threads, and on busy cores waiting for them takes twenty times longer.
+    with threadpool_limits(limits=1):
+        held_out = {method: _cross_validated(fitters[method], x, y, groups, folds) for method in candidates}
+        losses = {method: log_loss(out, y) for method, out in held_out.items()}
+        best = min(candidates, key=lambda method: losses[method])
+        weights, bias = fitters[best](x, y, groups)
+    before, after = _softmax(x), held_out[best]
     return CalibrationFit(
         calibration=Calibration(
             method=best,
@@ -104,44 +147,94 @@ def fit_calibration(
             rows=len(y),
         ),
         log_loss=losses,
-        out_of_fold=tuple(dict(zip(names, map(float, row), strict=True)) for row in held_out[best]),
-        warnings=_prior_warnings(y, names),
+        out_of_fold=tuple(dict(zip(names, map(float, row), strict=True)) for row in after),
+        ece_before=expected_calibration_error(before, y),
+        ece_after=expected_calibration_error(after, y),
+        brier_before=brier_score(before, y),
+        brier_after=brier_score(after, y),
+        log_loss_before=log_loss(before, y),
+        log_loss_after=losses[best],
+        warnings=(*_group_warnings(groups), *_prior_warnings(y, names)),
     )
 
 
-def _fitters(size: int, free: Array | None) -> dict[CalibrationMethod, Callable[[Array, Indices], tuple[Array, Array]]]:
-    """Method to a function from rows and gold to (W, b)."""
+def _fitters(size: int, free: Array | None) -> dict[CalibrationMethod, Fitter]:
+    """Method to a function from rows, gold and groups to (W, b)."""
     same = np.eye(size)
-    fitters: dict[CalibrationMethod, Callable[[Array, Indices], tuple[Array, Array]]] = {
-        "none": lambda _x, _y: (same, np.zeros(size)),
-        "batch": lambda x, _y: (same, -x.mean(axis=0)),
+    fitters: dict[CalibrationMethod, Fitter] = {
+        "none": lambda _x, _y, _groups: (same, np.zeros(size)),
+        "batch": lambda x, _y, _groups: (same, -x.mean(axis=0)),
         "affine": _fit_affine,
     }
     if free is not None:
-        fitters["contextual"] = lambda _x, _y: (same, -free)
+        fitters["contextual"] = lambda _x, _y, _groups: (same, -free)
     return fitters
 
 
-def _fit_affine(x: Array, y: Indices) -> tuple[Array, Array]:
-    """Multinomial logistic regression; its strength of regularisation by an inner cross-validation."""
-    size = x.shape[1]
-    folds = _folds(y, None, 0)
+def _mean_scores(content_free: Sequence[Mapping[str, float]], names: tuple[str, ...]) -> Array:
+    shares = _softmax(np.array([[row[name] for name in names] for row in content_free], dtype=float))
+    return np.asarray(np.log(np.clip(shares.mean(axis=0), 1e-12, 1.0)))
+
+
+def _fit_affine(x: Array, y: Indices, groups: Groups) -> tuple[Array, Array]:
+    """A shared scale with biases, or a full matrix, and how strongly regularised: by an inner cross-validation."""
+    fits: list[Callable[[Array, Indices], tuple[Array, Array]]] = [
+        partial(_scale_and_bias, penalty=penalty) for penalty in _BIAS_PENALTIES
+    ]
+    # With fewer rows than twice its entries a matrix only costs time.
+    if len(y) >= 2 * x.shape[1] ** 2:
+        fits += [partial(_matrix, strength=strength) for strength in _MATRIX_STRENGTHS]
+    folds = _folds(y, groups, 0, count=_INNER_FOLDS)
     losses = []
-    for strength in _STRENGTHS:
-        out = np.zeros((len(y), size))
+    for fit in fits:
+        out = np.zeros_like(x)
         for train, test in folds:
-            out[test] = _probabilities(*_regression(x[train], y[train], strength), x[test])
-        losses.append(_log_loss(out, y))
-    return _regression(x, y, _STRENGTHS[int(np.argmin(losses))])
+            out[test] = _probabilities(*fit(x[train], y[train]), x[test])
+        losses.append(log_loss(out, y))
+    return fits[int(np.argmin(losses))](x, y)
 
 
-def _regression(x: Array, y: Indices, strength: float) -> tuple[Array, Array]:
+def _scale_and_bias(x: Array, y: Indices, *, penalty: float) -> tuple[Array, Array]:
+    """Minimise the summed log loss of softmax(s * x + b) plus penalty / 2 * (|c|^2 + s^2 / 10), s >= 0.
+
+    The biases are b = c - s * mean(x): as in `_matrix`, the student's habitual leaning is taken out before the penalty.
+    Convex; the gradient is exact. The penalty on the scale keeps it finite where the rows can be told apart without an
+    error. A label without rows is made very unlikely, never impossible.
+    """
     size = x.shape[1]
     present = np.unique(y)
-    weights, bias = (
-        np.zeros((size, size)),
-        np.full(size, -10.0),
-    )  # a label without rows: very unlikely, never impossible
+    centre = x.mean(axis=0)
+    centred = (x - centre)[:, present]
+    target = (y[:, None] == present).astype(float)
+
+    def loss(parameters: Array) -> tuple[float, Array]:
+        scale, offsets = parameters[0], parameters[1:]
+        logs = log_softmax(scale * centred + offsets, axis=1)
+        residual = np.exp(logs) - target
+        value = -(logs * target).sum() + penalty / 2 * ((offsets**2).sum() + scale**2 / 10)
+        gradient = np.concatenate(
+            [[(residual * centred).sum() + penalty * scale / 10], residual.sum(axis=0) + penalty * offsets]
+        )
+        return float(value), gradient
+
+    start = np.concatenate([[0.5], np.zeros(len(present))])
+    found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, 20), *[(-30, 30)] * len(present)])
+    scale, offsets = found.x[0], found.x[1:]
+    weights, bias = np.zeros((size, size)), np.zeros(size)
+    weights[present, present] = scale
+    bias[present] = offsets - scale * centre[present]
+    absent = np.setdiff1d(np.arange(size), present)
+    # Ten nats below the lowest that the likeliest label can score.
+    bias[absent] = (scale * x[:, present] + bias[present]).max(axis=1).min() - 10.0
+    return weights, bias
+
+
+def _matrix(x: Array, y: Indices, *, strength: float) -> tuple[Array, Array]:
+    """Multinomial logistic regression on the scores."""
+    size = x.shape[1]
+    present = np.unique(y)
+    weights = np.zeros((size, size))
+    bias = np.full(size, -10.0)  # a label without rows: very unlikely, never impossible
     if len(present) == 1:
         bias[present[0]] = 0.0
         return weights, bias
@@ -149,7 +242,7 @@ def _regression(x: Array, y: Indices, strength: float) -> tuple[Array, Array]:
     centre = x.mean(axis=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = LogisticRegression(C=strength, max_iter=1000).fit(x - centre, y)
+        model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(x - centre, y)
     coefficients, intercepts = model.coef_, model.intercept_
     if len(present) == 2:  # sklearn gives one row for two classes
         coefficients = np.vstack([-coefficients[0] / 2, coefficients[0] / 2])
@@ -160,42 +253,49 @@ def _regression(x: Array, y: Indices, strength: float) -> tuple[Array, Array]:
 
 
 def _probabilities(weights: Array, bias: Array, x: Array) -> Array:
-    scores = x @ weights.T + bias
-    scores -= scores.max(axis=1, keepdims=True)
-    exps = np.exp(scores)
-    return np.asarray(exps / exps.sum(axis=1, keepdims=True))
+    return _softmax(x @ weights.T + bias)
 
 
-def _cross_validated(
-    fit: Callable[[Array, Indices], tuple[Array, Array]], x: Array, y: Indices, folds: list[tuple[Indices, Indices]]
-) -> Array:
+def _softmax(scores: Array) -> Array:
+    return np.asarray(np.exp(log_softmax(scores, axis=1)))
+
+
+def _cross_validated(fit: Fitter, x: Array, y: Indices, groups: Groups, folds: list[tuple[Indices, Indices]]) -> Array:
     out = np.zeros_like(x)
     for train, test in folds:
-        out[test] = _probabilities(*fit(x[train], y[train]), x[test])
+        inner = None if groups is None else [groups[index] for index in train]
+        out[test] = _probabilities(*fit(x[train], y[train], inner), x[test])
     return out
 
 
-def _folds(y: Indices, groups: Sequence[str | None] | None, seed: int) -> list[tuple[Indices, Indices]]:
-    keys = [f"row {i}" if groups is None or groups[i] is None else f"group {groups[i]}" for i in range(len(y))]
+def _folds(y: Indices, groups: Groups, seed: int, *, count: int = _FOLDS) -> list[tuple[Indices, Indices]]:
+    keys = _keys(groups, len(y))
     distinct = len(set(keys))
-    grouped = _FOLDS <= distinct < len(y)
+    grouped = 2 <= distinct < len(y)
+    count = min(count, distinct) if grouped else count
     # Stratifying needs one label at least with a row for each fold.
-    stratified = np.bincount(y).max() >= _FOLDS
+    stratified = np.bincount(y).max() >= count
     kind = {
         (True, True): StratifiedGroupKFold,
         (False, True): StratifiedKFold,
         (True, False): GroupKFold,
         (False, False): KFold,
     }[grouped, stratified]
-    splitter = kind(n_splits=_FOLDS, shuffle=True, random_state=seed)
+    splitter = kind(n_splits=count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A label with fewer rows than folds is warned about: it cannot be in each fold, which is fine here.
         warnings.simplefilter("ignore")
-        return list(splitter.split(np.zeros(len(y)), y, keys))
+        return [(train, test) for train, test in splitter.split(np.zeros(len(y)), y, keys) if len(train) and len(test)]
 
 
-def _log_loss(probabilities: Array, y: Indices) -> float:
-    return float(-np.log(np.clip(probabilities[np.arange(len(y)), y], 1e-12, 1.0)).mean())
+def _keys(groups: Groups, rows: int) -> list[str]:
+    return [f"row {i}" if groups is None or groups[i] is None else f"group {groups[i]}" for i in range(rows)]
+
+
+def _group_warnings(groups: Groups) -> tuple[str, ...]:
+    if groups is None or len(set(_keys(groups, len(groups)))) > 1:
+        return ()
+    return ("all calibration rows are of one group: the out-of-fold figures may be too good",)
 
 
 def _prior_warnings(y: Indices, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,42 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import threading
 import time
 import warnings
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
-from functools import cached_property
+from contextvars import ContextVar
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableSerializable
+from langchain_core.runnables.config import ensure_config, get_callback_manager_for_config
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_pld.artifact import DistilledPrompt, ModelFingerprint
-from langchain_pld.errors import InputError
+from langchain_pld.artifact import Calibration, DistilledPrompt, ModelFingerprint
+from langchain_pld.errors import InputError, StudentError
 from langchain_pld.models.resolve import resolve_chat_model
 from langchain_pld.student.binding import bind_student, fingerprint_of, model_spec
+from langchain_pld.student.escalation import Escalation, EscalationBudget, ask_other, ask_other_async, joined
 from langchain_pld.student.failures import CircuitBreaker, RetryPolicy, failure_of, passes_through
+from langchain_pld.student.hardening import clean_text
 from langchain_pld.student.inputs import ClassifierInput, input_text
-from langchain_pld.student.prompt import chat
-from langchain_pld.student.scoring import Scores, read_answer
+from langchain_pld.student.questions import label_orders, questions
+from langchain_pld.student.scoring import Scores
+from langchain_pld.student.waiting import within
+from langchain_pld.student.windows import (
+    RESERVED_TOKENS,
+    LongInput,
+    estimated_tokens,
+    mean_scores,
+    most_severe,
+    window_spans,
+)
 from langchain_pld.verdict import Failure, Usage, Verdict
 
 __all__ = ["PLDClassifier"]
 
 _Reply = AIMessage | Failure
+_Wanted = list[BaseMessage] | Callable[[], list[str] | Failure]
+
+_OLLAMA_CONTEXT = 4096
+_OLLAMA_ROOM = 2048
+_OLLAMA_MARGIN = 16
+
+_asked_fingerprint: ContextVar[ModelFingerprint | None] = ContextVar("_asked_fingerprint", default=None)
 
 
 class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     """Classifies a text with a distilled prompt: one forward pass of a small model, no generated reasoning.
 
-    Takes a text, messages, a prompt value or a mapping; gives a `Verdict`. It never raises for what a model or an
-    input does: such a verdict is `failed` and says why. Cancellation and LangGraph interrupts pass through.
+    Takes a text, messages, a prompt value or a mapping; gives a `Verdict`. Unless `on_failure` says so, it never raises
+    for what a model or an input does: such a verdict is `failed` and says why. Cancellation and LangGraph interrupts
+    pass through.
 
     Example:
         >>> classifier = PLDClassifier.from_artifact("chat.pld.json", student="ollama:gemma3:4b")  # doctest: +SKIP
@@ -56,11 +74,22 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     """Seconds that one model call may take."""
     retry: RetryPolicy = RetryPolicy()
     """When a transient failure is tried again."""
+    long_input: LongInput = LongInput()
+    """What happens to an input that does not fit the student's context."""
+    escalate_to: Escalation | None = None
+    """Who is asked about abstained and failed verdicts; a classifier, chat model or Runnable alone stands for an
+    `Escalation` to it without a budget."""
+    on_failure: Literal["return", "raise"] = "return"
+    """Return a failed verdict, or raise it as `StudentError`, so that `with_retry` and `with_fallbacks` see it."""
     name: str | None = None
     """Name of the run in traces; `PLDClassifier` when absent."""
 
     _breaker: CircuitBreaker = PrivateAttr(default_factory=CircuitBreaker)
     _stranger: str | None = PrivateAttr(default=None)
+    _severity: tuple[tuple[str, ...], ...] = PrivateAttr(default=())
+    _other: Escalation | None = PrivateAttr(default=None)
+    _budget: EscalationBudget | None = PrivateAttr(default=None)
+    _known_room: int | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -74,12 +103,21 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             student = artifact.student.spec
         if isinstance(student, str):
             student = resolve_chat_model(student)
-        return {**values, "artifact": artifact, "student": student}
+        other = values.get("escalate_to")
+        if isinstance(other, Runnable):
+            other = Escalation(to=other)
+        return {**values, "artifact": artifact, "student": student, "escalate_to": other}
 
     def model_post_init(self, context: Any, /) -> None:
         """Compare the student with the one that the artifact was measured with, as far as that is known unasked."""
         super().model_post_init(context)
-        self._compare(fingerprint_of(self.student, ask_server=False))
+        self._compare(_asked_fingerprint.get() or fingerprint_of(self.student, ask_server=False))
+        # A prompt whose label orders cannot be had is told now, not at the first input.
+        label_orders(self.artifact)
+        self._severity = self.long_input.severity(self.artifact.task)
+        if self.escalate_to is not None:
+            self._other = self._resolved(self.escalate_to)
+            self._budget = EscalationBudget(self.escalate_to)
 
     @classmethod
     def from_artifact(cls, path: str | Path, *, student: BaseChatModel | str | None = None, **options: Any) -> Self:
@@ -97,11 +135,16 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             ArtifactError: The file cannot be used.
             ModelSetupError: The student cannot be had.
         """
-        values: dict[str, Any] = {"artifact": DistilledPrompt.load(path), "student": student, **options}
-        classifier = cls(**values)
-        if model_spec(classifier.student).startswith("ollama:"):
-            classifier._compare(fingerprint_of(classifier.student))
-        return classifier
+        artifact = DistilledPrompt.load(path)
+        model = student or artifact.student.spec
+        if isinstance(model, str):
+            model = resolve_chat_model(model)
+        # Asked before the classifier compares: a model under another name may have the very weights of the fingerprint.
+        token = _asked_fingerprint.set(fingerprint_of(model))
+        try:
+            return cls(artifact=artifact, student=model, **options)
+        finally:
+            _asked_fingerprint.reset(token)
 
     @property
     def InputType(self) -> Any:  # noqa: N802
@@ -121,63 +164,190 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             config: Callbacks, tags, metadata; handed on to the student.
             **kwargs: Ignored; there for the Runnable interface.
         """
+        unwatched = _unwatched(config)
+        if unwatched is not None:
+            return self._decide(input, None, unwatched)
         return self._call_with_config(self._decide, input, config)
 
     async def ainvoke(self, input: ClassifierInput, config: RunnableConfig | None = None, **kwargs: Any) -> Verdict:  # noqa: A002, ARG002
         """Decide about one input without blocking the event loop; equal to `invoke`."""
+        unwatched = _unwatched(config)
+        if unwatched is not None:
+            return await self._adecide(input, None, unwatched)
         return await self._acall_with_config(self._adecide, input, config)
 
     # The three-argument form is the one that is handed the config with this run as the parent of what it calls.
     def _decide(
         self,
         value: ClassifierInput,
-        run_manager: CallbackManagerForChainRun,  # noqa: ARG002
+        run_manager: CallbackManagerForChainRun | None,  # noqa: ARG002
         config: RunnableConfig,
     ) -> Verdict:
-        steps = self._steps(value)
-        try:
-            messages = next(steps)
-            while True:
-                messages = steps.send(self._ask(messages, config))
-        except StopIteration as done:
-            verdict: Verdict = done.value
-            return verdict
+        verdict = self._run(value, config)
+        if self._escalates(verdict) and self._other is not None:
+            other = ask_other(self._other, value, config, self.artifact.task.label_names)
+            verdict = joined(verdict, other, decider=self.spec)
+        return self._given(verdict)
 
     async def _adecide(
         self,
         value: ClassifierInput,
-        run_manager: AsyncCallbackManagerForChainRun,  # noqa: ARG002
+        run_manager: AsyncCallbackManagerForChainRun | None,  # noqa: ARG002
         config: RunnableConfig,
     ) -> Verdict:
+        verdict = await self._arun(value, config)
+        if self._escalates(verdict) and self._other is not None:
+            other = await ask_other_async(self._other, value, config, self.artifact.task.label_names)
+            verdict = joined(verdict, other, decider=self.spec)
+        return self._given(verdict)
+
+    def _run(self, value: ClassifierInput, config: RunnableConfig) -> Verdict:
         steps = self._steps(value)
         try:
-            messages = next(steps)
+            wanted = next(steps)
             while True:
-                messages = steps.send(await self._aask(messages, config))
+                wanted = steps.send(wanted() if callable(wanted) else self._ask(wanted, config))
         except StopIteration as done:
             verdict: Verdict = done.value
             return verdict
 
-    # The logic of a decision, free of I/O: it yields the chats to ask and is sent the replies. The two drivers above
-    # differ only in how they ask.
-    def _steps(self, value: ClassifierInput) -> Generator[list[BaseMessage], _Reply, Verdict]:
+    async def _arun(self, value: ClassifierInput, config: RunnableConfig) -> Verdict:
+        steps = self._steps(value)
+        try:
+            wanted = next(steps)
+            while True:
+                got = await (asyncio.to_thread(wanted) if callable(wanted) else self._aask(wanted, config))
+                wanted = steps.send(got)
+        except StopIteration as done:
+            verdict: Verdict = done.value
+            return verdict
+
+    def _escalates(self, verdict: Verdict) -> bool:
+        if self.escalate_to is None or not self.escalate_to.wanted(verdict):
+            return False
+        return self._budget is not None and self._budget.take()
+
+    def _given(self, verdict: Verdict) -> Verdict:
+        if verdict.failure is not None and self.on_failure == "raise":
+            raise StudentError(verdict.failure)
+        return verdict
+
+    # The logic of a decision, free of I/O: it yields the chats to ask and is sent the replies, or yields work that
+    # blocks (counting tokens may load a model) and is sent its result. The two drivers above differ only in how they
+    # ask.
+    def _steps(self, value: ClassifierInput) -> Generator[_Wanted, Any, Verdict]:
         started = time.perf_counter()
         usage = Usage()
+        windows: list[str] | Failure
         try:
             text = input_text(self.artifact.task, value)
         except InputError as error:
-            outcome: Scores | Failure = Failure(kind="input", message=str(error))
+            windows = Failure(kind="input", message=str(error))
         else:
-            reply = yield chat(self.artifact.system_prompt, text)
-            usage = _usage(reply)
-            outcome = self._read(reply)
-        return self._verdict(outcome, usage, (time.perf_counter() - started) * 1000)
+            windows = [text] if self._surely_fits(text) else (yield partial(self._windows, text))
+        if isinstance(windows, Failure):
+            return self._verdict(windows, usage, (time.perf_counter() - started) * 1000)
+        outcomes: list[Scores | Failure] = []
+        for window in windows:
+            outcome, spent = yield from self._reading(window)
+            usage = usage + spent if outcomes else spent
+            outcomes.append(outcome)
+        latency_ms = (time.perf_counter() - started) * 1000
+        if len(outcomes) == 1:
+            return self._verdict(outcomes[0], usage, latency_ms)
+        if self._severity:
+            whole = most_severe([self._verdict(outcome, usage, latency_ms) for outcome in outcomes], self._severity)
+        else:
+            whole = self._verdict(mean_scores(outcomes), usage, latency_ms)
+        return whole.model_copy(update={"windows": len(windows)})
 
-    def _read(self, reply: _Reply) -> Scores | Failure:
-        if isinstance(reply, Failure):
+    def _surely_fits(self, text: str) -> bool:
+        """Whether a text fits the student's context for certain, without a tokenizer."""
+        if self._context is None:
+            return True
+        # A token is a byte at least.
+        return self._known_room is not None and len(clean_text(text).encode()) <= self._known_room
+
+    def _windows(self, text: str) -> list[str] | Failure:
+        """The text in parts that fit the context, cleaned; or why it cannot be read."""
+        text = clean_text(text)
+        try:
+            room = self._room
+            if self._tokens(text) <= room:
+                return [text]
+            if not self.long_input.reads_windows(self.artifact.task):
+                msg = (
+                    f"the input has about {self._tokens(text)} tokens, and the student's context of {self._context} "
+                    f"leaves {max(room, 0)} for it; shorten it, or give the student a longer context"
+                )
+                return Failure(kind="input", message=msg)
+            spans = window_spans(text, room=room, count=self._tokens, overlap=self.long_input.overlap)
+        except Exception as error:  # loading a tokenizer is loading a model
+            if passes_through(error):
+                raise
+            if isinstance(error, InputError):
+                return Failure(kind="input", message=str(error))
+            return failure_of(error, self.spec)
+        most = self.long_input.most_windows
+        if len(spans) > most:
+            return Failure(kind="input", message=f"the input needs {len(spans)} windows, at most {most} are read")
+        return [text[start:end] for start, end in spans]
+
+    def _tokens(self, text: str) -> int:
+        return len(self.student.get_token_ids(text)) if self.in_process else estimated_tokens(text)
+
+    @cached_property
+    def _context(self) -> int | None:
+        """Tokens that fit into one request, as far as that is known; never asks anybody."""
+        measured = self.artifact.student.context_length
+        if self.in_process:
+            own = getattr(self.student, "n_ctx", None)
+            return min((size for size in (own, measured) if size is not None), default=None)
+        if self.spec.startswith("ollama:"):
+            own = getattr(self.student, "num_ctx", None)
+            if own is not None:
+                return int(own)
+            # Ollama's own default depends on its version and on the memory of the graphics card.
+            needed = estimated_tokens(self.artifact.system_prompt) + RESERVED_TOKENS + _OLLAMA_ROOM
+            return measured or max(_OLLAMA_CONTEXT, -(-needed // 1024) * 1024)
+        return measured
+
+    @cached_property
+    def _room(self) -> int:
+        """Tokens that the prompt leaves for the text. Loads an embedded model."""
+        context = self._context or 0
+        if self.in_process:
+            context = min(context, getattr(self.student, "context_length", context))
+        prompt, answer = self.artifact.system_prompt, self.artifact.answer
+        taken = RESERVED_TOKENS + answer.thinking_tokens + self._tokens(prompt)
+        if answer.form == "two_stage":
+            # The second question repeats a line of the prompt behind the text.
+            taken += max(self._tokens(line) for line in prompt.split("\n"))
+        self._known_room = context - taken
+        return self._known_room
+
+    def _whole(self, reply: _Reply) -> _Reply:
+        """The reply, unless its prompt was cut: Ollama drops the middle and says nothing, but its token count tells."""
+        if self._context is None or isinstance(reply, Failure) or not self.spec.startswith("ollama:"):
             return reply
-        artifact = self.artifact
-        return read_answer(reply, artifact.answer, artifact.scorer, min_label_mass=artifact.min_label_mass)
+        counted = reply.usage_metadata
+        if counted is None or counted["input_tokens"] < self._context - _OLLAMA_MARGIN:
+            return reply
+        msg = f"the prompt filled the context of {self._context} tokens, so Ollama may have cut it; raise num_ctx"
+        return Failure(kind="input", message=msg)
+
+    def _reading(self, text: str) -> Generator[_Wanted, _Reply, tuple[Scores | Failure, Usage]]:
+        """Ask about one text that fits the context."""
+        asking = questions(self.artifact, text)
+        usage: Usage | None = None
+        try:
+            messages = next(asking)
+            while True:
+                reply = self._whole((yield messages))
+                usage = _usage(reply) if usage is None else usage + _usage(reply)
+                messages = asking.send(reply)
+        except StopIteration as done:
+            return done.value, usage or Usage()
 
     def _verdict(self, outcome: Scores | Failure, usage: Usage, latency_ms: float) -> Verdict:
         common: dict[str, Any] = {"artifact_id": self._artifact_id, "usage": usage, "latency_ms": latency_ms}
@@ -205,39 +375,43 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         )
 
     def _ask(self, messages: list[BaseMessage], config: RunnableConfig) -> _Reply:
-        refused = self._breaker.refuses()
+        breaker = self._breaker  # pydantic finds a private attribute slowly
+        refused = breaker.refuses()
         if refused is not None:
             return refused
         try:
-            reply: _Reply = self.retry.retrying()(self._call, messages, config)
+            reply: _Reply = self.retry.call(self._call, messages, config)
         except Exception as error:  # whatever a client raises becomes a typed failure, never a label
             if passes_through(error):
                 raise
             reply = failure_of(error, self.spec)
-        self._breaker.record(reply if isinstance(reply, Failure) else None)
+        breaker.record(reply if isinstance(reply, Failure) else None)
         return reply
 
     async def _aask(self, messages: list[BaseMessage], config: RunnableConfig) -> _Reply:
-        refused = self._breaker.refuses()
+        breaker = self._breaker  # pydantic finds a private attribute slowly
+        refused = breaker.refuses()
         if refused is not None:
             return refused
         try:
-            reply: _Reply = await self.retry.async_retrying()(self._acall, messages, config)
+            reply: _Reply = await self.retry.acall(self._acall, messages, config)
         except Exception as error:  # as above; cancellation is no Exception and passes
             if passes_through(error):
                 raise
             reply = failure_of(error, self.spec)
-        self._breaker.record(reply if isinstance(reply, Failure) else None)
+        breaker.record(reply if isinstance(reply, Failure) else None)
         return reply
 
     def _call(self, messages: list[BaseMessage], config: RunnableConfig) -> AIMessage:
+        asked, options = self._asked
         if self._bounds_itself:
-            return self._bound.invoke(messages, config)
-        return _within(self.timeout_s, lambda: self._bound.invoke(messages, config))
+            return asked.invoke(messages, config, **options)
+        return within(self.timeout_s, lambda: asked.invoke(messages, config, **options))
 
     async def _acall(self, messages: list[BaseMessage], config: RunnableConfig) -> AIMessage:
-        async with asyncio.timeout(None if self._bounds_itself else self.timeout_s):
-            return await self._bound.ainvoke(messages, config)
+        asked, options = self._asked
+        async with asyncio.timeout(None if self._waits_in_process else self.timeout_s):
+            return await asked.ainvoke(messages, config, **options)
 
     @cached_property
     def spec(self) -> str:
@@ -259,6 +433,23 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         """Whether this student's probabilities were calibrated on labelled rows."""
         return self._stranger is None and self.artifact.calibration.method != "none"
 
+    def _resolved(self, escalation: Escalation) -> Escalation:
+        """The escalation with a classifier where a chat model is given: the same prompt, its answer read as text."""
+        if not isinstance(escalation.to, BaseChatModel):
+            return escalation
+        artifact = self.artifact.model_copy(
+            update={
+                "scorer": "text",
+                "calibration": Calibration.identity(self.artifact.task.label_names),
+                "gate": None,
+                "student": fingerprint_of(escalation.to, ask_server=False),
+            }
+        )
+        other = PLDClassifier(
+            artifact=artifact, student=escalation.to, timeout_s=escalation.timeout_s, retry=self.retry
+        )
+        return escalation.model_copy(update={"to": other})
+
     def _compare(self, student: ModelFingerprint) -> None:
         self._stranger = self.artifact.student.differs_from(student)
         if self._stranger:
@@ -270,8 +461,15 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             )
 
     @cached_property
-    def _bound(self) -> Runnable[Any, AIMessage]:
-        return bind_student(self.student, self.artifact.answer, self.artifact.scorer, timeout_s=self.timeout_s)
+    def _asked(self) -> tuple[Runnable[Any, AIMessage], dict[str, Any]]:
+        """What is called, and with which options; a binding is opened, since going through it costs time a call."""
+        student = self.student
+        if self.spec.startswith("ollama:") and getattr(student, "num_ctx", None) is None:
+            student = student.model_copy(update={"num_ctx": self._context})
+        bound = bind_student(student, self.artifact.answer, self.artifact.scorer, timeout_s=self.timeout_s)
+        if isinstance(bound, RunnableBinding) and not bound.config and not bound.config_factories:
+            return bound.bound, dict(bound.kwargs)
+        return bound, {}
 
     @cached_property
     def _artifact_id(self) -> str:
@@ -279,8 +477,30 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
 
     @cached_property
     def _bounds_itself(self) -> bool:
-        # These clients have a time-out of their own, and a wait in the queue of a model in this process is none.
+        """Whether the student's own client gives up in time, so that no thread has to watch over a call that blocks."""
+        if self.spec.partition(":")[0] in {"embedded", "ollama"}:
+            return True
+        own = (getattr(self.student, name, None) for name in ("timeout", "request_timeout", "default_request_timeout"))
+        return any(isinstance(seconds, int | float) and 0 < seconds <= self.timeout_s for seconds in own)
+
+    @property
+    def _waits_in_process(self) -> bool:
+        # A wait in the queue of a model in this process is no hang, and Ollama's client has its time-out per request.
         return self.spec.partition(":")[0] in {"embedded", "ollama"}
+
+
+def _unwatched(config: RunnableConfig | None) -> RunnableConfig | None:
+    """The config to hand on when no callback, tracer or listener would see a run; else `None`.
+
+    Opening a run that nobody sees costs more than everything else around a model call.
+    """
+    settled = ensure_config(config)
+    if get_callback_manager_for_config(settled).handlers:
+        return None
+    # These two name this run, not that of the student.
+    settled.pop("run_id", None)
+    settled.pop("run_name", None)
+    return settled
 
 
 def _usage(reply: _Reply) -> Usage:
@@ -293,21 +513,3 @@ def _usage(reply: _Reply) -> Usage:
         cached_tokens=counted.get("input_token_details", {}).get("cache_read", 0) or 0,
         calls=1,
     )
-
-
-def _within(seconds: float, call: Callable[[], AIMessage]) -> AIMessage:
-    """Run a blocking call in a thread and stop waiting for it after some seconds.
-
-    A daemon thread, since a pool would be joined at exit and a hung client would keep the process alive.
-    """
-    future: Future[AIMessage] = Future()
-    context = contextvars.copy_context()
-
-    def run() -> None:
-        try:
-            future.set_result(context.run(call))
-        except BaseException as error:  # handed to the caller, who raises it
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="pld-student", daemon=True).start()
-    return future.result(timeout=seconds)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import httpx
-from langchain_core.exceptions import OutputParserException
-from pydantic import BaseModel, ConfigDict, Field
+from langchain_core.exceptions import ContextOverflowError, OutputParserException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from langchain_pld.verdict import Failure, FailureKind
 
 __all__ = ["CircuitBreaker", "RetryPolicy", "failure_of", "passes_through"]
+
+T = TypeVar("T")
 
 
 class RetryPolicy(BaseModel):
@@ -29,6 +32,40 @@ class RetryPolicy(BaseModel):
     """Seconds before the second call; doubled each time."""
     max_s: float = Field(default=5.0, ge=0)
     """Longest wait, in seconds."""
+
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function that blocks; again only after a transient failure, whose exception is raised at the end."""
+        try:
+            return function(*args)
+        except Exception as error:
+            if self.attempts == 1 or not _is_transient(error):
+                raise
+            first = [error]
+
+        # Going through tenacity costs more than the rest of a verdict: it is left to the calls that need it. What the
+        # plain call raised stands for its first attempt.
+        def attempt() -> T:
+            if first:
+                raise first.pop()
+            return function(*args)
+
+        return self.retrying()(attempt)
+
+    async def acall(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """The same for an awaited call."""
+        try:
+            return await function(*args)
+        except Exception as error:
+            if self.attempts == 1 or not _is_transient(error):
+                raise
+            first = [error]
+
+        async def attempt() -> T:
+            if first:
+                raise first.pop()
+            return await function(*args)
+
+        return await self.async_retrying()(attempt)
 
     def retrying(self) -> Retrying:
         """The policy for calls that block."""
@@ -71,6 +108,8 @@ class CircuitBreaker:
 
     def refuses(self) -> Failure | None:
         """The failure to return without asking, or `None` when the call may go ahead."""
+        if not self._failures:
+            return None
         with self._lock:
             if self._open_until is None:
                 return None
@@ -87,6 +126,8 @@ class CircuitBreaker:
 
     def record(self, failure: Failure | None) -> None:
         """Note the outcome of a call; only failures of the service count, not unreadable answers."""
+        if failure is None and not self._failures:
+            return
         with self._lock:
             if failure is None or failure.kind in {"empty", "cut", "unreadable", "input"}:
                 self._failures, self._open_until = 0, None
@@ -122,6 +163,8 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _kind(error: Exception) -> FailureKind:
+    if isinstance(error, ContextOverflowError):
+        return "input"
     # One exception may wrap the one that tells more: google-genai's ServerError, openai's APIConnectionError.
     status = _status(error)
     if status is not None:
@@ -130,7 +173,8 @@ def _kind(error: Exception) -> FailureKind:
         return "timeout"
     if isinstance(error, httpx.TransportError | ConnectionError) or "Connection" in type(error).__name__:
         return "connection"
-    if isinstance(error, OutputParserException):
+    # The client could make nothing of the reply's body: a proxy's page, another interface, half a line.
+    if isinstance(error, OutputParserException | ValidationError | json.JSONDecodeError):
         return "unreadable"
     return "unexpected"
 
@@ -174,6 +218,7 @@ def _message(kind: FailureKind, error: Exception, model: str) -> str:
         "model_missing": f"the service has no model {model} ({name}){_pull_hint(model)}",
         "rate_limit": f"the service limits the rate of requests to {model} ({name}); slow down or raise the quota",
         "server": f"the service behind {model} failed ({name}); see the service's own log",
+        "input": f"the prompt does not fit the context of {model} ({name}); shorten the input or give a longer context",
         "unreadable": f"the model {model} gave an answer that its client could not parse ({name})",
     }
     # The exception's own text may quote the prompt, hence the user's text: only its type is told.

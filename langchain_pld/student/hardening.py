@@ -32,6 +32,7 @@ _LATIN = re.compile(r"[A-Za-z]")
 _WORD = re.compile(r"[\w\u0300-\u036f]+")
 # Letters by their Unicode category, yet drawn as nothing.
 _BLANK_LETTERS = dict.fromkeys(map(ord, "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0\u2800"))
+_ASCII_CONTROLS = dict.fromkeys(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 _MARK_RUN = re.compile(
     r"((?:[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]){2})[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]+"
 )
@@ -49,7 +50,11 @@ def clean_text(text: str) -> str:
     mixed-script words folded, and delimiters, control tokens and answer markers broken up. Idempotent. A text in one
     script other than Latin stays as it is.
     """
-    text = unicodedata.normalize("NFKC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.isascii():
+        # Normalising changes nothing here, and what cannot be seen are the control characters.
+        return _neutralise(text.translate(_ASCII_CONTROLS))
+    text = unicodedata.normalize("NFKC", text)
     text = "".join(char for char in text.translate(_BLANK_LETTERS) if _visible(char))
     # Removing characters may have brought letters and their accents together, and so may folding below.
     text = _MARK_RUN.sub(r"\1", unicodedata.normalize("NFKC", text))
@@ -78,4 +83,6 @@ def _fold_mixed(match: re.Match[str]) -> str:
 
 def _neutralise(text: str) -> str:
     text = text.replace("<<<", "\u2039" * 3).replace(">>>", "\u203a" * 3).replace(ANSWER_MARKER, "= >")
+    if "<" not in text and "[" not in text:
+        return text
     return _CONTROL_TOKEN.sub(lambda match: "\u2039" if match.group() == "<" else "(", text)

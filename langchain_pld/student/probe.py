@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import get_args
 
 from langchain_core.language_models import BaseChatModel
@@ -12,46 +13,70 @@ from langchain_pld.errors import StudentError
 from langchain_pld.student.binding import bind_student, model_spec
 from langchain_pld.student.failures import RetryPolicy, failure_of, passes_through
 from langchain_pld.student.prompt import chat
-from langchain_pld.student.scoring import Scores, read_answer
+from langchain_pld.student.scoring import Scores, read_answer, thinks
 from langchain_pld.verdict import Failure
 
-__all__ = ["probe_scorer"]
+__all__ = ["THINKING_TOKENS", "Probe", "probe_student"]
+
+THINKING_TOKENS = 1024
+"""Room for thinking, in tokens, that a student gets whose thinking cannot be switched off."""
+
+_NOT_ANSWERING = {"connection", "timeout", "authentication", "model_missing", "rate_limit", "server"}
 
 
-async def probe_scorer(
+@dataclass(frozen=True)
+class Probe:
+    """How a student's answers can be read."""
+
+    scorer: Scorer
+    """The best scorer that they allow."""
+    thinking_tokens: int
+    """Room that its thinking needs before the answer, in tokens; 0 where it does not think."""
+
+
+async def probe_student(
     student: BaseChatModel, system_prompt: str, answer: AnswerFormat, text: str, *, timeout_s: float = 60.0
-) -> Scorer:
-    """The best scorer that the student's answers allow: log-probabilities, else structured, else text.
+) -> Probe:
+    """Ask about one text and see what can be read: log-probabilities, else structured, else text.
+
+    A student that thinks although it was told not to is asked again with room for it, when nothing else can be read.
 
     Args:
         student: Any chat model.
         system_prompt: A prompt that asks for `answer`.
         answer: The answer form.
         text: An input to ask about.
-        timeout_s: Seconds for each of at most three calls.
+        timeout_s: Seconds for each of at most three calls, six for a student that thinks.
 
     Raises:
         StudentError: The model cannot be reached, or none of its answers can be read.
     """
     failure: Failure | None = None
-    scorers: tuple[Scorer, ...] = get_args(Scorer)
-    for scorer in scorers:
-        bound = bind_student(student, answer, scorer, timeout_s=timeout_s)
-        try:
-            reply: AIMessage = await RetryPolicy().async_retrying()(bound.ainvoke, chat(system_prompt, text))
-        except NotImplementedError:
-            continue
-        except Exception as error:  # typed below, and raised when the model cannot be reached at all
-            if passes_through(error):
-                raise
-            failure = failure_of(error, model_spec(student))
-            if failure.kind in {"connection", "timeout", "authentication", "model_missing", "rate_limit", "server"}:
-                raise StudentError(failure) from error
-            continue
-        outcome = read_answer(reply, answer, scorer)
-        if isinstance(outcome, Scores):
-            return scorer
-        failure = outcome
+    thinking = False
+    for room in (0, THINKING_TOKENS):
+        asked = answer.model_copy(update={"thinking_tokens": room})
+        shown = asked.group_letters() if asked.form == "two_stage" else asked
+        scorers: tuple[Scorer, ...] = get_args(Scorer)
+        for scorer in scorers:
+            bound = bind_student(student, asked, scorer, timeout_s=timeout_s)
+            try:
+                reply: AIMessage = await RetryPolicy().async_retrying()(bound.ainvoke, chat(system_prompt, text))
+            except NotImplementedError:
+                continue
+            except Exception as error:  # typed below, and raised when the model cannot be reached at all
+                if passes_through(error):
+                    raise
+                failure = failure_of(error, model_spec(student))
+                if failure.kind in _NOT_ANSWERING:
+                    raise StudentError(failure) from error
+                continue
+            outcome = read_answer(reply, shown, scorer)
+            if isinstance(outcome, Scores):
+                return Probe(scorer, room)
+            failure = outcome
+            thinking = thinking or thinks(reply)
+        if not thinking:
+            break
     raise StudentError(
         failure or Failure(kind="unreadable", message=f"{model_spec(student)} gave no answer that can be read")
     )

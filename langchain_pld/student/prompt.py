@@ -12,6 +12,7 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.rules import Rule
 from langchain_pld.student.hardening import ANSWER_MARKER, CLOSE, OPEN, clean_text, delimited
+from langchain_pld.student.two_stage import group_line
 from langchain_pld.task import Task
 
 __all__ = ["chat", "compile_prompt"]
@@ -26,12 +27,15 @@ def compile_prompt(task: Task, rules: Sequence[Rule], answer: AnswerFormat) -> s
         answer: What the student answers with; labels are listed in the order of its codes.
     """
     descriptions = {label.name: label.description for label in task.labels}
-    parts = [
-        task.instructions.strip(),
-        "Labels:\n" + "\n".join(_label_line(name, code, descriptions[name]) for name, code in answer.codes.items()),
-    ]
+    if answer.form == "two_stage":
+        listed = [group_line(answer, group, descriptions) for group in answer.groups]
+    else:
+        listed = [_label_line(name, code, descriptions[name]) for name, code in answer.codes.items()]
+    parts = [task.instructions.strip(), "Labels:\n" + "\n".join(listed)]
     if rules:
-        lines = [f"{n}. {rule.condition.strip()} -> {answer.codes[rule.label]}" for n, rule in enumerate(rules, 1)]
+        codes = {name: f"{name}, group {code[0]}" for name, code in answer.codes.items()}
+        codes = codes if answer.form == "two_stage" else answer.codes
+        lines = [f"{n}. {rule.condition.strip()} -> {codes[rule.label]}" for n, rule in enumerate(rules, 1)]
         parts.append("Rules, strongest first:\n" + "\n".join(lines))
     parts.append(
         f"The next message holds the text to classify, between {OPEN} and {CLOSE}. "
@@ -52,10 +56,15 @@ def _label_line(name: str, code: str, description: str) -> str:
 
 
 def _answer_line(answer: AnswerFormat) -> str:
-    codes = list(answer.codes.values())
+    codes = list(answer.groups or answer.codes.values())
     listed = f"{', '.join(codes[:-1])} or {codes[-1]}"
     if answer.form == "letters":
         return f"Answer with exactly one letter: {listed}."
+    if answer.form == "two_stage":
+        return (
+            f"Answer with exactly one letter: that of the group that holds the label, {listed}. "
+            "Where one group is listed behind the text, answer with exactly one letter: that of the label in it."
+        )
     if answer.form == "evidence":
         return (
             f"Answer in one line: the two to five words of the text that decide, then {ANSWER_MARKER}, "

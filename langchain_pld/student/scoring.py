@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from langchain_core.messages import AIMessage
 
 from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.student.hardening import ANSWER_MARKER
+from langchain_pld.task import WRAPPING
 from langchain_pld.verdict import Failure
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "first_token_matches",
     "first_tokens_differ",
     "read_answer",
+    "thinks",
 ]
 
 LOG_FLOOR = math.log(1e-6)
@@ -39,8 +41,9 @@ EVIDENCE_TOKENS = 32
 
 _SHORTEST_PREFIX = 3
 _LONGEST_EVIDENCE = 200
-_WRAPPING = " \t\r\n\"'`*_.,:;!()[]{}"
-_THINKING = re.compile(r"<think(?:ing)?>|<\|channel\|>", re.IGNORECASE)
+_THINKING = re.compile(r"</?think(?:ing)?>|<\|channel\|>", re.IGNORECASE)
+_THINKING_ENDS = re.compile(r"</think(?:ing)?>|<\|channel\|>final<\|message\|>", re.IGNORECASE)
+_LONGEST_MARKER = len("<|channel|>final<|message|>")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ def read_answer(
 ) -> Scores | Failure:
     """Read one answer.
 
+    Thinking before the answer is stepped over where the form has room for it; else it makes the answer unreadable.
+    The two questions of a two-stage answer are read by `two_stage`, not here.
+
     Args:
         message: What the model returned.
         answer: The form that was asked for.
@@ -83,20 +89,33 @@ def read_answer(
     """
     if scorer == "logprobs":
         return _read_logprobs(message, answer, min_label_mass)
-    text = message.text
+    text = str(message.text)
     if not text.strip():
-        return _EMPTY
+        return _thinking_failure(message) if thinks(message) else _EMPTY
     # A structured or textual answer must be whole; of a token's alternatives only the first matters.
     if _was_cut(message):
         return Failure(kind="cut", message="the answer ended at the token limit before it was complete")
+    if answer.thinking_tokens:
+        ends = [match.end() for match in _THINKING_ENDS.finditer(text)]
+        text = text[ends[-1] :] if ends else text
+    if _THINKING.search(text):
+        return _thinking_failure(message)
     if scorer == "structured":
         return _read_structured(text, answer)
     return _read_text(text, answer)
 
 
+def thinks(message: AIMessage) -> bool:
+    """Whether the model thought before it answered, openly in its text or apart from it."""
+    return _thinks(message, _token_logprobs(message.response_metadata.get("logprobs")))
+
+
 def answer_schema(answer: AnswerFormat) -> dict[str, Any]:
-    """JSON schema of a structured answer; the codes are literals."""
-    properties: dict[str, Any] = {"label": {"type": "string", "enum": list(answer.codes.values())}}
+    """JSON schema of a structured answer; the codes are literals, for two stages the letters of both questions."""
+    codes = list(answer.codes.values())
+    if answer.form == "two_stage":
+        codes = sorted(set("".join(codes)))
+    properties: dict[str, Any] = {"label": {"type": "string", "enum": codes}}
     if answer.form == "evidence":
         # The order of the properties is the order of writing: evidence first.
         properties = {"evidence": {"type": "string", "maxLength": 120}, **properties}
@@ -116,7 +135,7 @@ def first_token_matches(token: str, codes: Mapping[str, str]) -> str | None:
     Case, surrounding spaces and quotation marks are folded. A beginning counts from three characters on: shorter
     ones are too often the start of something else.
     """
-    folded = token.strip(_WRAPPING).casefold()
+    folded = token.strip(WRAPPING).casefold()
     if not folded:
         return None
     exact = [label for label, code in codes.items() if code.casefold() == folded]
@@ -128,13 +147,64 @@ def first_token_matches(token: str, codes: Mapping[str, str]) -> str | None:
     return begun[0] if len(begun) == 1 else None
 
 
-def first_tokens_differ(answer: AnswerFormat) -> bool:
-    """Whether the codes can be told apart by their beginning, as `first_token_matches` reads it."""
-    beginnings = [code.strip().casefold()[:_SHORTEST_PREFIX] for code in answer.codes.values()]
-    return len(set(beginnings)) == len(beginnings)
+def first_tokens_differ(answer: AnswerFormat, token_ids: Callable[[str], Sequence[int]] | None = None) -> bool:
+    """Whether the codes can be told apart by the first token that the student writes.
+
+    Args:
+        answer: The codes.
+        token_ids: The student's tokenizer, where one is at hand. Then the first token of each code, with and without a
+            leading space, must be no other code's and must be read as its own label. Without it, the first three
+            characters must differ, and none may be how another code begins.
+    """
+    if token_ids is not None:
+        return all(_told_apart_by_tokens(answer, token_ids, space) for space in ("", " "))
+    beginnings = [code.casefold()[:_SHORTEST_PREFIX] for code in answer.codes.values()]
+    return not any(
+        first.startswith(second) for i, first in enumerate(beginnings) for j, second in enumerate(beginnings) if i != j
+    )
+
+
+def _told_apart_by_tokens(answer: AnswerFormat, token_ids: Callable[[str], Sequence[int]], space: str) -> bool:
+    alone = token_ids(space)[:1] if space else []
+    firsts: set[int] = set()
+    for label, code in answer.codes.items():
+        first = token_ids(space + code)[:1]
+        if not first:
+            return False
+        if first == alone:  # the space is a token of its own: nothing is said yet
+            continue
+        # The text of the token is the shortest beginning of the code that has it as its only token.
+        beginnings = (code[:length] for length in range(1, len(code) + 1))
+        text = next((text for text in beginnings if list(token_ids(space + text)) == list(first)), None)
+        if text is None or first[0] in firsts or first_token_matches(text, answer.codes) != label:
+            return False
+        firsts.add(first[0])
+    return True
 
 
 _EMPTY = Failure(kind="empty", message="the model ended at once and wrote nothing")
+
+
+def _thinks(message: AIMessage, tokens: Sequence[TokenLogprobs]) -> bool:
+    if message.additional_kwargs.get("reasoning_content") or _THINKING.search(message.text):
+        return True
+    if _THINKING.search("".join(token.token for token in tokens)):
+        return True
+    # A client that drops the thinking leaves tokens with which the text does not begin.
+    first = next((token.token.strip() for token in tokens if token.token.strip()), "")
+    in_full = "\ufffd" not in first  # a part of a character is no text yet
+    return in_full and not message.text.lstrip().startswith(first)
+
+
+def _thinking_failure(message: AIMessage) -> Failure:
+    if _was_cut(message):
+        return Failure(
+            kind="cut",
+            message="the model was still thinking at the token limit; switch thinking off or raise `thinking_tokens`",
+        )
+    return _unreadable(
+        "the model thinks before it answers and its answer cannot be told from that; switch thinking off for this model"
+    )
 
 
 def _unreadable(what: str) -> Failure:
@@ -153,6 +223,10 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
         if not message.text.strip():
             return _EMPTY
         return _unreadable("the answer carries no log-probabilities; use the scorer 'structured' or 'text'")
+    if _thinks(message, tokens):
+        tokens = _after_thinking(tokens, message.text) if answer.thinking_tokens else []
+        if not tokens:
+            return _thinking_failure(message)
     evidence: str | None = None
     position = 0
     if answer.form == "evidence":
@@ -184,6 +258,33 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
     )
 
 
+def _after_thinking(tokens: list[TokenLogprobs], text: str) -> list[TokenLogprobs]:
+    """The tokens of the answer itself; none where it cannot be told from the thinking."""
+    written, start = "", 0
+    for index, token in enumerate(tokens, 1):
+        before, written = len(written), written + token.token
+        recent = max(0, before - _LONGEST_MARKER)
+        if any(recent + match.end() > before for match in _THINKING_ENDS.finditer(written[recent:])):
+            start = index
+    if not start and text.strip() and not _THINKING.search(text):
+        # The markers were taken off and the text holds the answer alone: it must be how the tokens end.
+        rest = written.rstrip()
+        if not rest.endswith(text.strip()):
+            return []
+        begin, length = len(rest) - len(text.strip()), 0
+        for index, token in enumerate(tokens):
+            length += len(token.token)
+            if length > begin:
+                start = index
+                break
+    elif not start:
+        return []
+    # White space between thinking and answer is neither.
+    while start < len(tokens) and not tokens[start].token.strip():
+        start += 1
+    return tokens[start:]
+
+
 def _after_marker(tokens: Sequence[TokenLogprobs]) -> tuple[int, str] | None:
     """Index of the token that begins the label, and the evidence before the marker.
 
@@ -193,11 +294,11 @@ def _after_marker(tokens: Sequence[TokenLogprobs]) -> tuple[int, str] | None:
     found: tuple[int, str] | None = None
     evidence: str | None = None
     for index, token in enumerate(tokens):
-        if evidence is not None and token.token.strip(_WRAPPING + ANSWER_MARKER):
+        if evidence is not None and token.token.strip(WRAPPING + ANSWER_MARKER):
             found, evidence = (index, evidence), None
         text += token.token
         if text.rstrip().endswith(ANSWER_MARKER):
-            evidence = text.rstrip().removesuffix(ANSWER_MARKER).strip(_WRAPPING)[-_LONGEST_EVIDENCE:]
+            evidence = text.rstrip().removesuffix(ANSWER_MARKER).strip(WRAPPING)[-_LONGEST_EVIDENCE:]
             found = None
     return found
 
@@ -268,14 +369,12 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_text(text: str, answer: AnswerFormat) -> Scores | Failure:
-    if _THINKING.search(text):
-        return _unreadable("the answer holds a thinking block; switch thinking off for this model")
     evidence: str | None = None
     if answer.form == "evidence":
         evidence, marker, text = text.rpartition(ANSWER_MARKER)
         if not marker:
             return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
-        evidence = evidence.strip(_WRAPPING)[-_LONGEST_EVIDENCE:]
+        evidence = evidence.strip(WRAPPING)[-_LONGEST_EVIDENCE:]
     label = _exact(text, answer)
     if label is None:
         return _unreadable("the answer is not exactly one of the task's labels")
@@ -283,5 +382,5 @@ def _read_text(text: str, answer: AnswerFormat) -> Scores | Failure:
 
 
 def _exact(text: str, answer: AnswerFormat) -> str | None:
-    folded = text.strip(_WRAPPING).casefold()
+    folded = text.strip(WRAPPING).casefold()
     return next((label for label, code in answer.codes.items() if code.strip().casefold() == folded), None)

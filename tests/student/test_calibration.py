@@ -1,12 +1,17 @@
 """Calibration chooses sensibly, out of fold."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+from langchain_pld import Label, Task
 from langchain_pld.errors import InputError
-from langchain_pld.student.calibration import CalibrationFit, fit_calibration
+from langchain_pld.evaluation.metrics import brier_score, expected_calibration_error
+from langchain_pld.student.calibration import CalibrationFit, content_free_inputs, fit_calibration
 
 LABELS = ("a", "b", "c")
 
@@ -38,7 +43,7 @@ def test_true_probabilities_are_left_nearly_alone() -> None:
 @pytest.mark.parametrize("shift", [(6.0, 0.0, 0.0), (0.0, -5.0, 3.0)])
 def test_a_leaning_is_taken_out(shift: tuple[float, ...]) -> None:
     scores, gold = drawn(shift)
-    fit = fit_calibration(scores, gold, LABELS, content_free=dict(zip(LABELS, shift, strict=True)))
+    fit = fit_calibration(scores, gold, LABELS, content_free=[dict(zip(LABELS, shift, strict=True))])
     check(fit)
     assert fit.calibration.method != "none"
     assert set(fit.log_loss) == {"none", "contextual", "batch", "affine"}
@@ -95,3 +100,82 @@ def test_rows_of_a_group_share_a_fold() -> None:
     check(grouped)
     assert grouped.out_of_fold != alone.out_of_fold
     assert fit_calibration(scores, gold, LABELS, methods=("batch",)) == alone
+
+
+def test_few_rows_and_many_labels_get_one_scale_and_a_bias_each() -> None:
+    labels, rng = [f"l{i}" for i in range(9)], np.random.default_rng(0)
+    logits = rng.normal(scale=1.7, size=(60, 9))
+    true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    gold = [int(rng.choice(9, p=row)) for row in true]
+    raw = logits * 2.5 + rng.normal(scale=2, size=9)
+    raw -= np.log(np.exp(raw).sum(axis=1, keepdims=True))
+    fit = fit_calibration(
+        [dict(zip(labels, map(float, row), strict=True)) for row in raw], [labels[i] for i in gold], labels
+    )
+    weights = np.array(fit.calibration.weights)
+    assert np.allclose(weights, weights[0, 0] * np.eye(9))
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        matrix = cross_val_predict(LogisticRegression(C=0.1), raw, gold, cv=folds, method="predict_proba")
+    full_matrix = -np.log(matrix[np.arange(60), gold]).mean()
+    assert fit.log_loss["affine"] < full_matrix - 0.1
+    assert fit.log_loss["affine"] < fit.log_loss["none"] - 0.5
+
+
+def test_the_fit_says_what_it_gained_out_of_fold() -> None:
+    scores, gold = drawn((4.0, 0, 0), scale=3.0)
+    fit = fit_calibration(scores, gold, LABELS)
+    truth = np.array([LABELS.index(label) for label in gold])
+    raw = np.exp([[row[label] for label in LABELS] for row in scores])
+    after = np.array([[row[label] for label in LABELS] for row in fit.out_of_fold])
+    assert fit.ece_before == pytest.approx(expected_calibration_error(raw, truth))
+    assert fit.ece_after == pytest.approx(expected_calibration_error(after, truth))
+    assert fit.brier_before == pytest.approx(brier_score(raw, truth))
+    assert fit.brier_after == pytest.approx(brier_score(after, truth))
+    assert (fit.log_loss_before, fit.log_loss_after) == (fit.log_loss["none"], min(fit.log_loss.values()))
+    assert fit.ece_after < fit.ece_before / 2
+    assert fit.brier_after < fit.brier_before
+
+
+def test_contextual_calibration_needs_content_free_scores() -> None:
+    scores, gold = drawn(rows=60)
+    with pytest.raises(InputError, match=r"content_free_inputs\(task\) gives"):
+        fit_calibration(scores, gold, LABELS, methods=("contextual",))
+
+
+def test_scores_of_content_free_inputs_are_averaged_as_probabilities() -> None:
+    scores, gold = drawn(rows=60)
+    free = [{"a": math.log(p), "b": math.log(q), "c": math.log(1 - p - q)} for p, q in ((0.8, 0.1), (0.4, 0.3))]
+    fit = fit_calibration(scores, gold, LABELS, methods=("contextual",), content_free=free)
+    assert np.exp(fit.calibration.bias or ()) == pytest.approx([1 / 0.6, 1 / 0.2, 1 / 0.2])
+
+
+def test_content_free_inputs_fit_the_task() -> None:
+    labels = [Label(name="a"), Label(name="b")]
+    for task in (
+        Task(name="plain", instructions="Decide.", labels=labels),
+        Task(name="parts", instructions="Decide.", labels=labels, fields=["premise", "claim"]),
+    ):
+        inputs = content_free_inputs(task)
+        assert len({task.render(value) for value in inputs}) == 3
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_few_groups_are_never_split(count: int) -> None:
+    scores, gold = drawn(rows=120)
+    groups = [f"g{i % count}" for i in range(120)]
+    fit = fit_calibration(scores, gold, LABELS, methods=("batch",), groups=groups)
+    # A row's batch calibration is the mean of the other groups: the same shift for all rows of its group.
+    shifts = {
+        (group, round(math.log(row["a"] / row["b"]) - raw["a"] + raw["b"], 9))
+        for row, raw, group in zip(fit.out_of_fold, scores, groups, strict=True)
+    }
+    assert len(shifts) == count
+    assert fit.warnings == ()
+
+
+def test_one_group_alone_warns() -> None:
+    scores, gold = drawn(rows=60)
+    fit = fit_calibration(scores, gold, LABELS, groups=["g"] * 60)
+    assert any("all calibration rows are of one group" in note for note in fit.warnings)

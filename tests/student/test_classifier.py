@@ -1,21 +1,33 @@
 """The classifier: one verdict on all ways of calling it, and a failed one whatever goes wrong."""
 
 import asyncio
+import subprocess
+import sys
+import threading
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import ollama
 import pytest
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.messages import AIMessage
+from langchain_ollama import ChatOllama
 from langgraph.errors import GraphInterrupt
 
-from langchain_pld import PLDClassifier
-from langchain_pld.artifact import Gate, ModelFingerprint
+from langchain_pld import Label, PLDClassifier
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.artifact import Calibration, Gate, ModelFingerprint
+from langchain_pld.errors import StudentError
+from langchain_pld.student.failures import CircuitBreaker
+from langchain_pld.student.prompt import compile_prompt
 from tests.fakes import FakeChatModel, scored, text_of
-from tests.student.made import artifact, classifier
+from tests.servers.fake_answers import FakeAnswer
+from tests.servers.ollama import OllamaModel, OllamaServer
+from tests.student.made import RULES, TASK, artifact, classifier
 
 SAD = scored({"sad": 0.8, "glad": 0.2})
 
@@ -177,3 +189,139 @@ def test_a_classifier_is_made_from_a_file(tmp_path: Path) -> None:
     path = artifact().save(tmp_path / "a.pld.json")
     made = PLDClassifier.from_artifact(path, student=FakeChatModel(script=lambda _: SAD))
     assert made.invoke("alas").label == "sad"
+
+
+async def test_a_failure_is_raised_where_that_is_wanted() -> None:
+    replies: list[Any] = [httpx.ConnectError("x"), httpx.ConnectError("x"), SAD]
+    made = classifier(lambda _: replies.pop(0)).model_copy(update={"on_failure": "raise"})
+    with pytest.raises(StudentError, match="connection: no connection"):
+        made.invoke("alas")
+    retried = made.with_retry(retry_if_exception_type=(StudentError,), wait_exponential_jitter=False)
+    assert (await retried.ainvoke("alas")).label == "sad"
+
+
+async def test_a_run_that_somebody_watches_has_its_own_name_and_id() -> None:
+    class Spy(BaseCallbackHandler):
+        def __init__(self) -> None:
+            self.runs: list[tuple[Any, Any, Any]] = []
+
+        def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: Any = None, **kwargs: Any) -> None:
+            self.runs.append((kwargs["name"], run_id, kwargs.get("parent_run_id")))
+
+        def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any = None, **kwargs: Any) -> None:
+            self.runs.append((kwargs["name"], run_id, kwargs.get("parent_run_id")))
+
+    made, own = classifier(lambda _: SAD), uuid4()
+    watched, unwatched = Spy(), Spy()
+    made.invoke("alas", {"run_id": own, "run_name": "guard", "callbacks": [watched]})
+    assert [(name, run == own, parent == own) for name, run, parent in watched.runs] == [
+        ("guard", True, False),
+        (None, False, True),
+    ]
+    # Only the student's own callbacks see this one: neither name nor id of the classifier's run may be taken for its.
+    made.student.callbacks = [unwatched]
+    for verdict in (
+        made.invoke("alas", {"run_id": own, "run_name": "guard"}),
+        await made.ainvoke("alas", {"run_id": own, "run_name": "guard"}),
+    ):
+        assert verdict.label == "sad"
+    assert [(name, run == own) for name, run, _ in unwatched.runs] == [(None, False)] * 2
+
+
+async def test_tokens_are_counted_by_langchains_own_counter() -> None:
+    made = classifier(lambda _: scored({"sad": 0.8}, model_name="fake"))
+    with get_usage_metadata_callback() as counted:
+        made.invoke("alas")
+        await made.ainvoke("alas")
+    assert counted.usage_metadata["fake"]["input_tokens"] == 200
+
+
+def test_a_client_that_hangs_does_not_keep_the_process_alive() -> None:
+    program = """
+import time
+from tests.student.made import classifier
+made = classifier(lambda _: time.sleep(60), timeout_s=0.1)
+print(made.invoke("alas").failure.kind, made.invoke("alas").failure.kind)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (run.stdout.split(), run.returncode) == (["timeout", "timeout"], 0)
+
+
+def test_a_client_with_a_time_out_of_its_own_is_called_in_the_callers_thread() -> None:
+    class FakeService(FakeChatModel):
+        timeout: float | None = None
+
+    threads: list[Any] = []
+
+    def script(_: Any) -> AIMessage:
+        threads.append(threading.current_thread())
+        return SAD
+
+    for seconds in (5.0, 500.0, None):
+        PLDClassifier(artifact=artifact(), student=FakeService(script=script, timeout=seconds)).invoke("alas")
+    here = threading.current_thread()
+    assert [thread is here for thread in threads] == [True, False, False]
+
+
+async def test_the_context_of_the_caller_reaches_a_watched_client() -> None:
+    tenant: ContextVar[str] = ContextVar("tenant")
+    seen: list[str] = []
+
+    def script(_: Any) -> AIMessage:
+        seen.append(tenant.get())
+        return SAD
+
+    made = classifier(script)
+    for name in ("a", "b"):
+        tenant.set(name)
+        made.invoke("alas")
+        await made.ainvoke("alas")
+    assert seen == ["a", "a", "b", "b"]
+
+
+async def test_a_try_that_is_cancelled_does_not_leave_the_circuit_stuck() -> None:
+    made = classifier(lambda _: httpx.ConnectError("x"))
+    now = [0.0]
+    made._breaker = CircuitBreaker(threshold=1, cooldown_s=10, clock=lambda: now[0])
+    await made.ainvoke("alas")
+    now[0] = 10
+    made.student.script, made.student.latency_s = lambda _: SAD, 5  # type: ignore[attr-defined]
+    trial = asyncio.create_task(made.ainvoke("alas"))
+    await asyncio.sleep(0.02)
+    verdict = await made.ainvoke("alas")
+    assert (verdict.failure or pytest.fail("no failure")).kind == "circuit_open"
+    trial.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trial
+    now[0], made.student.latency_s = 20, 0  # type: ignore[attr-defined]
+    assert (await made.ainvoke("alas")).label == "sad"
+
+
+def test_two_stages_and_label_orders_are_asked_as_the_artifact_says() -> None:
+    task = TASK.model_copy(update={"labels": tuple(Label(name=name) for name in ("glad", "sad", "calm", "wild"))})
+    answer = AnswerFormat.two_stage(task)
+    parts: dict[str, Any] = {
+        "task": task,
+        "rules": (),
+        "answer": answer,
+        "system_prompt": compile_prompt(task, (), answer),
+        "calibration": Calibration.identity(task.label_names),
+    }
+    verdict = classifier(lambda _: scored({"B": 0.95, "A": 0.05}), **parts).invoke("alas")
+    assert (verdict.label, verdict.usage.calls) == ("wild", 2)
+    turned = AnswerFormat.words(TASK).model_copy(update={"orders": 3})
+    verdict = classifier(lambda _: SAD, answer=turned, system_prompt=compile_prompt(TASK, RULES, turned)).invoke("alas")
+    assert (verdict.label, verdict.usage.calls) == ("sad", 3)
+    with pytest.raises(ValueError, match="words its prompt in another way"):
+        classifier(lambda _: SAD, answer=turned, system_prompt="Another prompt.")
+
+
+def test_the_same_weights_under_another_name_are_the_same_student(tmp_path: Path) -> None:
+    path = artifact(student=ModelFingerprint(spec="ollama:gemma3:4b", digest="a" * 64)).save(tmp_path / "a.pld.json")
+    entry = OllamaModel(name="mine:latest", digest="a" * 64)
+    with OllamaServer(FakeAnswer.picking({"sad": 0.9}), models=(entry,)) as server:
+        # A warning would be an error here.
+        made = PLDClassifier.from_artifact(path, student=ChatOllama(model="mine", base_url=server.url))
+        assert made.invoke("alas").calibrated
+        asked = [request for request in server.requests if request.path == "/api/chat"]
+    assert asked[0].body["options"]["num_ctx"] == 4_096

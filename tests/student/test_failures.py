@@ -1,10 +1,17 @@
 """Exceptions become typed failures; transient ones are retried, and a failing model is left in peace."""
 
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx
 import ollama
 import pytest
 from langchain_core.exceptions import OutputParserException
+from pydantic import BaseModel
 
+from langchain_pld.models.errors import PromptTooLongError
 from langchain_pld.student.failures import CircuitBreaker, RetryPolicy, failure_of
 from langchain_pld.verdict import Failure
 
@@ -61,10 +68,10 @@ async def test_only_transient_failures_are_tried_again(error: Exception, kind: s
     policy = RetryPolicy(attempts=3, initial_s=0)
     expected = 3 if Failure(kind=kind, message="").transient else 1  # type: ignore[arg-type]
     with pytest.raises(type(error)):
-        policy.retrying()(ask)
+        policy.call(ask)
     assert len(calls) == expected
     with pytest.raises(type(error)):
-        await policy.async_retrying()(aask)
+        await policy.acall(aask)
     assert len(calls) == 2 * expected
 
 
@@ -94,4 +101,65 @@ def test_the_circuit_opens_lets_one_try_and_closes() -> None:
 def test_unreadable_answers_do_not_open_the_circuit() -> None:
     breaker = CircuitBreaker(threshold=1)
     breaker.record(Failure(kind="unreadable", message=""))
+    assert breaker.refuses() is None
+
+
+class Body(BaseModel):
+    done: bool
+
+
+def raised(call: Callable[[], object]) -> Exception:
+    with pytest.raises(Exception) as caught:
+        call()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (raised(lambda: Body.model_validate({"done": "perhaps"})), "unreadable"),
+        (raised(lambda: json.loads("<html>")), "unreadable"),
+        (PromptTooLongError(9_000, 8_192), "input"),
+    ],
+)
+def test_a_reply_that_no_client_can_read_and_a_prompt_that_does_not_fit_have_kinds(error: Exception, kind: str) -> None:
+    failure = failure_of(error, "ollama:x")
+    assert failure.kind == kind
+    assert "perhaps" not in failure.message
+
+
+async def test_a_call_that_succeeds_at_last_gives_its_result() -> None:
+    left: list[Exception] = [httpx.ConnectError("x"), ollama.ResponseError("x", 503)]
+
+    def ask(number: int) -> int:
+        if left:
+            raise left.pop()
+        return number
+
+    async def aask(number: int) -> int:
+        return ask(number)
+
+    policy = RetryPolicy(attempts=3, initial_s=0)
+    assert policy.call(ask, 7) == 7
+    left[:] = [httpx.ConnectError("x"), ollama.ResponseError("x", 503)]
+    assert await policy.acall(aask, 7) == 7
+
+
+def test_one_try_at_a_time_while_half_open() -> None:
+    now = [0.0]
+    breaker = CircuitBreaker(threshold=1, cooldown_s=10, clock=lambda: now[0])
+    breaker.record(Failure(kind="timeout", message=""))
+    now[0] = 10
+    ready = threading.Barrier(50)
+
+    def ask(_: int) -> bool:
+        ready.wait()
+        return breaker.refuses() is None
+
+    with ThreadPoolExecutor(50) as pool:
+        assert sum(pool.map(ask, range(50))) == 1
+    # Nothing is ever recorded of that try: it was cancelled. The next may try after another wait.
+    now[0] = 19
+    assert breaker.refuses() is not None
+    now[0] = 20
     assert breaker.refuses() is None

@@ -3,11 +3,14 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 
 from langchain_pld import Task
 from langchain_pld.errors import InputError
+from langchain_pld.student.hardening import clean_text
 from langchain_pld.student.inputs import input_text
 from tests.student.made import TASK
 
@@ -63,3 +66,12 @@ def test_wrong_shapes_are_input_errors(task: Task, value: Any, expected: str) ->
     with pytest.raises(InputError) as caught:
         input_text(task, value)
     assert expected in str(caught.value)
+
+
+PARTS = st.sampled_from(["<<<", ">>>", "=>", "<|", "<s>", "[INST]", "\r", "\r\n", "\x00", "\x7f", "<", "= ", "\t"])
+
+
+@given(st.lists(PARTS | st.text(st.characters(max_codepoint=127), max_size=5)).map("".join))
+def test_plain_ascii_is_cleaned_the_short_way_and_alike(text: str) -> None:
+    # A zero-width space is removed without a trace, but sends the text the long way.
+    assert clean_text(text) == clean_text(f"{text}\u200b")

@@ -1,6 +1,7 @@
 """Reading answers: what fits gives scores, whatever else is a failure and never a guess."""
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,6 +78,53 @@ def test_a_beginning_counts_only_when_it_is_long_and_fits_one_label(token: str, 
 def test_codes_that_begin_alike_are_noticed() -> None:
     assert first_tokens_differ(WORDS)
     assert not first_tokens_differ(AnswerFormat(codes={"a": "none", "b": "Nonsense"}))
+    assert not first_tokens_differ(AnswerFormat(codes={"a": "no", "b": "not_mentioned"}))
+    assert first_tokens_differ(AnswerFormat(codes={"a": "yes", "b": "no", "c": "unstated"}))
+
+
+def made_tokenizer(*tokens: str) -> Callable[[str], list[int]]:
+    """Takes the longest known token each time, else a single character."""
+
+    def token_ids(text: str) -> list[int]:
+        ids = []
+        while text:
+            token = max((one for one in (*tokens, text[0]) if text.startswith(one)), key=len)
+            ids.append(tokens.index(token) if token in tokens else 1000 + ord(token))
+            text = text[len(token) :]
+        return ids
+
+    return token_ids
+
+
+NO = AnswerFormat(codes={"a": "no", "b": "not_mentioned"})
+
+
+@pytest.mark.parametrize(
+    ("tokens", "differ"),
+    [
+        (("no", "not", " no", " not"), True),
+        (("no", "not"), True),  # the space is a token of its own, and nothing is said by it
+        (("no", "not", " n"), False),  # with a space before it, both begin alike
+        (("no",), False),  # not_mentioned begins with the other code
+        (("n",), False),
+        (("no", "not_", " no", " not_"), True),
+        (("no", "nottingham", " no", " not"), False),
+    ],
+)
+def test_the_students_own_tokens_say_whether_codes_can_be_told_apart(tokens: tuple[str, ...], differ: bool) -> None:
+    assert first_tokens_differ(NO, made_tokenizer(*tokens)) is differ
+
+
+def test_a_first_token_that_the_reader_would_not_take_for_its_label_does_not_count() -> None:
+    codes = AnswerFormat(codes={"a": "hate", "b": "fine"})
+    assert first_tokens_differ(codes, made_tokenizer("hat", "fine", " hat", " fine"))
+    assert not first_tokens_differ(codes, made_tokenizer("ha", "fine", " ha", " fine"))
+
+
+@pytest.mark.parametrize("code", [" sad", "sad ", "sad.", '"sad"', "(sad", "sad\n", "*", "sad:"])
+def test_a_code_that_could_never_be_read_exactly_is_refused(code: str) -> None:
+    with pytest.raises(ValueError, match="white space or punctuation"):
+        AnswerFormat(codes={"a": code, "b": "glad"})
 
 
 @pytest.mark.parametrize(("mass", "readable"), [(0.04, False), (0.06, True)])
@@ -271,8 +319,75 @@ def test_a_cut_answer_is_never_read(scorer: Any, metadata: dict[str, str]) -> No
     assert failed(message, scorer=scorer).kind == "cut"
 
 
+def test_tokens_that_the_text_does_not_begin_with_are_thinking_that_was_dropped() -> None:
+    dropped = tokens(("glad", {"glad": 0.9, "sad": 0.1}), "?", SURE).model_copy(update={"content": "sad"})
+    assert failed(dropped).kind == "unreadable"
+    assert shares(read(dropped, THINKING))["sad"] == pytest.approx(0.9, abs=1e-4)
+
+
+THINKING = WORDS.model_copy(update={"thinking_tokens": 50})
+SURE = (" sad", {" sad": 0.9, " glad": 0.1})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        tokens("<think>", "glad", "?", "</think>", "\n\n", SURE),
+        tokens("<think>", "glad", "</", "think", ">", SURE),
+        tokens("<think>", "</think>", "glad", "</think>", SURE),
+        tokens("<|channel|>", "analysis", "glad", "<|channel|>", "final", "<|message|>", SURE),
+    ],
+)
+def test_an_answer_behind_thinking_is_read_where_there_is_room_for_it(message: AIMessage) -> None:
+    assert shares(read(message, THINKING))["sad"] == pytest.approx(0.9, abs=1e-4)
+    assert failed(message).kind == "unreadable"
+
+
+def test_thinking_that_the_client_keeps_apart_is_stepped_over() -> None:
+    message = tokens("glad", "?", " no", "\n", SURE)
+    apart = message.model_copy(update={"content": "sad", "additional_kwargs": {"reasoning_content": "glad? no"}})
+    assert shares(read(apart, THINKING))["sad"] == pytest.approx(0.9, abs=1e-4)
+    elsewhere = apart.model_copy(update={"content": "calm"})
+    assert failed(elsewhere, THINKING).kind == "unreadable"
+    assert failed(apart).kind == "unreadable"
+
+
+@pytest.mark.parametrize("answer", [WORDS, THINKING, EVIDENCE])
+@pytest.mark.parametrize(
+    "message",
+    [
+        tokens("<think>", "sad", done_reason="length"),
+        tokens("<think>", "sad", "</think>", done_reason="length"),
+        # The client dropped the thinking: the text is empty, the tokens are not.
+        tokens("sad", "ly", done_reason="length").model_copy(update={"content": ""}),
+        tokens("sad", done_reason="length").model_copy(
+            update={"content": "", "additional_kwargs": {"reasoning_content": "sad"}}
+        ),
+    ],
+)
+def test_thinking_that_used_up_the_tokens_is_a_cut_answer(message: AIMessage, answer: AnswerFormat) -> None:
+    outcome = failed(message, answer)
+    assert outcome.kind == "cut"
+    assert "thinking" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("content", "scorer", "label"),
+    [
+        ("<think>glad?</think>sad", "text", "sad"),
+        ('<think>{"label": "glad"}</think>\n{"label": "sad"}', "structured", "sad"),
+        ("<think>glad?", "text", None),
+        ("<think>a</think><think>sad", "text", None),
+        ("sad<think>", "text", None),
+    ],
+)
+def test_text_behind_thinking_is_read_where_there_is_room_for_it(content: str, scorer: Any, label: str | None) -> None:
+    outcome = read_answer(AIMessage(content), THINKING, scorer)
+    assert (outcome.label if isinstance(outcome, Scores) else None) == label
+
+
 words = st.sampled_from(
-    ["sad", "glad", "calm", " Sad", "A", "b", "=>", "sa", "<think>", "the", "", "label", "evidence"]
+    ["sad", "glad", "calm", " Sad", "A", "b", "=>", "sa", "<think>", "</think>", "the", "", "label", "evidence"]
 )
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | words | st.text(max_size=6) | st.just(-(10**400)),
@@ -309,7 +424,9 @@ answers = st.builds(
 
 
 @settings(max_examples=2000, deadline=None)
-@given(answers, st.sampled_from([WORDS, LETTERS, EVIDENCE]), st.sampled_from(["logprobs", "structured", "text"]))
+@given(
+    answers, st.sampled_from([WORDS, LETTERS, EVIDENCE, THINKING]), st.sampled_from(["logprobs", "structured", "text"])
+)
 def test_no_answer_whatever_raises_or_makes_a_label_up(message: AIMessage, answer: AnswerFormat, scorer: Any) -> None:
     outcome = read_answer(message, answer, scorer)
     if isinstance(outcome, Failure):

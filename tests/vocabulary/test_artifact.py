@@ -96,9 +96,19 @@ def changed(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (lambda document: document.pop("prompt_sha256"), "the system prompt was changed"),
         (lambda document: document.pop("content_sha256"), "the content was changed"),
     ],
-    ids=(
-        "prompt calibration gate mass newer_schema odd_schema kind extra_key shape no_prompt_hash no_content_hash"
-    ).split(),
+    ids=[
+        "prompt",
+        "calibration",
+        "gate",
+        "mass",
+        "newer_schema",
+        "odd_schema",
+        "kind",
+        "extra_key",
+        "shape",
+        "no_prompt_hash",
+        "no_content_hash",
+    ],
 )
 def test_a_changed_file_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], Any], expected: str) -> None:
     path = made().save(tmp_path / "a.pld.json")

@@ -1,0 +1,101 @@
+"""What escalation brings and costs: accuracy against the share of inputs that are handed to a stronger decider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from langchain_pld.errors import InputError
+from langchain_pld.verdict import Verdict
+
+__all__ = ["EscalationRow", "escalation_curve"]
+
+
+class EscalationRow(BaseModel):
+    """One point of the curve."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    share: float
+    """Share of the inputs that are escalated, the least confident first; 0 to 1."""
+    escalated: int
+    """How many that are."""
+    accuracy: float
+    """Share of right labels among all inputs; an input without a label counts as wrong."""
+    decided: float
+    """Share of the inputs that end with a label."""
+    threshold: float | None
+    """The student keeps what it is at least this sure of; `None` where nothing is escalated, or failures alone."""
+    other_calls: int
+    """Calls to the stronger decider."""
+    other_tokens: int
+    """Its tokens, in and out."""
+    latency_ms: float
+    """Mean wall-clock milliseconds an input, student and stronger decider added up."""
+
+
+def escalation_curve(
+    verdicts: Sequence[Verdict],
+    gold: Sequence[str],
+    escalated_verdicts: Sequence[Verdict],
+    *,
+    shares: Sequence[float] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0),
+) -> tuple[EscalationRow, ...]:
+    """Accuracy and cost when the least sure share of the inputs goes to the stronger decider.
+
+    Failed verdicts go first, then by the confidence in the most probable label, abstained or not. A verdict that stays
+    with the student counts with its `leaning`, so that the curve shows what the gate gives away; where the stronger
+    decider has no label, the student's stands.
+
+    Args:
+        verdicts: The student's, one an input.
+        gold: Gold label of each input.
+        escalated_verdicts: The stronger decider's on the same inputs, each of them.
+        shares: Shares to tabulate, 0 to 1.
+
+    Raises:
+        InputError: The lengths differ, there are no rows, or a share is none.
+    """
+    if not len(verdicts) == len(gold) == len(escalated_verdicts) or not verdicts:
+        msg = f"one verdict of each and one gold label an input are needed, got {len(verdicts)}, "
+        msg += f"{len(escalated_verdicts)} and {len(gold)}"
+        raise InputError(msg)
+    if not all(0 <= share <= 1 for share in shares):
+        msg = f"shares lie between 0 and 1, got {', '.join(map(str, shares))}"
+        raise InputError(msg)
+    size = len(verdicts)
+    # A stable order: among equally sure inputs, the first goes first.
+    order = sorted(range(size), key=lambda index: _sureness(verdicts[index]))
+    own_latency = sum(verdict.latency_ms for verdict in verdicts)
+    rows = []
+    for share in shares:
+        count = round(share * size)
+        gone = set(order[:count])
+        labels = [_label(verdicts[i], escalated_verdicts[i] if i in gone else None) for i in range(size)]
+        others = [escalated_verdicts[index] for index in gone]
+        rows.append(
+            EscalationRow(
+                share=count / size,
+                escalated=count,
+                accuracy=sum(label == truth for label, truth in zip(labels, gold, strict=True)) / size,
+                decided=sum(label is not None for label in labels) / size,
+                threshold=verdicts[order[count]].confidence if 0 < count < size else None,
+                other_calls=sum(max(verdict.usage.calls, 1) for verdict in others),
+                other_tokens=sum(verdict.usage.input_tokens + verdict.usage.output_tokens for verdict in others),
+                latency_ms=(own_latency + sum(verdict.latency_ms for verdict in others)) / size,
+            )
+        )
+    return tuple(rows)
+
+
+def _sureness(verdict: Verdict) -> float:
+    if verdict.status == "failed":
+        return -1.0
+    return 0.0 if verdict.confidence is None else verdict.confidence
+
+
+def _label(own: Verdict, other: Verdict | None) -> str | None:
+    if other is not None and other.label is not None:
+        return other.label
+    return own.label or own.leaning

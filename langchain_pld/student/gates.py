@@ -1,0 +1,218 @@
+"""Gates: from which confidence on the student may decide alone.
+
+A gate keeps the risk, the share of wrong labels among decided inputs, at or below `alpha`, with a stated confidence.
+Picking the lowest threshold whose observed risk, or whose own confidence bound, looks good enough tries many thresholds
+on the same rows and keeps its promise far too rarely. Here thresholds are tested in an order fixed beforehand, from the
+most confident down.
+
+One threshold is tested by the exact binomial tail: under a risk above `alpha`, as few errors as seen among m decided
+rows have probability at most `Binomial(m, alpha).cdf(errors)`. Being at most `1 - confidence` is the same as the
+one-sided Clopper-Pearson bound (1934) being at most `alpha`.
+
+The order is the fallback procedure (Wiens 2003, *A fixed sequence Bonferroni procedure*), a fixed sequence with several
+starts as in Learn then Test (Angelopoulos et al. 2021, section 2.3): the allowed error probability is shared among
+starting points; a threshold that passes hands its share to the next; one that fails loses it. A wrong threshold can
+pass only at the first wrong one or at a later start, and the shares add up to `1 - confidence`.
+
+- `clopper-pearson` tests the ranks of the rows themselves: the most confident m rows, for growing m. Given how many
+  rows lie above the last good threshold, the errors among the first m beyond it are at least Binomial(m, alpha),
+  provided that errors do not become rarer as confidence falls below that threshold. All rows are used.
+- `learn-then-test` takes its thresholds from a random half of the rows and tests them on the other half. It assumes
+  nothing about how errors depend on confidence and needs about twice the rows.
+
+Both assume rows drawn independently from what the student will see. Probabilities must be out of fold: by a calibration
+that did not see the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from langchain_pld.artifact import Gate
+from langchain_pld.errors import InputError
+
+__all__ = ["LABEL_ROWS", "MINIMUM_ROWS", "GateMethod", "fit_gate"]
+
+MINIMUM_ROWS = 50
+"""Fewer independent labelled rows than this are refused."""
+
+LABEL_ROWS = 100
+"""A label that is predicted for at least this many rows gets a threshold of its own."""
+
+GateMethod = Literal["clopper-pearson", "learn-then-test"]
+"""How thresholds are proposed and tested; see the module's text."""
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+def fit_gate(
+    probabilities: Sequence[Mapping[str, float] | None],
+    gold: Sequence[str],
+    labels: Sequence[str],
+    *,
+    alpha: float,
+    confidence: float = 0.9,
+    method: GateMethod = "clopper-pearson",
+    per_label: bool = True,
+    groups: Sequence[str | None] | None = None,
+    seed: int = 0,
+) -> Gate:
+    """Fit the lowest threshold that keeps the risk.
+
+    Where at least two labels are predicted for `LABEL_ROWS` rows each, they get thresholds of their own and the others
+    share one; the allowed error probability is then divided, so that all hold together, each for its label.
+
+    Args:
+        probabilities: Out-of-fold probabilities of each row, n; `None` where the answer failed.
+        gold: Gold labels, n.
+        labels: The declared labels.
+        alpha: Highest share of wrong labels among decided inputs, between 0 and 1.
+        confidence: Probability, over the draw of the rows, that the risk is kept.
+        method: How thresholds are proposed and tested.
+        per_label: Give labels thresholds of their own where counts allow.
+        groups: Group of each row. Rows of one group are not independent: one of each is drawn and the rest left out.
+        seed: Seed of that draw and of the split of `learn-then-test`.
+
+    Returns:
+        The gate; its threshold is `None`, and it abstains always, when no threshold passes.
+
+    Raises:
+        InputError: Fewer than `MINIMUM_ROWS` independent rows, or lengths, labels, alpha or confidence that do not fit.
+    """
+    _check(probabilities, gold, labels, alpha, confidence, groups)
+    rng = np.random.default_rng(seed)
+    kept = _independent(groups, len(gold), rng)
+    if len(kept) < MINIMUM_ROWS:
+        what = "labelled rows" if len(kept) == len(gold) else f"groups of labelled rows ({len(gold)} rows)"
+        msg = f"a gate needs at least {MINIMUM_ROWS} {what}, got {len(kept)}; add validation rows, or go without a gate"
+        raise InputError(msg)
+    read = [index for index in kept if probabilities[index] is not None]
+    rows = [row for row in (probabilities[index] for index in read) if row is not None]
+    leaning = [max(row, key=row.__getitem__) for row in rows]
+    # Saturated probabilities differ by rounding noise alone: what the threshold cannot tell apart is tied.
+    sure = np.floor(np.array([max(row.values()) for row in rows], dtype=float) * 1e6) / 1e6
+    wrong = np.array([label != gold[index] for label, index in zip(leaning, read, strict=True)], dtype=bool)
+
+    own = [label for label in labels if leaning.count(label) >= LABEL_ROWS] if per_label else []
+    others = np.array([label not in own for label in leaning], dtype=bool)
+    # Labels too rare for a threshold must not lose the chance that they have together with the others.
+    if len(own) < 2 or (len(own) < len(labels) and others.sum() < LABEL_ROWS):
+        own, others = [], np.ones(len(leaning), dtype=bool)
+    strata = len(own) + (len(own) < len(labels))
+    delta = (1 - confidence) / strata
+
+    def lowest(rows: Mask) -> float | None:
+        return _lowest_threshold(sure[rows], wrong[rows], alpha, delta, method, rng)
+
+    own_thresholds = {label: lowest(np.array([one == label for one in leaning], dtype=bool)) for label in own}
+    if len(own) < len(labels):
+        threshold = lowest(others)
+    else:
+        threshold = max((value for value in own_thresholds.values() if value is not None), default=None)
+    gate = Gate(
+        alpha=alpha,
+        confidence=confidence,
+        threshold=threshold,
+        label_thresholds=own_thresholds,
+        rows=len(kept),
+        method=method,
+    )
+    decided = np.array([gate.admits(label, float(p)) for label, p in zip(leaning, sure, strict=True)], dtype=bool)
+    return gate.model_copy(
+        update={
+            "coverage": float(decided.sum()) / len(kept),
+            "observed_risk": float(wrong[decided].mean()) if decided.any() else None,
+        }
+    )
+
+
+def _lowest_threshold(
+    sure: Array, wrong: Mask, alpha: float, delta: float, method: GateMethod, rng: np.random.Generator
+) -> float | None:
+    proposing = testing = np.arange(len(sure))
+    if method == "learn-then-test":
+        shuffled = rng.permutation(len(sure))
+        proposing, testing = shuffled[::2], shuffled[1::2]
+    if not len(testing):
+        return None
+    thresholds = np.sort(sure[proposing])[::-1]
+    order = np.argsort(-sure[testing], kind="stable")
+    # Rows at or above each threshold, and the errors among them; tied rows are decided together.
+    decided = np.searchsorted(-sure[testing][order], -thresholds, side="right")
+    errors = np.concatenate([[0], np.cumsum(wrong[testing][order])])[decided]
+    passed = _passed(np.asarray(stats.binom.cdf(errors, decided, alpha)), _shares(len(thresholds), alpha, delta))
+    return float(thresholds[passed]) if passed is not None else None
+
+
+def _passed(tails: Array, shares: Array) -> int | None:
+    """Index of the last threshold that the fallback procedure passes."""
+    last, level = None, 0.0
+    for index, (tail, share) in enumerate(zip(tails, shares, strict=True)):
+        level += share
+        if level > 0 and tail <= level:
+            last = index
+        else:
+            level = 0.0
+    return last
+
+
+def _shares(ranks: int, alpha: float, delta: float) -> Array:
+    """The error probability that each rank starts with: equal parts at up to three ranks, each twice the one before.
+
+    The first start is the lowest rank that passes with one error: one among the most confident rows must not be the
+    end. Where the rows are too few for that, it is the lowest that passes with none. More starts forgive more early
+    errors but need more rows, so the last must lie in the first half. All this depends on the number of rows alone.
+    """
+    shares = np.zeros(ranks)
+    candidates = np.arange(1, ranks + 1)
+    for starts, errors in ((3, 1), (2, 1), (1, 1), (1, 0)):
+        passing = np.flatnonzero(stats.binom.cdf(errors, candidates, alpha) <= delta / starts)
+        if not len(passing):
+            continue
+        positions = [int(candidates[passing[0]]) * 2**step for step in range(starts)]
+        if starts == 1 or 2 * positions[-1] <= ranks:
+            shares[np.array(positions) - 1] = delta / starts
+            break
+    return shares
+
+
+def _independent(groups: Sequence[str | None] | None, rows: int, rng: np.random.Generator) -> list[int]:
+    """One row of each group, drawn at random; a row without a group stands for itself."""
+    if groups is None:
+        return list(range(rows))
+    chosen: dict[object, int] = {}
+    for index in map(int, rng.permutation(rows)):
+        group = groups[index]
+        chosen.setdefault(index if group is None else group, index)
+    return sorted(chosen.values())
+
+
+def _check(
+    probabilities: Sequence[Mapping[str, float] | None],
+    gold: Sequence[str],
+    labels: Sequence[str],
+    alpha: float,
+    confidence: float,
+    groups: Sequence[str | None] | None,
+) -> None:
+    if not len(probabilities) == len(gold) == len(gold if groups is None else groups):
+        msg = f"probabilities, gold and groups differ in length: {len(probabilities)}, {len(gold)}"
+        raise InputError(msg)
+    if not (0 < alpha < 1 and 0 < confidence < 1):
+        msg = f"alpha and confidence must lie between 0 and 1, got {alpha} and {confidence}"
+        raise InputError(msg)
+    declared = set(labels)
+    unknown = next((label for label in gold if label not in declared), None)
+    if unknown is not None:
+        msg = f"gold label {unknown!r} is none of the declared labels {', '.join(labels)}"
+        raise InputError(msg)
+    for index, row in enumerate(probabilities):
+        if row is not None and (set(row) != declared or not all(0 <= value <= 1 for value in row.values())):
+            msg = f"row {index} needs a probability from 0 to 1 for each declared label and no other"
+            raise InputError(msg)

@@ -1,0 +1,205 @@
+"""Inputs longer than the student's context: read in overlapping windows, or refused; never cut in silence."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from langchain_pld.errors import InputError
+from langchain_pld.student.scoring import Scores
+from langchain_pld.task import Task
+from langchain_pld.verdict import Failure, Verdict
+
+__all__ = [
+    "RESERVED_TOKENS",
+    "SMALLEST_WINDOW",
+    "LongInput",
+    "estimated_tokens",
+    "mean_scores",
+    "most_severe",
+    "window_spans",
+]
+
+RESERVED_TOKENS = 160
+"""Kept free in the context: the answer (96 at most), the chat template and the delimiters."""
+
+SMALLEST_WINDOW = 64
+"""With less room than this for the text, in tokens, nothing is read: the prompt is too long for the context."""
+
+_BYTES_PER_TOKEN = 2
+_LONGEST_TOKEN = 8
+_SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]]*\s+|\n+")
+_SPACE = re.compile(r"\s+")
+
+
+class LongInput(BaseModel):
+    """What happens to an input that does not fit the student's context.
+
+    Windows are the default for a task that takes one text: a moderator expects the end of a long post to be read too. A
+    task with fields refuses: a window might hold a hypothesis without its premise.
+
+    The guarantee of a gate and the calibration are for whole inputs; over windows they hold approximately at best.
+    Under `any`, a false alarm in one of many windows is enough for one on the whole.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    action: Literal["windows", "fail"] | None = None
+    """Read it in windows, or give a failed verdict; `None`: windows without fields, fail with fields."""
+    join: Literal["any", "mean"] | None = None
+    """`any`: the severe label that a window decides for wins, else every window must decide; `mean`: the mean of the
+    windows' log-probabilities. `None`: any where severe labels are known, else mean."""
+    severe: tuple[str, ...] = ()
+    """The labels that win under `any`, most severe first; when empty all but the `none_label`, equally severe."""
+    overlap: float = Field(default=0.15, ge=0, le=0.5)
+    """Share of a window that the next one repeats, so that what lies across a cut is read whole."""
+    most_windows: int = Field(default=64, ge=1)
+    """An input that needs more windows is refused."""
+
+    def reads_windows(self, task: Task) -> bool:
+        """Whether an input of this task is read in windows."""
+        return self.action == "windows" or (self.action is None and not task.fields)
+
+    def severity(self, task: Task) -> tuple[tuple[str, ...], ...]:
+        """Groups of labels that win under `any`, most severe group first; empty where windows are averaged.
+
+        Raises:
+            InputError: `severe` names labels that the task does not have, or `any` has none to go by.
+        """
+        strangers = sorted(set(self.severe) - set(task.label_names))
+        if strangers:
+            msg = f"severe labels {', '.join(strangers)} are none of task {task.name!r}: {', '.join(task.label_names)}"
+            raise InputError(msg)
+        if self.join == "mean":
+            return ()
+        if self.severe:
+            return tuple((label,) for label in self.severe)
+        if task.none_label is not None:
+            return (tuple(label for label in task.label_names if label != task.none_label),)
+        if self.join == "any":
+            msg = f"join='any' needs severe labels, or a none_label in task {task.name!r}"
+            raise InputError(msg)
+        return ()
+
+
+def estimated_tokens(text: str) -> int:
+    """An estimate for models whose tokenizer is not at hand: one token for two UTF-8 bytes.
+
+    English prose has about four bytes a token, code and numbers two to three, Chinese, Japanese and Hindi two to three:
+    the estimate is above all of them. Strings of random characters can have more tokens, so a server that cuts prompts
+    is checked after the call as well.
+    """
+    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN)
+
+
+def window_spans(text: str, *, room: int, count: Callable[[str], int], overlap: float = 0.15) -> list[tuple[int, int]]:
+    """Cut a text into overlapping windows, at sentence or line ends where there are any, else between words.
+
+    Args:
+        text: The whole text.
+        room: Most tokens of a window.
+        count: Tokens of a text.
+        overlap: Share of a window that the next one repeats, 0 to 0.5.
+
+    Returns:
+        Start and end of each window, in order. The first begins at 0, the last ends with the text, and none begins
+        after the one before has ended: every character is in a window.
+
+    Raises:
+        InputError: There is less room than `SMALLEST_WINDOW`.
+    """
+    if room < SMALLEST_WINDOW:
+        msg = (
+            f"the system prompt leaves {max(room, 0)} tokens of the student's context for the input; "
+            "give the student a longer context"
+        )
+        raise InputError(msg)
+    spans: list[tuple[int, int]] = []
+    start = 0
+    while True:
+        end = _furthest(text, start, room, count)
+        if end < len(text):
+            reached = spans[-1][1] if spans else 0
+            end = _good_cut(text, max(start + (end - start) // 2, reached), end)
+            # Fewer characters can have more tokens; rarely, and few.
+            while count(text[start:end]) > room and end > start + 1:
+                end = max(start + 1, end - max(1, (end - start) // 16))
+        spans.append((start, end))
+        if end == len(text):
+            return spans
+        back = int((end - start) * overlap)
+        space = _SPACE.search(text, end - back, end)
+        # Begin at a word; the window must move on in any case.
+        start = max(start + 1, space.end() if space else end - back)
+
+
+def mean_scores(outcomes: Sequence[Scores | Failure]) -> Scores | Failure:
+    """Mean of the windows' log-probabilities, renormalised; a failure of one window is the failure of all.
+
+    Without log-probabilities the windows must agree: there is nothing to average.
+    """
+    scores: list[Scores] = []
+    for number, outcome in enumerate(outcomes, 1):
+        if isinstance(outcome, Failure):
+            return outcome.model_copy(update={"message": f"window {number} of {len(outcomes)}: {outcome.message}"})
+        scores.append(outcome)
+    tables = [one.log_probabilities for one in scores if one.log_probabilities is not None]
+    masses = [one.label_mass for one in scores if one.label_mass is not None]
+    mass = min(masses, default=None)
+    if len(tables) < len(scores):
+        if len({one.label for one in scores}) > 1:
+            return Failure(kind="unreadable", message="the windows' labels differ and carry no scores to average")
+        return Scores(log_probabilities=None, label=scores[0].label, label_mass=mass)
+    means = {label: math.fsum(table[label] for table in tables) / len(tables) for label in tables[0]}
+    total = math.log(math.fsum(math.exp(value) for value in means.values()))
+    normal = {label: value - total for label, value in means.items()}
+    return Scores(log_probabilities=normal, label=max(normal, key=normal.__getitem__), label_mass=mass)
+
+
+def most_severe(verdicts: Sequence[Verdict], severity: Sequence[Sequence[str]]) -> Verdict:
+    """The verdict on the whole by the most severe window.
+
+    A window that decides for a severe label settles it, whatever became of the others; among equally severe labels the
+    most confident window. Otherwise the whole is as good as its worst window: failed when one failed, abstained when
+    one abstained, else decided by the least confident.
+    """
+    for labels in severity:
+        found = [verdict for verdict in verdicts if verdict.label in labels]
+        if found:
+            return max(found, key=_confidence)
+    for status in ("failed", "abstained"):
+        worse = [verdict for verdict in verdicts if verdict.status == status]
+        if worse:
+            return min(worse, key=_confidence)
+    return min(verdicts, key=_confidence)
+
+
+def _confidence(verdict: Verdict) -> float:
+    return -1.0 if verdict.confidence is None else verdict.confidence
+
+
+def _furthest(text: str, start: int, room: int, count: Callable[[str], int]) -> int:
+    """The end of the longest text from `start` that has room, at eight characters a token at most."""
+    low, high = start + 1, min(len(text), start + room * _LONGEST_TOKEN)
+    if count(text[start:high]) <= room:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if count(text[start:middle]) <= room:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _good_cut(text: str, since: int, end: int) -> int:
+    """The last sentence or line end, else space, between two places; else the second of them."""
+    for pattern in (_SENTENCE_END, _SPACE):
+        ends = [match.end() for match in pattern.finditer(text, since, end)]
+        if ends:
+            return ends[-1]
+    return end

@@ -1,0 +1,69 @@
+"""The probe takes the best scorer that a student's answers allow, and finds out that it thinks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage
+
+from langchain_pld.errors import StudentError
+from langchain_pld.student.probe import THINKING_TOKENS, Probe, probe_student
+from tests.fakes import FakeChatModel, scored, tokens
+from tests.student.made import WORDS
+from tests.student.test_two_stage import ANSWER, PROMPT
+
+
+class FakeThinkingModel(FakeChatModel):
+    """Thinks before each answer, for which it needs more tokens than an answer has."""
+
+    def _reply(self, messages: list[BaseMessage], options: dict[str, Any]) -> Any:
+        room = options.get("max_tokens", 16)
+        thought = ["<think>", *["hm"] * 40, "</think>", "\n\n"]
+        whole = [*thought, ("sad", {"sad": 0.8, "glad": 0.2})]
+        cut = len(whole) > room
+        self.script = lambda _: tokens(*whole[:room], done_reason="length" if cut else "stop")
+        return super()._reply(messages, options)
+
+
+async def probe(script: Any) -> Probe:
+    return await probe_student(FakeChatModel(script=script), "Decide.", WORDS, "a text")
+
+
+async def test_log_probabilities_are_best() -> None:
+    assert await probe(lambda _: scored({"sad": 1.0})) == Probe("logprobs", 0)
+
+
+async def test_a_structured_answer_is_next() -> None:
+    assert await probe(lambda _: AIMessage(json.dumps({"label": "sad"}))) == Probe("structured", 0)
+
+
+async def test_plain_text_is_last() -> None:
+    assert await probe(lambda _: AIMessage("sad")) == Probe("text", 0)
+
+
+async def test_a_student_that_thinks_whatever_it_is_told_gets_room_for_it() -> None:
+    model = FakeThinkingModel(script=None)
+    assert await probe_student(model, "Decide.", WORDS, "a text") == Probe("logprobs", THINKING_TOKENS)
+    assert model.options[-1]["max_tokens"] > THINKING_TOKENS
+
+
+async def test_a_student_that_does_not_think_is_not_asked_to() -> None:
+    model = FakeChatModel(script=lambda _: AIMessage("I cannot help with that."))
+    with pytest.raises(StudentError, match="not exactly one"):
+        await probe_student(model, "Decide.", WORDS, "a text")
+    assert len(model.asked) == 3
+
+
+async def test_two_stages_are_probed_by_their_first_question() -> None:
+    model = FakeChatModel(script=lambda _: scored({"C": 0.7, "D": 0.3}))
+    assert await probe_student(model, PROMPT, ANSWER, "a text") == Probe("logprobs", 0)
+
+
+async def test_a_server_that_refuses_the_key_ends_the_probe() -> None:
+    response = httpx.Response(401, request=httpx.Request("POST", "http://127.0.0.1"))
+    refused = httpx.HTTPStatusError("no", request=response.request, response=response)
+    with pytest.raises(StudentError, match="API key"):
+        await probe(lambda _: refused)
