@@ -14,9 +14,9 @@ from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.artifact import Calibration, DistilledPrompt, LedgerLine, ModelFingerprint, ScoreCard
 from langchain_pld.distillation.roles import Role, RunStore
 from langchain_pld.evaluation.evaluate import aclassify, gold_labels, score_card
-from langchain_pld.examples import ExampleSet
+from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.rules import Rule
-from langchain_pld.student.calibration import MINIMUM_ROWS, CalibrationFit, fit_calibration
+from langchain_pld.student.calibration import MINIMUM_ROWS, CalibrationFit, content_free_inputs, fit_calibration
 from langchain_pld.student.classifier import PLDClassifier
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
@@ -170,8 +170,14 @@ class StudentBench:
         fit: CalibrationFit | None = None
         raw: list[LogProbabilities] = [scores[index].log_probabilities or {} for index in usable]
         if len(usable) >= MINIMUM_ROWS:
+            free = await self.score(candidate, _content_free(self.task), "validation", lambda *_: None)
             fit = fit_calibration(
-                raw, [gold[i] for i in usable], labels, groups=[groups[i] for i in usable], seed=self.seed
+                raw,
+                [gold[i] for i in usable],
+                labels,
+                groups=[groups[i] for i in usable],
+                content_free=[s.log_probabilities for s in free if s.log_probabilities] or None,
+                seed=self.seed,
             )
         predictions: list[str | None] = [score.label for score in scores]
         wrong_and_sure = -math.log(1e-6)
@@ -252,6 +258,15 @@ class StudentBench:
 
     def _prompt_tokens(self, prompt: str) -> int | None:
         return self.student.get_num_tokens(prompt) if self.fingerprint.spec.startswith("embedded:") else None
+
+
+def _content_free(task: Task) -> ExampleSet:
+    """Inputs without content, for the contextual calibration."""
+    rows = tuple(
+        Example(id=f"content-free {number}", input=value if isinstance(value, str) else dict(value))
+        for number, value in enumerate(content_free_inputs(task))
+    )
+    return ExampleSet(source="content-free", examples=rows)
 
 
 def _probabilities(scores: Sequence[RowScore]) -> list[dict[str, float] | None]:
