@@ -8,7 +8,7 @@ zero-shot one only when a paired comparison finds it better. The test rows are r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -104,11 +104,12 @@ def validate_node(models: RunModels) -> Node:
             seed=seed,
         )
         winner, finish_reason, reason = _choose(distilled, zero_shot, comparison)
+        # What is called distilled is what is shipped; rules that lost are shown beside it under another name.
+        prompts = {"zero-shot": zero_shot, "distilled" if winner is distilled else "rules, not shipped": distilled}
         scores = [
-            *bench.cards(zero_shot, rows, name="zero-shot", role="validation"),
-            *bench.cards(distilled, rows, name="distilled", role="validation"),
-            *await _test_cards(bench, run, zero_shot, distilled, say),
+            card for name, one in prompts.items() for card in bench.cards(one, rows, name=name, role="validation")
         ]
+        scores += await _test_cards(bench, run, prompts, say)
         ledger = [bench.ledger_line("validate"), *teacher.ledger]
         gate, gate_notes = _gate(winner, rows, task, plan.gate_alpha, seed)
         artifact = bench.artifact(winner.candidate, winner.calibration).model_copy(
@@ -172,7 +173,7 @@ def _choose(
 
 
 async def _test_cards(
-    bench: StudentBench, run: RunStore, zero_shot: ScoredCandidate, distilled: ScoredCandidate, say: Say
+    bench: StudentBench, run: RunStore, prompts: Mapping[str, ScoredCandidate], say: Say
 ) -> list[ScoreCard]:
     """The only place where test rows are read: both prompts beside the plain baselines."""
     rows = await run.examples("test")
@@ -184,7 +185,7 @@ async def _test_cards(
         ngram_card(bench.task, train, rows, role="test", seed=bench.seed),
     ]
     cards = [card for card in baselines if card is not None]
-    for name, scored in {"zero-shot": zero_shot, "distilled": distilled}.items():
+    for name, scored in prompts.items():
         scores = await bench.score(scored.candidate, rows, "test", say("test", f"student reads the test rows, {name}"))
         cards += bench.cards_of(scored, scores, rows, name=name, role="test")
     return cards

@@ -41,7 +41,7 @@ def test_the_demo_shows_the_whole_job(pld: Run, task: str, tmp_path: Path, monke
     beginning, _, rest = done.stdout.partition("Distilled in ")
     assert f"Task:  {task}, " in beginning
     assert "minutes" in beginning
-    for name in ("majority", "n-gram", "zero-shot, raw", "distilled, raw"):
+    for name in ("majority", "n-gram", "zero-shot, raw", "rules, not shipped, raw"):
         assert name in rest
     assert f"Ended with: {made.finish_reason}" in rest
     assert made.notes[0] in rest

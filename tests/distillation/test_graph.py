@@ -95,6 +95,9 @@ async def test_without_a_detectable_gain_the_zero_shot_prompt_stays() -> None:
     assert artifact.rules == ()
     assert "Rules" not in artifact.system_prompt
     assert "the zero-shot prompt stays" in artifact.notes[0]
+    names = {card.name for card in artifact.scores}
+    assert "rules, not shipped" in names
+    assert "distilled" not in names
 
 
 async def test_the_scored_prompt_is_the_shipped_prompt() -> None:
