@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
 from functools import cached_property, partial
 from pathlib import Path
@@ -43,6 +44,7 @@ __all__ = ["PLDClassifier"]
 
 _Reply = AIMessage | Failure
 _Wanted = list[BaseMessage] | Callable[[], list[str] | Failure]
+_Bound = tuple[Runnable[Any, AIMessage], dict[str, Any]]
 
 _OLLAMA_CONTEXT = 4096
 _OLLAMA_ROOM = 2048
@@ -64,7 +66,8 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         'pressure'
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    # Frozen, since what is asked is settled once: a student that is put in later would silently not be used.
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, frozen=True)
 
     artifact: DistilledPrompt
     """The distilled prompt."""
@@ -85,11 +88,13 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     """Name of the run in traces; `PLDClassifier` when absent."""
 
     _breaker: CircuitBreaker = PrivateAttr(default_factory=CircuitBreaker)
+    _fingerprint: ModelFingerprint | None = PrivateAttr(default=None)
     _stranger: str | None = PrivateAttr(default=None)
     _severity: tuple[tuple[str, ...], ...] = PrivateAttr(default=())
     _other: Escalation | None = PrivateAttr(default=None)
     _budget: EscalationBudget | None = PrivateAttr(default=None)
     _known_room: int | None = PrivateAttr(default=None)
+    _bound_in: dict[asyncio.AbstractEventLoop, _Bound] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -111,7 +116,8 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     def model_post_init(self, context: Any, /) -> None:
         """Compare the student with the one that the artifact was measured with, as far as that is known unasked."""
         super().model_post_init(context)
-        self._compare(_asked_fingerprint.get() or fingerprint_of(self.student, ask_server=False))
+        self._fingerprint = _asked_fingerprint.get() or fingerprint_of(self.student, ask_server=False)
+        self._compare(self._fingerprint)
         # A prompt whose label orders cannot be had is told now, not at the first input.
         label_orders(self.artifact)
         self._severity = self.long_input.severity(self.artifact.task)
@@ -143,6 +149,21 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         token = _asked_fingerprint.set(fingerprint_of(model))
         try:
             return cls(artifact=artifact, student=model, **options)
+        finally:
+            _asked_fingerprint.reset(token)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A classifier made anew with some fields changed; nothing settled for the old student or prompt stays.
+
+        Args:
+            update: Fields and their new values.
+            deep: Copy the kept fields too.
+        """
+        kept = {name: getattr(self, name) for name in type(self).model_fields}
+        values = {**(copy.deepcopy(kept) if deep else kept), **(update or {})}
+        token = _asked_fingerprint.set(None if "student" in (update or {}) else self._fingerprint)
+        try:
+            return type(self)(**values)
         finally:
             _asked_fingerprint.reset(token)
 
@@ -409,7 +430,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         return within(self.timeout_s, lambda: asked.invoke(messages, config, **options))
 
     async def _acall(self, messages: list[BaseMessage], config: RunnableConfig) -> AIMessage:
-        asked, options = self._asked
+        asked, options = self._asked_in_loop()
         async with asyncio.timeout(None if self._waits_in_process else self.timeout_s):
             return await asked.ainvoke(messages, config, **options)
 
@@ -460,9 +481,25 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
                 stacklevel=2,
             )
 
+    def _asked_in_loop(self) -> _Bound:
+        """What is called in the running event loop; Ollama's client keeps connections, which die with their loop."""
+        if not self.spec.startswith("ollama:"):
+            return self._asked
+        loop, known = asyncio.get_running_loop(), self._bound_in
+        bound = known.get(loop)
+        if bound is None:
+            for other in [other for other in list(known) if other.is_closed()]:
+                known.pop(other, None)
+            bound = known[loop] = self._bind()
+        return bound
+
     @cached_property
-    def _asked(self) -> tuple[Runnable[Any, AIMessage], dict[str, Any]]:
-        """What is called, and with which options; a binding is opened, since going through it costs time a call."""
+    def _asked(self) -> _Bound:
+        """What is called, and with which options."""
+        return self._bind()
+
+    def _bind(self) -> _Bound:
+        """The student set up for the answer; a binding is opened, since going through it costs time a call."""
         student = self.student
         if self.spec.startswith("ollama:") and getattr(student, "num_ctx", None) is None:
             student = student.model_copy(update={"num_ctx": self._context})
