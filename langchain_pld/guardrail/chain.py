@@ -268,7 +268,7 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
         form = self._form() if output is None else type(output)
         if isinstance(form, type) and issubclass(form, BaseMessage):
             return cast("Output", marked(AIMessage(words), decision))
-        if form is str:
+        if isinstance(form, type) and issubclass(form, str):
             return cast("Output", words)
         raise GuardrailError(decision)
 

@@ -76,6 +76,12 @@ def test_a_blocked_output_is_replaced(call: Call) -> None:
     assert SORRY in str(answer.text)
 
 
+def test_a_blocked_output_behind_a_parser_is_replaced(call: Call) -> None:
+    # The parser gives a subclass of str.
+    runnable = guarded(model(BAD) | StrOutputParser(), output_guards=[guard()])
+    assert SORRY in call(runnable, "hello")
+
+
 def test_the_place_in_a_chain_is_kept(call: Call) -> None:
     prompt = ChatPromptTemplate.from_messages([("user", "{question}")])
     chain = guarded(prompt | model("Hello."), input_guards=guard(), output_guards=guard()) | StrOutputParser()
