@@ -57,7 +57,8 @@ for number, (title, (said, replies)) in enumerate(SITUATIONS.items(), 1):
     ended = agent.invoke({"messages": said}, config)
     while waiting := ended.get("__interrupt__"):
         (request,) = waiting[0].value["action_requests"]
-        print(f"  asked    {request['description']}\n           {request['name']}: {request['args']}")
+        reason = request["description"].partition(". ")[0]
+        print(f"  asked    {reason}\n           {request['name']}: {request['args']['text']}")
         print("  person   approve")
         ended = agent.invoke(Command(resume={"decisions": [{"type": "approve"}]}), config)
     print("  --- the history afterwards")

@@ -3,11 +3,7 @@
 Its scores are nobody's measurement. With an artifact it is one line: `PLDClassifier.from_artifact("chat.pld.json")`.
 """
 
-from langchain_pld import DistilledPrompt, PLDClassifier, Task, resolve_chat_model
-from langchain_pld.answer import AnswerFormat
-from langchain_pld.artifact import Calibration
-from langchain_pld.student.binding import fingerprint_of
-from langchain_pld.student.prompt import compile_prompt
+from langchain_pld import PLDClassifier, Task, resolve_chat_model
 
 OFFICE = Task(
     name="office_messages",
@@ -22,12 +18,4 @@ OFFICE = Task(
 
 def zero_shot(task: Task = OFFICE, *, student: str = "embedded:qwen2.5-coder-1.5b") -> PLDClassifier:
     """The student with the bare task as its prompt."""
-    model, answer = resolve_chat_model(student), AnswerFormat.words(task)
-    artifact = DistilledPrompt(
-        task=task,
-        system_prompt=compile_prompt(task, (), answer),
-        answer=answer,
-        calibration=Calibration.identity(task.label_names),
-        student=fingerprint_of(model),
-    )
-    return PLDClassifier(artifact=artifact, student=model)
+    return PLDClassifier.zero_shot(task, resolve_chat_model(student), timeout_s=120)

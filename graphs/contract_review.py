@@ -21,11 +21,8 @@ from typing_extensions import TypedDict
 
 from langchain_pld import DistilledPrompt, PLDClassifier, Task, Verdict, resolve_chat_model
 from langchain_pld.answer import AnswerFormat
-from langchain_pld.artifact import Calibration
 from langchain_pld.errors import InputError, StudentError
-from langchain_pld.student.binding import fingerprint_of
 from langchain_pld.student.inputs import ClassifierInput
-from langchain_pld.student.prompt import compile_prompt
 
 __all__ = ["ReviewContext", "ReviewInput", "ReviewOutput", "graph", "split_clauses"]
 
@@ -95,7 +92,7 @@ class Finding(TypedDict):
     confidence: float | None
     """The student's probability for it."""
     rule: str | None
-    """The rule that the student cited, else the strongest one for the label of which a cue stands in the clause."""
+    """The strongest rule for the label of which a cue stands in the clause; the student itself cites none."""
     decided_by: str | None
     """The model, or "person"."""
     why_asked: str | None
@@ -233,15 +230,7 @@ def _classifier(settings: ReviewContext) -> PLDClassifier:
     student = resolve_chat_model(settings.student)
     # Which answer words serve best is a question for `distill`; a plain yes and no stand last in our task.
     answer = AnswerFormat.words(task, task.verbalizers[-1] if task.verbalizers else None)
-    artifact = DistilledPrompt(
-        task=task,
-        system_prompt=compile_prompt(task, (), answer),
-        answer=answer,
-        calibration=Calibration.identity(task.label_names),
-        student=fingerprint_of(student),
-        notes=("zero-shot, not measured",),
-    )
-    return PLDClassifier(artifact=artifact, student=student, timeout_s=120)
+    return PLDClassifier.zero_shot(task, student, answer=answer, timeout_s=120)
 
 
 def _finding(clause: Clause, hypothesis: str, verdict: Verdict, artifact: DistilledPrompt, ask_below: float) -> Finding:
@@ -264,13 +253,12 @@ def _finding(clause: Clause, hypothesis: str, verdict: Verdict, artifact: Distil
 
 def _rule(artifact: DistilledPrompt, verdict: Verdict, text: str) -> str | None:
     folded = text.casefold()
-    cited = [rule for rule in artifact.rules if rule.id in verdict.rule_ids]
-    near = [
-        rule
-        for rule in artifact.rules_for(verdict.leaning or "")
-        if any(cue.casefold() in folded for cue in rule.cues if cue.strip())
-    ]
-    return next((rule.condition for rule in (*cited, *near)), None)
+    near = (
+        rule.condition
+        for rule in artifact.rules
+        if rule.id in verdict.rule_ids and any(cue.casefold() in folded for cue in rule.cues if cue.strip())
+    )
+    return next(near, None)
 
 
 def _label(decision: Any, finding: Finding, labels: Sequence[str]) -> str | None:

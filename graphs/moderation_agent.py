@@ -27,11 +27,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_pld import DistilledPrompt, PLDClassifier, Task, Verdict, resolve_chat_model
-from langchain_pld.answer import AnswerFormat
-from langchain_pld.artifact import Calibration
 from langchain_pld.guardrail import Guard, GuardrailPolicy, PLDGuardrailMiddleware
-from langchain_pld.student.binding import fingerprint_of
-from langchain_pld.student.prompt import compile_prompt
 
 __all__ = ["AgentContext", "graph"]
 
@@ -117,15 +113,7 @@ def _classifier() -> PLDClassifier:
     spec = os.environ.get("PLD_STUDENT") or (artifact.student.spec if artifact else DEFAULT_STUDENT)
     student = resolve_chat_model(spec)
     if artifact is None:
-        answer = AnswerFormat.words(TASK)
-        artifact = DistilledPrompt(
-            task=TASK,
-            system_prompt=compile_prompt(TASK, (), answer),
-            answer=answer,
-            calibration=Calibration.identity(TASK.label_names),
-            student=fingerprint_of(student),
-            notes=("zero-shot, not measured",),
-        )
+        return PLDClassifier.zero_shot(TASK, student)
     return PLDClassifier(artifact=artifact, student=student)
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.errors import ArtifactError
 from langchain_pld.rules import Rule
+from langchain_pld.signature import Review, ReviewAnswer, difference, rules_sha256
 from langchain_pld.task import Task
 
 __all__ = [
@@ -29,7 +30,8 @@ __all__ = [
     "ScoreCard",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 since artifacts can be reviewed; files of version 1 load as well."""
 
 CalibrationMethod = Literal["none", "contextual", "batch", "affine"]
 
@@ -275,6 +277,10 @@ class DistilledPrompt(BaseModel):
     """Id of the artifact that it improves on."""
     notes: tuple[str, ...] = ()
     """What a reader should know, e.g. warnings of the calibration."""
+    require_review: bool = False
+    """The rules must not be used before a person has accepted them; a prompt without rules needs nobody."""
+    review: Review | None = None
+    """Who accepted which rules; a changed rule or prompt breaks it."""
 
     @model_validator(mode="after")
     def _labels_agree(self) -> DistilledPrompt:
@@ -286,6 +292,9 @@ class DistilledPrompt(BaseModel):
         if strangers:
             msg = f"rules argue for unknown labels: {', '.join(strangers)}"
             raise ValueError(msg)
+        if self.schema_version < 2 and (self.require_review or self.review is not None):
+            msg = "a review needs schema version 2"
+            raise ValueError(msg)
         return self
 
     @property
@@ -296,8 +305,7 @@ class DistilledPrompt(BaseModel):
     @property
     def content_sha256(self) -> str:
         """Hash of the whole content."""
-        content = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(content.encode()).hexdigest()
+        return _sha256(self.model_dump(mode="json"))
 
     @property
     def id(self) -> str:
@@ -307,6 +315,38 @@ class DistilledPrompt(BaseModel):
     def rules_for(self, label: str) -> tuple[Rule, ...]:
         """The rules that argue for a label, strongest first."""
         return tuple(rule for rule in self.rules if rule.label == label)
+
+    @property
+    def signature_problem(self) -> str | None:
+        """Why the rules do not count as accepted by a person; `None` where they do, or where there are none to accept.
+
+        A review that does not fit the rules is a problem also where none is required.
+        """
+        if self.review is not None:
+            return self.review.problem(self.rules, self.prompt_sha256)
+        return "no person has accepted its rules" if self.require_review and self.rules else None
+
+    def require_usable(self) -> None:
+        """Make sure that the prompt may be used.
+
+        Raises:
+            ArtifactError: A review is required and missing, or was made for other rules.
+        """
+        if problem := self.signature_problem:
+            msg = f"{self.id} may not be used: {problem}; look at the rules and sign them with: pld review FILE"
+            raise ArtifactError(msg)
+
+    def signed(self, answer: ReviewAnswer) -> DistilledPrompt:
+        """This artifact with a person's decisions, signed for its rules and its prompt.
+
+        Raises:
+            ArtifactError: Its rules are not those that were accepted.
+        """
+        if rules_sha256(answer.accepted) != rules_sha256(self.rules):
+            msg = f"{self.id} cannot be signed for {answer.reviewer}: {difference(answer.accepted, self.rules)}"
+            raise ArtifactError(msg)
+        review = Review.of(answer, prompt_sha256=self.prompt_sha256)
+        return self.model_copy(update={"review": review, "schema_version": SCHEMA_VERSION})
 
     def save(self, path: str | Path) -> Path:
         """Write the artifact, atomically, as readable JSON; returns the path."""
@@ -333,9 +373,37 @@ class DistilledPrompt(BaseModel):
         """Read an artifact and check that neither the prompt nor anything else was changed since it was scored.
 
         Raises:
-            ArtifactError: No file, not an artifact, a newer schema, or changed content.
+            ArtifactError: No file, not an artifact, a newer schema, changed content, or a review that does not fit the
+                rules. One that still waits for its review is no error here, but `require_usable` refuses it.
         """
         path = Path(path)
+        artifact, changed = cls._read(path)
+        # First, since it says most: a changed rule changes the content as well.
+        if artifact.review is not None and (problem := artifact.signature_problem):
+            msg = f"{path}: {problem}, so the review does not hold; look at the rules again with: pld review {path}"
+            raise ArtifactError(msg)
+        if changed:
+            msg = f"{path}: {changed}; restore the file, or distil again"
+            raise ArtifactError(msg)
+        return artifact
+
+    @classmethod
+    def load_for_review(cls, path: str | Path) -> tuple[DistilledPrompt, bool]:
+        """Read an artifact for a person who will look at its rules, also one that was changed by hand.
+
+        Returns:
+            The artifact as the file has it, and whether it is as it was scored. Where it is not, nothing in it but the
+            task and the rules may be relied on.
+
+        Raises:
+            ArtifactError: No file, not an artifact, or a newer schema.
+        """
+        artifact, changed = cls._read(Path(path))
+        return artifact, not changed and (artifact.review is None or not artifact.signature_problem)
+
+    @classmethod
+    def _read(cls, path: Path) -> tuple[DistilledPrompt, str | None]:
+        """The artifact that a file holds, and what in it does not fit the hashes that it states."""
         try:
             document: Any = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -363,12 +431,13 @@ class DistilledPrompt(BaseModel):
             msg = f"{path} is damaged at {where or 'the top'}: {first['msg']}"
             raise ArtifactError(msg) from error
         if artifact.prompt_sha256 != stated["prompt_sha256"]:
-            msg = (
-                f"{path}: the system prompt was changed after it was scored, so its scores no longer belong to it; "
-                "restore the file, or distil again"
-            )
-            raise ArtifactError(msg)
-        if artifact.content_sha256 != stated["content_sha256"]:
-            msg = f"{path}: the content was changed after it was scored; restore the file, or distil again"
-            raise ArtifactError(msg)
-        return artifact
+            return artifact, "the system prompt was changed after it was scored, so its scores no longer belong to it"
+        # Of the document, not of the artifact: a file of an older release lacks the fields that were added since.
+        if _sha256(document) != stated["content_sha256"]:
+            return artifact, "the content was changed after it was scored"
+        return artifact, None
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    canonical = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

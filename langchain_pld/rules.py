@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["MicroRule", "Rule"]
+__all__ = ["MicroRule", "Origin", "Rule"]
+
+Origin = Literal["gold", "voted", "synthetic"]
+"""Where an example's label comes from: a person, the teacher's votes, or the teacher who made up the text too."""
 
 
 class MicroRule(BaseModel):
@@ -25,6 +28,8 @@ class MicroRule(BaseModel):
     """Signs that speak against it."""
     source: str
     """Id of the example that it was drafted from."""
+    origin: Origin = "gold"
+    """Where that example's label comes from."""
 
     @property
     def id(self) -> str:
@@ -73,6 +78,17 @@ class Rule(BaseModel):
             sources=sources,
             support=len(sources),
             parents=tuple(micro.id for micro in micro_rules),
+        )
+
+    @classmethod
+    def added(cls, label: str, condition: str, sources: tuple[str, ...]) -> Rule:
+        """Make a rule that comes from no cluster, out of examples that no rule covered."""
+        return cls(
+            id=f"r-{_digest(label, condition)}",
+            label=label,
+            condition=condition,
+            sources=tuple(dict.fromkeys(sources)),
+            support=len(set(sources)),
         )
 
     def revised(self, condition: str, *, label: str | None = None) -> Self:

@@ -23,6 +23,7 @@ FailureKind = Literal[
     "cut",  # the answer ended at the token limit
     "unreadable",  # an answer that is no label
     "input",  # the input cannot be classified: empty, too long, wrong fields
+    "budget",  # not asked: the budget of the distillation run is spent
     "unexpected",  # anything else; the message names the exception
 ]
 """Why there is no verdict."""
@@ -109,7 +110,8 @@ class Verdict(BaseModel):
     evidence: str | None = None
     """The words of the input that the student named as decisive, where the answer form asks for them."""
     rule_ids: tuple[str, ...] = ()
-    """Ids of the rules that the student cited."""
+    """Ids of the artifact's rules that argue for the label, or for the one that it leans to, strongest first. They tell
+    what the prompt says about that label, not what made the student decide: an answer of one token cites nothing."""
     failure: Failure | None = None
     """Why there is no label; set exactly when `status` is failed."""
     artifact_id: str | None = None

@@ -36,9 +36,10 @@ def jsonl(examples: Iterable[Example]) -> str:
 
 
 def rule_for(question: str) -> str:
-    """What a teacher answers who knows which subject each team has."""
+    """What a teacher answers who knows which subject each team has, and has no other thought."""
     label = re.search(r'label is "(\w+)"', question)
-    assert label is not None, question
+    if label is None:
+        return json.dumps({"settlements": [], "cause": "it is so", "edits": [], "drop": []})
     condition = f"If the text is about the {SUBJECTS[label[1]]} that somebody sent"
     return json.dumps({"reason": "it says so", "shared": "the subject", "condition": condition, "cues": ["subject"]})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from langchain_pld._version import __version__
-from langchain_pld.cli import classify, demo, distill, evaluate, models, replay
+from langchain_pld.cli import classify, demo, distill, evaluate, examples, models, replay, review
 from langchain_pld.cli.errors import ExitCodes
 
 __all__ = ["app", "main"]
@@ -56,6 +56,8 @@ app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
 app.command("classify", epilog=classify.EXAMPLES)(classify.classify)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("replay", epilog=replay.EXAMPLES)(replay.replay)
+app.command("review", epilog=review.EXAMPLES)(review.review)
+app.add_typer(examples.app, name="examples")
 app.add_typer(models.app, name="models", epilog=models.EXAMPLES)
 
 

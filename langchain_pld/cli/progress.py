@@ -7,7 +7,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from langchain_pld.cli.spending import money
+
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import Task, TaskID
 
     from langchain_pld.distillation.progress import Progress
@@ -36,6 +39,7 @@ class StepBars:
             MofNCompleteColumn(),
             TextColumn("time left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[spent]}"),
             console=self._console,
             disable=not self._console.is_terminal,
             # Standard output carries results, which must not end up among the bars.
@@ -45,6 +49,7 @@ class StepBars:
         )
         self._running: dict[str, TaskID] = {}
         self._last_finished: str | None = None
+        self._spent = ""
         self._idle_since = self._said = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -62,6 +67,10 @@ class StepBars:
         """Print a line above the bars."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def show(self, what: RenderableType) -> None:
+        """Print a table above the bars."""
+        self._console.print(what)
+
     def wait(self, step: str) -> None:
         """Show that a step has begun of which nothing can be counted yet; it ends when the next step shows itself."""
         self._task(step, None)
@@ -75,13 +84,13 @@ class StepBars:
         task = self._task(step, total)
         self._bars.update(task.id, completed=done, total=total)
         if done >= total:
-            self.say(f"{step}: {done}/{total} in {_clock(task.elapsed)}")
+            self.say(f"{step}: {done}/{total} in {_clock(task.elapsed)}{self._spent and f', {self._spent}'}")
             self._bars.remove_task(self._running.pop(step))
             self._last_finished, self._idle_since = step, time.monotonic()
         elif not self._console.is_terminal and time.monotonic() - self._said >= _EVERY_S:
             self._said = time.monotonic()
             left = "" if task.time_remaining is None else f", about {_clock(task.time_remaining)} left"
-            self.say(f"{step}: {done}/{total}{left}")
+            self.say(f"{step}: {done}/{total}{left}{self._spent and f', {self._spent}'}")
 
     def counting(self, step: str) -> Callable[[int, int], None]:
         """A callback for one step, taking units done and units in all."""
@@ -97,8 +106,12 @@ class StepBars:
         return show
 
     def distilling(self, progress: Progress) -> None:
-        """The callback of a distillation run: steps become bars, a step's note a line."""
-        if progress.note:
+        """The callback of a distillation run: steps become bars with the cost so far, a step's note a line."""
+        if progress.cost is not None:
+            self._spent = f"{money(progress.cost)} USD so far"
+            for task_id in self._running.values():
+                self._bars.update(task_id, spent=self._spent)
+        elif progress.note:
             prefix = f"{progress.node}: "
             self.say(prefix + progress.note.removeprefix(prefix))
         elif progress.total:
@@ -110,7 +123,7 @@ class StepBars:
             for task in self._bars.tasks:
                 if task.total is None:
                     self._bars.remove_task(self._running.pop(task.description))
-            self._running[step] = self._bars.add_task(step, total=total)
+            self._running[step] = self._bars.add_task(step, total=total, spent=self._spent)
             # The first news of a step comes when its first unit is done: it began when the one before it ended.
             self._bar(step).start_time = self._idle_since
             self._said = time.monotonic()

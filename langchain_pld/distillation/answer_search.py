@@ -97,29 +97,31 @@ async def search(
     rules: tuple[Rule, ...],
     formats: Sequence[AnswerFormat],
     sources: Sequence[AnswerSource],
-    score: Callable[[Candidate, str], Awaitable[ScoredCandidate]],
+    score: Callable[[Candidate, str], Awaitable[ScoredCandidate | None]],
     what: str,
-) -> tuple[ScoredCandidate, list[ScoredCandidate]]:
+) -> tuple[ScoredCandidate | None, list[ScoredCandidate]]:
     """Score some rules under each answer format and choose one; see `choose`.
 
     Args:
         rules: The rules, none for zero-shot.
         formats: From `answer_formats`.
         sources: Whether `evidence` is to be tried with the best words.
-        score: Scores a candidate; its second argument says what is being tried.
+        score: Scores a candidate, or gives `None` where the budget does not allow it; its second argument says what is
+            being tried.
         what: What the rules are, for that text.
 
     Returns:
-        The chosen one, and all that were scored.
+        The chosen one, `None` where none was scored, and all that were scored.
     """
-    scored = [await score(Candidate(rules, answer), f"{what} {described(answer)}") for answer in formats]
-    if "evidence" in sources:
-        words = [one for one in scored if one.candidate.answer.form == "words"]
-        if words:
-            best = min(words, key=lambda one: one.loss).candidate.answer
-            answer = best.model_copy(update={"form": "evidence"})
-            scored.append(await score(Candidate(rules, answer), f"{what} {described(answer)}"))
-    return choose(scored), scored
+    tried = [await score(Candidate(rules=rules, answer=answer), f"{what} {described(answer)}") for answer in formats]
+    scored = [one for one in tried if one is not None]
+    words = [one for one in scored if one.candidate.answer.form == "words"]
+    if "evidence" in sources and words:
+        best = min(words, key=lambda one: one.loss).candidate.answer
+        answer = best.model_copy(update={"form": "evidence"})
+        last = await score(Candidate(rules=rules, answer=answer), f"{what} {described(answer)}")
+        scored += [last] if last is not None else []
+    return (choose(scored) if scored else None), scored
 
 
 def choose(scored: Sequence[ScoredCandidate]) -> ScoredCandidate:

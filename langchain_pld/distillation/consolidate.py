@@ -1,26 +1,36 @@
 """consolidate: micro-rules become rules.
 
-In: screened micro-rules. Out: merged rules, at least one a label that has drafts. Inside each label the micro-rules
-are clustered; the teacher reads each cluster with its texts and with contrasting texts of other labels, and writes
-one rule.
+In: screened micro-rules. Out: merged rules, at least one a label that has micro-rules, within the budget of rules and
+tokens; other drafts of the same clusters, and a pool of what fitted no cluster, for the search that follows. Inside
+each label the micro-rules are clustered; the teacher reads each cluster with its texts and with contrasting texts of
+other labels, and writes one rule. Rules of different labels that say nearly the same are told apart.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langgraph.runtime import Runtime
 from pydantic import BaseModel, Field
 
-from langchain_pld.distillation.clustering import cluster
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.distillation.clustering import Clustering, cluster_label
+from langchain_pld.distillation.conflicts import find_conflicts, settle
 from langchain_pld.distillation.context import DistillationContext, RunModels, settings
+from langchain_pld.distillation.embeddings import embed_micro_rules
 from langchain_pld.distillation.node import Node
+from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.progress import Progress
+from langchain_pld.distillation.prompt_budget import fit, token_counter
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.screening import screen
+from langchain_pld.distillation.selection import strongest_first
+from langchain_pld.distillation.spending import Spending
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.distillation.teacher import Teacher
 from langchain_pld.distillation.templates import fill, label_lines
@@ -30,11 +40,13 @@ from langchain_pld.student.hardening import clean_text, delimited
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 
-__all__ = ["MergedRule", "consolidate_node", "merge_messages"]
+__all__ = ["MergedRule", "consolidate_node", "merge_messages", "quoted"]
 
 _SHOWN_CONDITIONS = 8
 _SHOWN_TEXTS = 6
 _SHOWN_CHARS = 400
+
+Members = tuple[MicroRule, ...]
 
 
 class MergedRule(BaseModel):
@@ -50,74 +62,110 @@ def consolidate_node(models: RunModels) -> Node:
     async def consolidate(state: DistillationState, runtime: Runtime[DistillationContext]) -> dict[str, Any]:
         run = RunStore(runtime.store, state["run_id"])
         task, plan, seed = state["task"], state["plan"], settings(runtime).seed
-        train = await run.required("train")
-        clusters = [
-            members
-            for label in task.label_names
-            for members in await asyncio.to_thread(
-                cluster,
-                [micro for micro in state["micro_rules"] if micro.label == label],
-                plan.rules_per_label,
-                seed=seed,
-            )
-        ]
+        train = await run.taught()
+        spending = await Spending.of(run, plan, runtime)
         teacher = Teacher(
-            await models.teacher_for(runtime), node="consolidate", store=run.store, concurrency=plan.concurrency
+            await models.teacher_for(runtime),
+            node="consolidate",
+            store=run.store,
+            concurrency=plan.concurrency,
+            spending=spending,
         )
+        found = await _clusterings(state["micro_rules"], task, plan, models, seed)
+        log = [f"consolidate: {label}: {line}" for label, one in found.items() for line in one.log]
+        clusters = [members for clustering in found.values() for members in clustering.groups]
+
         done = 0
 
-        async def merge(members: tuple[MicroRule, ...]) -> Rule:
+        async def merge(members: Members) -> list[Rule]:
             nonlocal done
-            rule = await _merged(task, members, train, plan.contrast_examples, teacher, seed)
+            drafts = [
+                await _merged(task, members, train, plan.contrast_examples, teacher, f"{seed} {number}")
+                for number in range(plan.drafts)
+            ]
             done += 1
             runtime.stream_writer(
                 Progress(
                     node="consolidate", step="teacher merges clusters", done=done, total=len(clusters)
                 ).model_dump()
             )
-            return rule
+            return list({rule.id: rule for rule in drafts}.values())
 
-        merged = await asyncio.gather(*(merge(members) for members in clusters))
-        rules = list({rule.id: rule for rule in merged}.values())
+        families = await asyncio.gather(*(merge(members) for members in clusters))
+        rules: tuple[Rule, ...] = tuple({family[0].id: family[0] for family in families}.values())
+        rules, lines = await _told_apart(task, rules, plan, models, teacher)
+        log += lines
+        rules, gone = await _within_budget(task, rules, plan, models, runtime)
+        noise = [micro for clustering in found.values() for micro in clustering.noise]
+        pool = [*gone, *(Rule.merged(micro.label, micro.condition, (micro,)) for micro in noise)]
         sizes = ", ".join(str(len(members)) for members in clusters)
         note = f"consolidate: {len(state['micro_rules'])} micro-rules in clusters of {sizes} became {len(rules)} rules"
+        if gone:
+            note += f"; {len(gone)} more did not fit into the prompt"
         runtime.stream_writer(
             Progress(node="consolidate", step="done", done=len(clusters), total=len(clusters), note=note).model_dump()
         )
-        return {"rules": rules, "log": [note], "ledger": teacher.ledger}
+        return {
+            "rules": list(rules),
+            "drafts": {family[0].id: family[1:] for family in families if len(family) > 1},
+            "pool": pool,
+            "log": [*log, note],
+            "ledger": teacher.ledger,
+        }
 
     return consolidate
 
 
-def merge_messages(
-    task: Task, members: tuple[MicroRule, ...], own: list[Example], others: list[Example]
-) -> list[BaseMessage]:
+def merge_messages(task: Task, members: Members, own: list[Example], others: list[Example]) -> list[BaseMessage]:
     """The question about one cluster."""
     label = members[0].label
     parts = [
         f'The label is "{label}".\n\nConditions:',
         *(f"- {micro.condition}" for micro in members[:_SHOWN_CONDITIONS]),
     ]
-    parts += [f'\nTexts labelled "{label}":', *(_quoted(task, example) for example in own)]
+    parts += [f'\nTexts labelled "{label}":', *(quoted(task, example) for example in own)]
     if others:
-        parts += ["\nTexts with other labels:", *(_quoted(task, example) for example in others)]
+        parts += ["\nTexts with other labels:", *(quoted(task, example) for example in others)]
     system = fill("merge", instructions=task.instructions, labels=label_lines(task))
     return [SystemMessage(system), HumanMessage("\n".join(parts))]
 
 
-async def _merged(
-    task: Task,
-    members: tuple[MicroRule, ...],
-    train: ExampleSet,
-    contrast: int,
-    teacher: Teacher,
-    seed: int,
-) -> Rule:
+def quoted(task: Task, example: Example) -> str:
+    """The text of an example as data in a question to the teacher, shortened where it is long."""
+    text = clean_text(task.render(example.input))
+    shown = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + " […]"
+    return delimited(shown)
+
+
+async def _clusterings(
+    micro_rules: Sequence[MicroRule], task: Task, plan: Plan, models: RunModels, seed: int
+) -> dict[str, Clustering]:
+    """The micro-rules of each label in clusters; a label without micro-rules is left out."""
+    vectors = await embed_micro_rules(micro_rules, models.embeddings)
+    found: dict[str, Clustering] = {}
+    for label in task.label_names:
+        places = [place for place, micro in enumerate(micro_rules) if micro.label == label]
+        if places:
+            found[label] = await asyncio.to_thread(
+                cluster_label,
+                [micro_rules[place] for place in places],
+                vectors[places],
+                mode=plan.clustering,
+                most=plan.rules_per_label,
+                seed=seed,
+            )
+    return found
+
+
+async def _merged(task: Task, members: Members, train: ExampleSet, contrast: int, teacher: Teacher, seed: str) -> Rule:
+    """One draft of a cluster's rule; the seed chooses the texts that the teacher sees."""
     label = members[0].label
     by_id = {row.id: row for row in train}
-    own = [by_id[micro.source] for micro in members[:_SHOWN_TEXTS]]
-    strangers = [row for row in train if row.label != label]
-    others = random.Random(f"{seed} {members[0].id}").sample(strangers, min(contrast, len(strangers)))
+    shuffler = random.Random(f"{seed} {members[0].id}")
+    known = [by_id[micro.source] for micro in members if micro.source in by_id]
+    own = shuffler.sample(known, min(_SHOWN_TEXTS, len(known)))
+    strangers = [row for row in train if row.label not in (label, None)]
+    others = shuffler.sample(strangers, min(contrast, len(strangers)))
     answer = await teacher.ask(merge_messages(task, members, own, others), MergedRule)
     texts = [task.render(row.input) for row in (*own, *others)]
     if isinstance(answer, Failure) or screen(answer.condition, texts):
@@ -126,7 +174,37 @@ async def _merged(
     return Rule.merged(label, " ".join(answer.condition.split()), members)
 
 
-def _quoted(task: Task, example: Example) -> str:
-    text = clean_text(task.render(example.input))
-    shown = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + " […]"
-    return delimited(shown)
+async def _told_apart(
+    task: Task, rules: tuple[Rule, ...], plan: Plan, models: RunModels, teacher: Teacher
+) -> tuple[tuple[Rule, ...], list[str]]:
+    """The rules after conflicts across labels were settled."""
+    if len(rules) < 2:
+        return rules, []
+    as_drafts = [MicroRule(label=rule.label, condition=rule.condition, source=rule.id) for rule in rules]
+    vectors: np.ndarray = await embed_micro_rules(as_drafts, models.embeddings)
+    conflicts = find_conflicts(rules, vectors, similarity=plan.conflict_similarity)
+    if not conflicts:
+        return rules, []
+    rules, lines = await settle(task, rules, conflicts, teacher)
+    said = [
+        f"consolidate: {one.first.id} ({one.first.label}) and {one.second.id} ({one.second.label}) say nearly the "
+        f"same, cosine {one.similarity:.2f}"
+        for one in conflicts
+    ]
+    return rules, [*said, *(f"consolidate: {line}" for line in lines)]
+
+
+async def _within_budget(
+    task: Task, rules: tuple[Rule, ...], plan: Plan, models: RunModels, runtime: Runtime[DistillationContext]
+) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """The rules that the prompt has room for, and the others."""
+    count = await asyncio.to_thread(token_counter, await models.student_for(runtime))
+    return await asyncio.to_thread(
+        fit,
+        task,
+        strongest_first(rules),
+        AnswerFormat.letters(task) if len(task.labels) <= 26 else AnswerFormat.two_stage(task),
+        most_rules=plan.most_rules,
+        most_tokens=plan.most_prompt_tokens,
+        count=count,
+    )

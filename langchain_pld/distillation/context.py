@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
 from langgraph.runtime import Runtime
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,6 +45,8 @@ class RunModels:
     """Used in place of the context's teacher."""
     student: BaseChatModel | None = None
     """Used in place of the context's student."""
+    embeddings: Embeddings | None = None
+    """Where the vectors of rules come from; an offline default when absent."""
     _resolved: dict[str, BaseChatModel] = field(default_factory=dict)
 
     async def teacher_for(self, runtime: Runtime[DistillationContext]) -> BaseChatModel:

@@ -1,9 +1,12 @@
-"""The distillation graph: generate, extract, critique, consolidate, validate."""
+"""The distillation graph: generate, extract, critique, consolidate, validate; back to critique; review where asked."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.store.base import BaseStore
 from langgraph.types import Checkpointer
@@ -13,6 +16,7 @@ from langchain_pld.distillation.context import DistillationContext, RunModels
 from langchain_pld.distillation.critique import critique_node
 from langchain_pld.distillation.extract import extract_node
 from langchain_pld.distillation.generate import generate_node
+from langchain_pld.distillation.review import after_review, after_validate, review_node
 from langchain_pld.distillation.state import DistillationInput, DistillationOutput, DistillationState
 from langchain_pld.distillation.validate import validate_node
 from langchain_pld.models.resolve import resolve_chat_model
@@ -24,6 +28,7 @@ def build_distillation_graph(
     *,
     teacher: BaseChatModel | str | None = None,
     student: BaseChatModel | str | None = None,
+    embeddings: Embeddings | None = None,
     store: BaseStore | None = None,
     checkpointer: Checkpointer = None,
 ) -> CompiledStateGraph[DistillationState, DistillationContext, DistillationInput, DistillationOutput]:
@@ -32,6 +37,7 @@ def build_distillation_graph(
     Args:
         teacher: The model that writes rules; the run's context names it when absent.
         student: The model that will decide; the run's context names it when absent.
+        embeddings: Vectors of drafted conditions, for clustering; an offline default when absent.
         store: Where examples, explanations and scores are kept. LangGraph's server brings its own; elsewhere one is
             needed, e.g. `InMemoryStore()`.
         checkpointer: Where the state is kept, for resuming; LangGraph's server brings its own.
@@ -42,6 +48,7 @@ def build_distillation_graph(
     models = RunModels(
         teacher=resolve_chat_model(teacher) if teacher is not None else None,
         student=resolve_chat_model(student) if student is not None else None,
+        embeddings=embeddings,
     )
     graph = StateGraph(
         DistillationState,
@@ -51,13 +58,25 @@ def build_distillation_graph(
     )
     graph.add_node("generate", generate_node(models))
     graph.add_node("extract", extract_node(models))
-    graph.add_node("critique", critique_node)
+    graph.add_node("critique", critique_node(models))
     graph.add_node("consolidate", consolidate_node(models))
     graph.add_node("validate", validate_node(models))
+    graph.add_node("review", review_node)
     graph.add_edge(START, "generate")
     graph.add_edge("generate", "extract")
     graph.add_edge("extract", "critique")
-    graph.add_edge("critique", "consolidate")
+    graph.add_conditional_edges("critique", _after_critique)
     graph.add_edge("consolidate", "validate")
-    graph.add_edge("validate", END)
+    graph.add_conditional_edges("validate", _after_validate)
+    graph.add_conditional_edges("review", after_review)
     return graph.compile(store=store, checkpointer=checkpointer, name="distillation")
+
+
+def _after_critique(state: DistillationState) -> Literal["consolidate", "validate"]:
+    """Micro-rules are merged; proposals of later passes change rules that are merged already."""
+    return "validate" if "champion" in state else "consolidate"
+
+
+def _after_validate(state: DistillationState) -> Literal["critique", "review", "__end__"]:
+    """Back to critique until there is an artifact."""
+    return after_validate(state) if "artifact" in state else "critique"

@@ -8,12 +8,13 @@ from langchain_core.messages import AIMessage
 
 from langchain_pld.artifact import LedgerLine
 
-__all__ = ["merge_ledgers", "one_call"]
+__all__ = ["merge_ledgers", "outcome", "total"]
 
 
 def merge_ledgers(left: list[LedgerLine], right: list[LedgerLine]) -> list[LedgerLine]:
-    """Add lines of the same node and model; the order of first appearance is kept. Reducer of the graph's state."""
-    return total([*left, *right])
+    """The newer total of each node and model, in the order of first appearance. Reducer of the graph's state."""
+    newest = {(line.node, line.model): line for lines in (left, right) for line in total(lines)}
+    return list(newest.values())
 
 
 def total(lines: Iterable[LedgerLine]) -> list[LedgerLine]:
@@ -26,14 +27,13 @@ def total(lines: Iterable[LedgerLine]) -> list[LedgerLine]:
     return list(sums.values())
 
 
-def one_call(node: str, model: str, message: AIMessage | None, *, seconds: float) -> LedgerLine:
-    """The line of one call; without a message it failed."""
+def outcome(node: str, model: str, message: AIMessage | None, *, failed: bool, seconds: float) -> LedgerLine:
+    """The tokens and seconds of one call, whose answer was of use or not."""
     usage = message.usage_metadata if message is not None else None
     return LedgerLine(
         node=node,
         model=model,
-        calls=1,
-        failures=int(message is None),
+        failures=int(failed),
         input_tokens=usage["input_tokens"] if usage else 0,
         output_tokens=usage["output_tokens"] if usage else 0,
         seconds=seconds,
@@ -41,7 +41,8 @@ def one_call(node: str, model: str, message: AIMessage | None, *, seconds: float
 
 
 def _add(a: LedgerLine, b: LedgerLine) -> LedgerLine:
-    cost = None if a.cost is None and b.cost is None else (a.cost or 0.0) + (b.cost or 0.0)
+    # One part that nobody can price leaves the sum unknown.
+    cost = None if a.cost is None or b.cost is None else a.cost + b.cost
     return LedgerLine(
         node=a.node,
         model=a.model,

@@ -6,11 +6,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["PLANS", "AnswerSource", "Effort", "Plan"]
+from langchain_pld.distillation.budget import Budget
+from langchain_pld.distillation.prices import Price
+
+__all__ = ["PLANS", "AnswerSource", "ClusterMode", "Effort", "Plan"]
 
 AnswerSource = Literal["names", "task", "familiar", "teacher", "letters", "evidence"]
 """Where a candidate answer comes from: `names` of the labels; word sets of the `task` file; `familiar` sets, built in;
 sets of the `teacher`; `letters`; `evidence`, the best of the words with a quotation before it."""
+
+ClusterMode = Literal["auto", "paper", "kmeans"]
+"""How micro-rules are grouped, see `cluster_label`: the first healthy of several methods, the paper's, or k-means."""
 
 Effort = Literal["light", "medium", "heavy"]
 
@@ -22,12 +28,48 @@ class Plan(BaseModel):
 
     train_examples: int = Field(gt=0)
     """Labelled examples that the teacher explains, balanced over labels."""
+    choose: Literal["random", "uncertain"] = "random"
+    """Which labelled examples, where there are more: `random`, balanced over labels; `uncertain`: half of them so, the
+    other half those that the student gets wrong or is least sure about without rules, out of twice as many."""
+    votes: int = Field(default=3, ge=2, le=6)
+    """Labels that the teacher gives to each unlabelled example, asked in as many ways. Unlabelled examples are used
+    only where the labelled ones do not fill `train_examples`."""
+    agreement: float = Field(default=1.0, gt=0.5, le=1)
+    """Share of the votes that has to be for one label; an example with less is left out."""
+    synthetic_per_small_label: int = Field(default=0, ge=0, le=10)
+    """Examples near the boundary that the teacher makes up for each label with less than half of an even share. Each
+    has to win a vote as well; none is ever a validation or test example."""
+    judge: bool = False
+    """Whether the teacher judges the micro-rules, a dozen a call, after the screens did."""
+    clustering: ClusterMode = "auto"
+    """How micro-rules are grouped inside each label."""
     rules_per_label: int = Field(gt=0)
     """Clusters, hence merged rules, a label."""
     contrast_examples: int = Field(ge=0)
     """Examples of other labels that the teacher sees when it merges a cluster."""
-    eliminations: int = Field(ge=0)
-    """Rounds of backward elimination, one candidate prompt a round."""
+    drafts: int = Field(default=1, gt=0)
+    """Rules that the teacher drafts for each cluster, each from other texts; the student's scores choose among them."""
+    trials: int = Field(ge=0)
+    """Candidate prompts that are scored in search of better rules: without one of them, with another draft, with one
+    more, in another order."""
+    orders: bool = False
+    """Whether other orders of the rules are among the trials."""
+    rounds: int = Field(default=0, ge=0)
+    """Passes of critique and validation at most: the teacher edits rules in view of the student's mistakes on train
+    rows. The first pass in which no edit helps is the last."""
+    revisions: int = Field(default=2, gt=0)
+    """Confusions of one label with another that the teacher looks into in a pass, the most frequent first."""
+    race_level: float = Field(default=0.05, ge=0, lt=1)
+    """A candidate is not scored to the end once a one-sided test at this level says that it is behind; 0: never."""
+    most_rules: int = Field(default=24, gt=0)
+    """Rules of a prompt at most."""
+    most_prompt_tokens: int = Field(default=2000, gt=0)
+    """Tokens of a prompt at most, counted with the student's tokenizer where there is one, else estimated."""
+    conflict_similarity: float = Field(default=0.85, gt=0, le=1)
+    """Cosine from which on the conditions of two labels' rules count as nearly the same; the teacher then tells them
+    apart."""
+    ceiling: float | None = Field(default=0.99, gt=0, le=1)
+    """Validation macro-F1 from which on nothing more is tried; `None`: never."""
     answer_forms: tuple[AnswerSource, ...] = Field(default=("names", "task"), min_length=1)
     """Which ways of answering are tried, each on all validation rows, with and without rules."""
     concurrency: int = Field(default=8, gt=0)
@@ -40,30 +82,53 @@ class Plan(BaseModel):
     gate_alpha: float | None = Field(default=None, gt=0, lt=1)
     """The highest risk that the student may run alone: a gate for it is fitted on the validation rows. `None`: no gate,
     it always decides."""
+    require_review: bool = False
+    """The rules must be accepted by a person before the artifact can be used; the run waits for it."""
+    budget: Budget = Field(default_factory=Budget)
+    """What the run may spend at most."""
+    prices: dict[str, Price] = Field(default_factory=dict)
+    """Prices that go before the built-in table; model name to price, see `price_of`."""
 
     def describe(self) -> str:
         """The numbers in one line."""
         return (
-            f"up to {self.train_examples} examples explained, {self.rules_per_label} rules a label, "
-            f"{self.eliminations} elimination rounds, answers from {', '.join(self.answer_forms)}, "
-            f"replacement at a {self.replace_level:.0%} interval"
+            f"up to {self.train_examples} examples explained, chosen by {self.choose}, unlabelled ones by {self.votes} "
+            f"votes, {self.synthetic_per_small_label} made up a small label, micro-rules "
+            f"{'' if self.judge else 'not '}judged, clustering {self.clustering}, "
+            f"{self.rules_per_label} rules a label, "
+            f"{self.drafts} {'draft' if self.drafts == 1 else 'drafts'} a rule, {self.trials} prompts tried, "
+            f"up to {self.rounds} passes over mistakes, answers from {', '.join(self.answer_forms)}, "
+            f"replacement at a {self.replace_level:.0%} interval, budget: {self.budget.describe()}"
         )
 
 
 PLANS: dict[Effort, Plan] = {
-    "light": Plan(train_examples=60, rules_per_label=2, contrast_examples=6, eliminations=2),
+    "light": Plan(train_examples=60, rules_per_label=2, contrast_examples=6, trials=4, rounds=1),
     "medium": Plan(
         train_examples=150,
+        choose="uncertain",
+        judge=True,
         rules_per_label=4,
         contrast_examples=8,
-        eliminations=6,
+        drafts=2,
+        trials=12,
+        rounds=3,
+        revisions=3,
         answer_forms=("names", "task", "familiar", "evidence"),
     ),
     "heavy": Plan(
         train_examples=400,
+        choose="uncertain",
+        votes=5,
+        agreement=0.8,
+        judge=True,
         rules_per_label=6,
         contrast_examples=10,
-        eliminations=16,
+        drafts=3,
+        trials=32,
+        orders=True,
+        rounds=6,
+        revisions=5,
         answer_forms=("names", "task", "familiar", "teacher", "letters", "evidence"),
     ),
 }

@@ -22,3 +22,5 @@ class Progress(BaseModel):
     """Units in all."""
     note: str | None = None
     """What the step found, in one line, once it is finished."""
+    cost: float | None = None
+    """US dollars that the run has spent so far; stands in events of its own, which have no units."""

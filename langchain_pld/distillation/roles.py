@@ -5,52 +5,76 @@ from __future__ import annotations
 import random
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from langgraph.store.base import BaseStore, GetOp, PutOp
+from pydantic import BaseModel, ConfigDict
 
 from langchain_pld.errors import DistillationError, ExampleError
 from langchain_pld.examples import Example, ExampleSet
-from langchain_pld.task import Task
+from langchain_pld.rules import Origin
+from langchain_pld.task import Task, TaskInput
 
-__all__ = ["Role", "RunStore", "check_roles"]
+__all__ = ["ChosenRow", "Role", "RunStore", "balanced", "check_roles", "labelled", "text_key"]
 
 Role = Literal["train", "validation", "test"]
 
 
-def check_roles(task: Task, sets: Mapping[Role, ExampleSet]) -> None:
-    """Make sure that no text plays two roles and that each role has what it needs.
+class ChosenRow(BaseModel):
+    """An example that the teacher explains."""
 
-    Texts are compared after Unicode normalisation, case folding and folding of white space.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    example: Example
+    """The example, with a label."""
+    origin: Origin = "gold"
+    """Where its label comes from."""
+
+
+def check_roles(task: Task, sets: Mapping[Role, ExampleSet]) -> None:
+    """Make sure that no text and no group plays two roles and that each role has what it needs.
+
+    Texts are compared by `text_key`. Train rows may be without a label: the teacher votes on them.
 
     Raises:
-        ExampleError: A text is in two roles, or a role has no labelled row; the message names the rows.
+        ExampleError: A text or a group is in two roles, a validation or test row has no label, or a label has no row;
+            the message names the rows.
     """
+    _no_clash(sets, "texts", lambda row: text_key(task, row.input))
+    _no_clash(sets, "groups", lambda row: row.group)
+    for role, rows in sets.items():
+        unlabelled = [row.id for row in rows if row.label is None]
+        if unlabelled and role != "train":
+            msg = f"{len(unlabelled)} {role} rows have no label, e.g. {unlabelled[0]!r}; label them or leave them out"
+            raise ExampleError(msg)
+        missing = sorted(set(task.label_names) - set(rows.label_counts()))
+        if missing and role != "test" and not unlabelled:
+            msg = f"no {role} row has the label {missing[0]!r}; each label needs examples"
+            raise ExampleError(msg)
+
+
+def _no_clash(sets: Mapping[Role, ExampleSet], what: str, key_of: Callable[[Example], str | None]) -> None:
     seen: dict[str, tuple[Role, str]] = {}
     clashes: list[str] = []
     for role, rows in sets.items():
         for row in rows:
-            key = " ".join(unicodedata.normalize("NFKC", task.render(row.input)).casefold().split())
-            first = seen.setdefault(key, (role, row.id))
+            key = key_of(row)
+            first = seen.setdefault(key, (role, row.id)) if key is not None else (role, row.id)
             if first[0] != role:
                 clashes.append(f"{first[0]} {first[1]!r} = {role} {row.id!r}")
     if clashes:
         more = f" and {len(clashes) - 5} more" if len(clashes) > 5 else ""
         msg = (
-            f"{len(clashes)} texts are in two data roles, so scores would be too good: "
+            f"{len(clashes)} rows have {what} that are in two data roles, so scores would be too good: "
             f"{'; '.join(clashes[:5])}{more}; remove them from one file"
         )
         raise ExampleError(msg)
-    for role, rows in sets.items():
-        unlabelled = [row.id for row in rows if row.label is None]
-        if unlabelled:
-            msg = f"{len(unlabelled)} {role} rows have no label, e.g. {unlabelled[0]!r}; label them or leave them out"
-            raise ExampleError(msg)
-        missing = sorted(set(task.label_names) - {row.label for row in rows if row.label})
-        if missing and role != "test":
-            msg = f"no {role} row has the label {missing[0]!r}; each label needs examples"
-            raise ExampleError(msg)
+
+
+def text_key(task: Task, value: TaskInput) -> str:
+    """An input's text after Unicode normalisation, case folding and folding of white space: equal for equal texts."""
+    return " ".join(unicodedata.normalize("NFKC", task.render(value)).casefold().split())
 
 
 class RunStore:
@@ -94,6 +118,27 @@ class RunStore:
             raise DistillationError(msg)
         return rows
 
+    async def put_chosen(self, rows: Sequence[ChosenRow]) -> None:
+        """Keep the examples that the teacher explains."""
+        await self.put_many("chosen", {row.example.id: row.model_dump() for row in rows})
+        await self.put_many("index", {"chosen": {"ids": [row.example.id for row in rows]}})
+
+    async def chosen(self) -> tuple[ChosenRow, ...]:
+        """The examples that the teacher explains, in order; none before they are chosen."""
+        ids = (await self.get_many("index", ["chosen"])).get("chosen", {"ids": []})["ids"]
+        found = await self.get_many("chosen", ids)
+        return tuple(ChosenRow.model_validate(found[key]) for key in ids)
+
+    async def taught(self) -> ExampleSet:
+        """What the teacher may be shown as examples: the labelled train rows, and the voted and synthetic ones.
+
+        Raises:
+            DistillationError: The Store has no train rows.
+        """
+        train = labelled(await self.required("train"))
+        others = tuple(row.example for row in await self.chosen() if row.origin != "gold")
+        return ExampleSet(source=train.source, examples=(*train.examples, *others))
+
     async def put_many(self, kind: str, items: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep values under their keys."""
         space = self._space(kind)
@@ -109,14 +154,20 @@ class RunStore:
         return ("pld", "runs", self.run_id, kind)
 
 
-def balanced(rows: ExampleSet, count: int, seed: int) -> ExampleSet:
-    """At most `count` rows, taken in turn from each label, in a seeded order within the label."""
+def labelled(rows: ExampleSet) -> ExampleSet:
+    """The rows that have a label."""
+    return ExampleSet(source=rows.source, examples=tuple(row for row in rows if row.label is not None))
+
+
+def balanced(rows: ExampleSet, count: int, seed: int | None) -> ExampleSet:
+    """At most `count` rows, in turn from each label; those of a label in seeded order, without a seed as they come."""
     by_label: dict[str | None, list[Example]] = defaultdict(list)
     for row in rows:
         by_label[row.label].append(row)
-    shuffler = random.Random(seed)
-    for bucket in by_label.values():
-        shuffler.shuffle(bucket)
+    if seed is not None:
+        shuffler = random.Random(seed)
+        for bucket in by_label.values():
+            shuffler.shuffle(bucket)
     chosen: list[Example] = []
     queues = [bucket for _, bucket in sorted(by_label.items(), key=lambda item: str(item[0]))]
     while len(chosen) < count and any(queues):

@@ -1,66 +1,98 @@
-"""Choosing rules on validation rows."""
+"""Choosing rules on validation rows: a hill climb by single moves, each a candidate prompt that the student scores."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
 from langchain_pld.rules import Rule
 
-__all__ = ["blame", "eliminate"]
+__all__ = ["Attempt", "Spare", "blame", "climb", "strongest_first"]
 
-Validate = Callable[[Candidate, str], Awaitable[ScoredCandidate]]
+Attempt = Callable[[Candidate, ScoredCandidate, str], Awaitable[ScoredCandidate | str]]
+"""Scores a candidate against the best so far, told what is being tried; a text says why scoring was stopped."""
 
 
-async def eliminate(
+@dataclass(frozen=True)
+class Spare:
+    """What may come into the prompt."""
+
+    rules: tuple[Rule, ...] = ()
+    """Merged rules, whether they are in the prompt or not."""
+    drafts: Mapping[str, Sequence[Rule]] = field(default_factory=dict)
+    """Rule id to the other drafts of the same cluster."""
+    pool: tuple[Rule, ...] = ()
+    """Rules of drafts that fitted no cluster."""
+    orders: bool = False
+    """Whether other orders of the rules are tried."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """One step: from the rules of the best prompt to others."""
+
+    what: str
+    """What is done, in words; the same words are not tried twice."""
+    rules: tuple[Rule, ...]
+    removed: Rule | None = None
+    """The rule whose effect the move measures."""
+
+
+async def climb(
     best: ScoredCandidate,
     zero_shot: ScoredCandidate,
+    all_rules: ScoredCandidate | None,
     gold: Sequence[str],
-    rounds: int,
-    validate: Validate,
+    spare: Spare,
+    trials: int,
+    attempt: Attempt,
 ) -> tuple[ScoredCandidate, list[str]]:
-    """Backward elimination: take out the rule with the most blame as long as the log loss does not rise.
+    """Take single steps as long as the log loss falls.
+
+    Steps: a rule is taken out, the most blamed first; a draft is exchanged for another of its cluster; a rule is added;
+    the order is changed. The first that helps is taken.
 
     Args:
-        best: The prompt with all rules, scored.
+        best: Where to start, scored on all rows.
         zero_shot: The prompt without rules, scored on the same rows.
+        all_rules: The prompt with all rules, scored on the same rows; what its labels gained against `zero_shot` tells
+            which rule to take out or add first.
         gold: Gold labels of those rows.
-        rounds: Candidate prompts to score at most.
-        validate: Scores a candidate; its second argument says what is being tried.
+        spare: What may be added or exchanged.
+        trials: Candidate prompts to score at most.
+        attempt: Scores a candidate.
 
     Returns:
-        The best prompt and a line for each round.
+        The best prompt and a line for each step.
     """
+    blamed = blame(all_rules, zero_shot, gold) if all_rules is not None else {}
     log: list[str] = []
     tried: set[str] = set()
-    for _ in range(rounds):
-        suspects = [rule for rule in best.candidate.rules if rule.id not in tried]
-        if len(best.candidate.rules) < 2 or not suspects:
+    for _ in range(trials):
+        move = next((move for move in _moves(best.candidate.rules, blamed, spare) if move.what not in tried), None)
+        if move is None:
             break
-        blamed = blame(best, zero_shot, gold)
-        suspect = max(suspects, key=lambda rule: (blamed[rule.id], -rule.support, rule.id))
-        tried.add(suspect.id)
-        rules = tuple(rule for rule in best.candidate.rules if rule.id != suspect.id)
-        challenger = await validate(Candidate(rules, best.candidate.answer), f"without rule {suspect.id}")
-        effect = challenger.loss - best.loss
-        if effect <= 0:
-            log.append(f"rule {suspect.id} ({suspect.label}) out: log loss {best.loss:.3f} to {challenger.loss:.3f}")
-            best = challenger
-        else:
-            kept = tuple(
-                rule.model_copy(update={"effect": effect}) if rule.id == suspect.id else rule
-                for rule in best.candidate.rules
-            )
-            best = replace(best, candidate=Candidate(kept, best.candidate.answer))
-            log.append(f"rule {suspect.id} ({suspect.label}) stays: without it log loss rises by {effect:.3f}")
+        tried.add(move.what)
+        outcome = await attempt(best.candidate.having(move.rules), best, move.what)
+        if isinstance(outcome, str):
+            log.append(f"{move.what}: {outcome}")
+            continue
+        change = f"log loss {best.loss:.3f} to {outcome.loss:.3f}"
+        if outcome.loss < best.loss:
+            log.append(f"{move.what}: taken, {change}")
+            best = outcome
+            continue
+        log.append(f"{move.what}: not taken, {change}")
+        if move.removed is not None:
+            best = _with_effect(best, move.removed, outcome.loss - best.loss)
     return best, log
 
 
 def blame(scored: ScoredCandidate, zero_shot: ScoredCandidate, gold: Sequence[str]) -> dict[str, float]:
-    """How much a rule's label gained on rows of other labels, less what it gained on its own, in nats a row.
+    """How much each label gained on rows of other labels, less what it gained on its own, in nats a row.
 
-    Measured on raw scores against the prompt without rules; rules of one label share the figure.
+    Measured on raw scores against the prompt without rules; the rules of a label share the figure.
     """
     shifts: dict[str, list[float]] = {}
     for new, old, label in zip(scored.rows, zero_shot.rows, gold, strict=True):
@@ -69,7 +101,7 @@ def blame(scored: ScoredCandidate, zero_shot: ScoredCandidate, gold: Sequence[st
         for name, value in new.log_probabilities.items():
             gain = value - old.log_probabilities[name]
             shifts.setdefault(name, []).append(-gain if name == label else gain)
-    return {rule.id: _mean(shifts.get(rule.label, [])) for rule in scored.candidate.rules}
+    return {name: sum(values) / len(values) for name, values in shifts.items()}
 
 
 def strongest_first(rules: Sequence[Rule]) -> tuple[Rule, ...]:
@@ -77,5 +109,33 @@ def strongest_first(rules: Sequence[Rule]) -> tuple[Rule, ...]:
     return tuple(sorted(rules, key=lambda rule: (-(rule.effect or 0.0), -rule.support, rule.label, rule.id)))
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+def _moves(rules: tuple[Rule, ...], blamed: Mapping[str, float], spare: Spare) -> Iterator[Move]:
+    """All steps from these rules, the most promising first."""
+    present = {rule.id for rule in rules}
+    if len(rules) > 1:
+        for rule in sorted(rules, key=lambda r: (-blamed.get(r.label, 0.0), r.support, r.id)):
+            yield Move(f"without rule {rule.id} ({rule.label})", _without(rules, rule), removed=rule)
+    for rule in rules:
+        for other in spare.drafts.get(rule.id, ()):
+            if other.id not in present:
+                exchanged = tuple(other if one.id == rule.id else one for one in rules)
+                yield Move(f"draft {other.id} for {rule.id} ({rule.label})", exchanged)
+    for rule in sorted((*spare.rules, *spare.pool), key=lambda r: (blamed.get(r.label, 0.0), -r.support, r.id)):
+        if rule.id not in present:
+            yield Move(f"with rule {rule.id} ({rule.label})", (*rules, rule))
+    if spare.orders and len(rules) > 2:
+        yield Move("rules in the opposite order", rules[::-1])
+        yield Move("rules label by label", tuple(sorted(rules, key=lambda rule: rule.label)))
+
+
+def _without(rules: tuple[Rule, ...], gone: Rule) -> tuple[Rule, ...]:
+    return tuple(rule for rule in rules if rule.id != gone.id)
+
+
+def _with_effect(scored: ScoredCandidate, measured: Rule, effect: float) -> ScoredCandidate:
+    """The same prompt, in which a rule knows what it is worth."""
+    rules = tuple(
+        rule.model_copy(update={"effect": effect}) if rule.id == measured.id else rule
+        for rule in scored.candidate.rules
+    )
+    return replace(scored, candidate=scored.candidate.having(rules))

@@ -7,10 +7,14 @@ from typing import Annotated
 
 from typing_extensions import TypedDict
 
+from langchain_pld.answer import Scorer
 from langchain_pld.artifact import DataFingerprint, DistilledPrompt, LedgerLine
+from langchain_pld.distillation.candidates import Candidate
+from langchain_pld.distillation.edits import Proposal
 from langchain_pld.distillation.ledger import merge_ledgers
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.rules import MicroRule, Rule
+from langchain_pld.signature import ReviewAnswer
 from langchain_pld.task import Task
 
 __all__ = ["DistillationInput", "DistillationOutput", "DistillationState"]
@@ -33,6 +37,8 @@ class DistillationInput(TypedDict, total=False):
     """The task, where it is not given as a file."""
     plan: Plan
     """Concrete numbers, where the effort preset is not to be used."""
+    incumbent: DistilledPrompt
+    """The prompt in use now, which a new one has to beat; optional."""
 
 
 class DistillationOutput(TypedDict, total=False):
@@ -56,6 +62,7 @@ class DistillationState(TypedDict, total=False):
     run_id: str
     task: Task
     plan: Plan
+    incumbent: DistilledPrompt
     data: dict[str, DataFingerprint]
     """Data role to its rows."""
     explained: int
@@ -63,7 +70,27 @@ class DistillationState(TypedDict, total=False):
     micro_rules: list[MicroRule]
     """Drafts that passed extraction, later those that passed critique."""
     rules: list[Rule]
-    """Merged rules."""
+    """Merged rules; after a review, the accepted ones."""
+    drafts: dict[str, list[Rule]]
+    """Id of a merged rule to the other drafts of its cluster."""
+    pool: list[Rule]
+    """Rules that are in no prompt yet: what fitted no cluster, and what the prompt had no room for."""
+    scorer: Scorer
+    """How the student's answers are read; there once the student was asked."""
+    zero_shot: Candidate
+    """The best prompt without rules."""
+    champion: Candidate
+    """The best prompt so far."""
+    all_rules: Candidate
+    """The prompt with all merged rules, where there are any."""
+    tried: list[str]
+    """Which ways of answering were tried, for the artifact's notes."""
+    round: int
+    """Passes of validation so far."""
+    proposals: list[Proposal]
+    """Edits that the next validation decides about."""
+    reviewed: ReviewAnswer
+    """What a person decided about the rules; there once they are reviewed."""
     artifact: DistilledPrompt
     finish_reason: str
     log: Annotated[list[str], operator.add]

@@ -1,4 +1,4 @@
-"""Asking the teacher: one structured question at a time, cached, repaired once, entered into the ledger."""
+"""Asking the teacher: one structured question at a time, within the budget, cached, repaired once, in the ledger."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -15,30 +16,34 @@ from langgraph.store.base import BaseStore
 from pydantic import BaseModel, ValidationError
 
 from langchain_pld.artifact import LedgerLine
-from langchain_pld.distillation.ledger import one_call, total
+from langchain_pld.distillation.ledger import outcome
+from langchain_pld.distillation.spending import Spending
 from langchain_pld.student.binding import model_spec
 from langchain_pld.student.failures import RetryPolicy, failure_of, passes_through
 from langchain_pld.verdict import Failure
 
-__all__ = ["Teacher"]
+__all__ = ["CALLS", "Teacher"]
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
-_CALLS = ("pld", "teacher_calls")
+CALLS = ("pld", "teacher_calls")
+"""Where the Store keeps answers."""
 
 
 class Teacher:
     """The teacher as one node uses it.
 
     An answer is cached in the Store under a hash of model, messages and schema: a call once paid is not paid again,
-    neither in a resumed run nor in another one that asks the same.
+    neither in a resumed run nor in another one that asks the same. A failed call is not cached.
 
     Args:
-        model: The chat model.
+        model: The chat model. Its own rate limiter is waited for.
         node: The node that asks, for the ledger.
         store: Where answers are cached.
         concurrency: Calls in flight.
         retry: When a transient failure is tried again.
+        timeout_s: Seconds that a call may take, the wait in a local model's queue included.
+        spending: The run's ledger and budget; without it the calls are counted, and not limited.
     """
 
     def __init__(
@@ -49,21 +54,25 @@ class Teacher:
         store: BaseStore,
         concurrency: int,
         retry: RetryPolicy | None = None,
+        timeout_s: float = 600.0,
+        spending: Spending | None = None,
     ) -> None:
         self.spec = model_spec(model)
         self._model = model
         self._node = node
         self._store = store
         self._slots = asyncio.Semaphore(concurrency)
+        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._retry = retry or RetryPolicy(attempts=4, initial_s=1.0, max_s=30.0)
-        self._lines: list[LedgerLine] = []
+        self._timeout_s = timeout_s
+        self._spending = spending or Spending()
 
     @property
     def ledger(self) -> list[LedgerLine]:
-        """What was spent so far."""
-        return total(self._lines)
+        """What the run has spent so far."""
+        return self._spending.ledger
 
-    async def ask(self, messages: Sequence[BaseMessage], schema: type[Answer]) -> Answer | Failure:
+    async def ask(self, messages: Sequence[BaseMessage], schema: type[Answer], *, draft: int = 0) -> Answer | Failure:
         """Ask one question.
 
         A question whose answer does not fit the schema is asked once more, with what was wrong.
@@ -71,46 +80,93 @@ class Teacher:
         Args:
             messages: The question.
             schema: Pydantic model of the answer.
+            draft: Which answer to the same question is wanted: each number is asked, and kept, by itself. Whether a
+                second one differs from the first is up to the model's temperature.
 
         Returns:
-            The answer, or why there is none.
+            The answer, or why there is none; the failure is of kind `budget` where the question was not asked.
         """
-        async with self._slots:
-            key = _key(self.spec, messages, schema)
-            known = await self._store.aget(_CALLS, key)
+        key = _key(self.spec, messages, schema, draft)
+        # Of two that ask the same at one time, the second waits for the first one's answer.
+        async with self._asking[key], self._slots:
+            known = await self._known(key, schema)
             if known is not None:
-                self._lines.append(LedgerLine(node=self._node, model=self.spec, cache_hits=1))
-                return schema.model_validate(known.value["answer"])
+                await self._spending.add(LedgerLine(node=self._node, model=self.spec, cache_hits=1))
+                return known
             answer = await self._fresh(list(messages), schema)
             if not isinstance(answer, Failure):
-                await self._store.aput(_CALLS, key, {"answer": answer.model_dump(mode="json")})
+                await self._store.aput(CALLS, key, {"answer": answer.model_dump(mode="json")})
             return answer
+
+    async def _known(self, key: str, schema: type[Answer]) -> Answer | None:
+        kept = await self._store.aget(CALLS, key)
+        try:
+            return schema.model_validate(kept.value["answer"]) if kept is not None else None
+        except (KeyError, ValidationError):  # kept by a release with other rules, or changed by hand
+            return None
 
     async def _fresh(self, messages: list[BaseMessage], schema: type[Answer]) -> Answer | Failure:
         structured = self._model.with_structured_output(schema.model_json_schema(), include_raw=True)
+
+        async def call() -> Any:
+            async with asyncio.timeout(self._timeout_s):
+                return await structured.ainvoke(messages)
+
         problem = ""
         for _ in range(2):
+            refused = self._spending.over(self.spec)
+            if refused:
+                await self._spending.keep()
+                return Failure(kind="budget", message=refused)
+            # Counted before it is made, so that calls in flight count and a killed run knows of them.
+            await self._spending.add(LedgerLine(node=self._node, model=self.spec, calls=1))
             started = time.perf_counter()
             try:
-                result: Any = await self._retry.async_retrying()(structured.ainvoke, messages)
+                result: Any = await self._retry.async_retrying()(call)
             except Exception as error:  # a failed call is data for the run, whatever the client raised
                 if passes_through(error):
                     raise
-                self._lines.append(one_call(self._node, self.spec, None, seconds=time.perf_counter() - started))
+                await self._enter(None, started, failed=True)
                 return failure_of(error, self.spec)
             raw: AIMessage = result["raw"]
-            self._lines.append(one_call(self._node, self.spec, raw, seconds=time.perf_counter() - started))
-            try:
-                return schema.model_validate(result["parsed"])
-            except ValidationError as error:
-                problem = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+            answer = _read(result["parsed"], str(raw.text), schema)
+            await self._enter(raw, started, failed=isinstance(answer, str))
+            if not isinstance(answer, str):
+                return answer
+            problem = answer
             # Said inside the question, so that all before it stays in the server's prefix cache.
             question = messages[-1]
             repair = f"An earlier answer did not fit: {problem}. Answer with JSON of the asked form and nothing else."
             messages = [*messages[:-1], HumanMessage(f"{question.text}\n\n{repair}")]
         return Failure(kind="unreadable", message=f"the teacher's answer did not fit the schema twice: {problem}")
 
+    async def _enter(self, message: AIMessage | None, started: float, *, failed: bool) -> None:
+        line = outcome(self._node, self.spec, message, failed=failed, seconds=time.perf_counter() - started)
+        usage = message.usage_metadata if message is not None else None
+        details = usage.get("input_token_details", {}) if usage else {}
+        await self._spending.add(line, cached_tokens=details.get("cache_read") or 0)
 
-def _key(spec: str, messages: Sequence[BaseMessage], schema: type[BaseModel]) -> str:
-    content = [spec, [message_to_dict(message) for message in messages], schema.model_json_schema()]
+
+def _read(parsed: Any, text: str, schema: type[Answer]) -> Answer | str:
+    """The answer, or what is wrong with it.
+
+    The JSON object of the text counts, whatever stands around it: the clients' own parser is lenient, it completes an
+    answer that was cut off, and half a sentence would pass. What they parsed counts where the text has none, for
+    instance because the answer came as the arguments of a tool.
+    """
+    start, end = text.find("{"), text.rfind("}")
+    if start >= 0:
+        try:
+            parsed = json.loads(text[start : end + 1], strict=False)
+        except (ValueError, RecursionError):
+            return "it holds no whole JSON object"
+    try:
+        return schema.model_validate(parsed)
+    except ValidationError as error:
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors()[:3])
+
+
+def _key(spec: str, messages: Sequence[BaseMessage], schema: type[BaseModel], draft: int) -> str:
+    content: list[Any] = [spec, [message_to_dict(message) for message in messages], schema.model_json_schema()]
+    content += [draft] if draft else []
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,39 +1,41 @@
-"""validate: the student decides which prompt is shipped.
+"""validate: the student decides which prompt is best, and whether the run goes on.
 
-In: merged rules. Out: the artifact. The zero-shot prompt and the rules are scored on the validation rows with the same
-search of the answer form and the same calibration; rules that do harm are taken out; the distilled prompt replaces the
-zero-shot one only when a paired comparison finds it better. The test rows are read once, after the choice.
+In: merged rules, later proposals of edits. Out: the best prompt so far, and at the end the artifact. The zero-shot
+prompt and the rules are scored on the validation rows with the same search of the answer form and the same calibration.
+From the better of the two, single steps are taken as long as the log loss falls; in later passes each proposal is such
+a step. The best is kept always. At the end it replaces the old prompt only when a paired comparison finds it better.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from langgraph.runtime import Runtime
 
-from langchain_pld.artifact import Gate, ScoreCard
+from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.distillation.answer_search import answer_formats, described, propose_words, search
-from langchain_pld.distillation.candidates import Candidate, ScoredCandidate, StudentBench
+from langchain_pld.distillation.bench import OnProgress, StudentBench
+from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
 from langchain_pld.distillation.context import DistillationContext, RunModels, settings
-from langchain_pld.distillation.ledger import merge_ledgers
+from langchain_pld.distillation.edits import Proposal, apply_edits
 from langchain_pld.distillation.node import Node
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.progress import Progress
+from langchain_pld.distillation.prompt_budget import fit, token_counter
+from langchain_pld.distillation.racing import stratified_order
+from langchain_pld.distillation.release import Contest, Say, release
 from langchain_pld.distillation.roles import RunStore
-from langchain_pld.distillation.selection import eliminate, strongest_first
+from langchain_pld.distillation.selection import Spare, climb, strongest_first
+from langchain_pld.distillation.spending import BudgetSpent, Spending
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.distillation.teacher import Teacher
-from langchain_pld.errors import InputError
-from langchain_pld.evaluation.baselines import majority_card, ngram_card
-from langchain_pld.evaluation.comparison import Comparison, compare
 from langchain_pld.evaluation.evaluate import gold_labels
+from langchain_pld.evaluation.metrics import Confusion, macro_f1
 from langchain_pld.examples import ExampleSet
 from langchain_pld.student.binding import fingerprint_of, most_labels, tokenizer_of
-from langchain_pld.student.calibration import MINIMUM_ROWS
-from langchain_pld.student.gates import fit_gate
 from langchain_pld.student.probe import probe_student
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
@@ -41,175 +43,253 @@ from langchain_pld.verdict import Failure
 
 __all__ = ["validate_node"]
 
-Say = Callable[[str, str], Callable[[int, int], None]]
-
 
 def validate_node(models: RunModels) -> Node:
     """Build the node."""
 
     async def validate(state: DistillationState, runtime: Runtime[DistillationContext]) -> dict[str, Any]:
-        def say(node: str, step: str) -> Callable[[int, int], None]:
-            return lambda done, total: runtime.stream_writer(
-                Progress(node=node, step=step, done=done, total=total).model_dump()
-            )
-
+        log: list[str] = []
         run = RunStore(runtime.store, state["run_id"])
         task, plan, seed = state["task"], state["plan"], settings(runtime).seed
-        rows = await run.required("validation")
+        spending = await Spending.of(run, plan, runtime)
         student = await models.student_for(runtime)
-        teacher = Teacher(
-            await models.teacher_for(runtime), node="validate", store=run.store, concurrency=plan.concurrency
-        )
-        log: list[str] = []
-        proposed = await _proposed(teacher, task, plan, log)
-        # The tokenizer may have to load the model.
-        formats = await asyncio.to_thread(
-            answer_formats,
-            task,
-            plan.answer_forms,
-            proposed=proposed,
-            token_ids=tokenizer_of(student),
-            most_labels=most_labels(student),
-        )
-        prompt = compile_prompt(task, (), formats[0])
-        probe = await probe_student(student, prompt, formats[0], task.render(rows[0].input))
-        formats = [answer.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for answer in formats]
-        scorer = probe.scorer
+        teacher = await models.teacher_for(runtime)
+        rows = stratified_order(await run.required("validation"), seed)
+        formats: list[AnswerFormat] = []
+        scorer = state.get("scorer")
+        if scorer is None:
+            asker = Teacher(teacher, node="validate", store=run.store, concurrency=plan.concurrency, spending=spending)
+            formats, scorer = await _ways_to_answer(task, plan, student, asker, rows, log)
         fingerprint = await asyncio.to_thread(fingerprint_of, student)
-        bench = StudentBench(task, student, fingerprint, scorer, run, seed)
-        room = f", with {probe.thinking_tokens} tokens to think" if probe.thinking_tokens else ""
-        log.append(f"validate: answers of {fingerprint.spec} are read by {scorer}{room}")
-
-        async def score(candidate: Candidate, what: str) -> ScoredCandidate:
-            scored = await bench.validate(candidate, rows, say("validate", f"student tries {what}"))
-            log.append(
-                f"validate: {what}: log loss {scored.loss:.3f}, {scored.ms_per_text:.0f} ms and "
-                f"{scored.output_tokens:.1f} tokens a text"
+        bench = StudentBench(task, student, fingerprint, scorer, run, spending, node="validate", seed=seed)
+        here = _Pass(bench, plan, rows, lambda node, step: _progress(runtime, node, step), log)
+        if formats:
+            log.append(f"validate: answers of {fingerprint.spec} are read by {scorer}")
+            contest, improved = await here.first(state, formats)
+        else:
+            contest, improved = await here.later(state, run)
+        tried = [*state.get("tried", ()), *here.notes]
+        update: dict[str, Any] = {"tried": tried, "scorer": scorer, "round": state.get("round", 0) + 1, "proposals": []}
+        if contest is not None:
+            update |= {"zero_shot": contest.zero_shot.candidate, "champion": contest.champion.candidate}
+            if contest.all_rules is not None:
+                update["all_rules"] = contest.all_rules.candidate
+        ended = here.end(contest, improved, state.get("round", 0))
+        if ended is not None:
+            artifact, reason = await release(
+                contest,
+                bench,
+                run,
+                rows,
+                plan,
+                first_choice=formats[0] if formats else state["champion"].answer,
+                ended=ended,
+                teacher=await asyncio.to_thread(fingerprint_of, teacher),
+                data=state["data"],
+                parent=state["incumbent"].id if state.get("incumbent") else None,
+                trials=tried,
+                say=here.say,
             )
-            return scored
-
-        # The incumbent has the same choice of answer forms and the same calibration: a fair fight.
-        zero_shot, without = await search((), formats, plan.answer_forms, score, "zero-shot")
-        rules = strongest_first(state["rules"])
-        distilled, with_rules = await search(rules, formats, plan.answer_forms, score, "all rules")
-        gold = gold_labels(rows)
-        distilled, steps = await eliminate(distilled, zero_shot, gold, plan.eliminations, score)
-        comparison = compare(
-            gold,
-            distilled.predictions,
-            zero_shot.predictions,
-            task.label_names,
-            [row.group for row in rows],
-            level=plan.replace_level,
-            seed=seed,
-        )
-        winner, finish_reason, reason = _choose(distilled, zero_shot, comparison)
-        # What is called distilled is what is shipped; rules that lost are shown beside it under another name.
-        prompts = {"zero-shot": zero_shot, "distilled" if winner is distilled else "rules, not shipped": distilled}
-        scores = [
-            card for name, one in prompts.items() for card in bench.cards(one, rows, name=name, role="validation")
-        ]
-        scores += await _test_cards(bench, run, prompts, say)
-        ledger = [bench.ledger_line("validate"), *teacher.ledger]
-        gate, gate_notes = _gate(winner, rows, task, plan.gate_alpha, seed)
-        artifact = bench.artifact(winner.candidate, winner.calibration).model_copy(
-            update={
-                "teacher": await asyncio.to_thread(fingerprint_of, await models.teacher_for(runtime)),
-                "data": state["data"],
-                "gate": gate,
-                "scores": tuple(scores),
-                "finish_reason": finish_reason,
-                "ledger": tuple(merge_ledgers(state["ledger"], ledger)),
-                "seed": seed,
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "notes": (reason, *_trials(without, with_rules), *_notes(winner), *gate_notes),
-            }
-        )
-        runtime.stream_writer(Progress(node="validate", step="done", done=1, total=1, note=reason).model_dump())
-        log += [f"validate: {line}" for line in (*steps, reason)]
-        return {"artifact": artifact, "finish_reason": finish_reason, "log": log, "ledger": ledger}
+            log.append(f"validate: {reason}")
+            runtime.stream_writer(Progress(node="validate", step="done", done=1, total=1, note=reason).model_dump())
+            update |= {"artifact": artifact, "finish_reason": artifact.finish_reason}
+        return {**update, "log": log, "ledger": spending.ledger}
 
     return validate
 
 
-async def _proposed(teacher: Teacher, task: Task, plan: Plan, log: list[str]) -> list[dict[str, str]]:
-    """Answer words from the teacher, where the plan wants them; a run does not end for want of them."""
-    if "teacher" not in plan.answer_forms:
-        return []
-    proposed = await propose_words(teacher, task)
-    if isinstance(proposed, Failure):
-        log.append(f"validate: the teacher proposed no answer words: {proposed.message}")
-        return []
-    return proposed
+class _Pass:
+    """One pass of the node: what it scores with, and what it has to say.
+
+    Args:
+        bench: Scores candidates.
+        plan: The run's numbers.
+        rows: The validation rows, each beginning of which stands for the whole.
+        say: Makes the progress callback of a node and step.
+        log: The run's log.
+    """
+
+    def __init__(self, bench: StudentBench, plan: Plan, rows: ExampleSet, say: Say, log: list[str]) -> None:
+        self.say = say
+        self.notes: list[str] = []
+        self._bench = bench
+        self._plan = plan
+        self._rows = rows
+        self._log = log
+
+    async def first(self, state: DistillationState, formats: list[AnswerFormat]) -> tuple[Contest | None, bool]:
+        """Zero-shot against all rules, then single steps from the better one; `None` where the budget is spent."""
+        plan = self._plan
+        # The prompt without rules has the same choice of answer forms and the same calibration: a fair fight.
+        zero_shot, without = await search((), formats, plan.answer_forms, self.score, "zero-shot")
+        if zero_shot is None:
+            return None, False
+        incumbent = await self._incumbent(state)
+        if self._at_ceiling(zero_shot):
+            self.notes += _tried({"without rules": without})
+            return Contest(zero_shot, zero_shot, incumbent), False
+        rules = strongest_first(state["rules"])
+        all_rules: ScoredCandidate | None = None
+        with_rules: list[ScoredCandidate] = []
+        if rules:
+            all_rules, with_rules = await search(rules, formats, plan.answer_forms, self.score, "all rules")
+        self.notes += _tried({"without rules": without, "with all rules": with_rules})
+        start = all_rules if all_rules is not None and all_rules.loss < zero_shot.loss else zero_shot
+        spare = Spare(rules, state.get("drafts", {}), tuple(state.get("pool", ())), orders=plan.orders)
+        champion, steps = await climb(
+            start, zero_shot, all_rules, gold_labels(self._rows), spare, plan.trials, self.attempt
+        )
+        self._log += [f"validate: {step}" for step in steps]
+        return Contest(zero_shot, champion, incumbent, all_rules), True
+
+    async def later(self, state: DistillationState, run: RunStore) -> tuple[Contest | None, bool]:
+        """The best prompt so far, with each proposal that makes it better; or the rules that a person accepted."""
+        # Scored before, so these come from the Store.
+        zero_shot = await self.score(state["zero_shot"], "zero-shot")
+        incumbent = await self._incumbent(state)
+        best = state["champion"]
+        if "reviewed" in state:
+            best = Candidate(rules=tuple(state["rules"]), answer=state["artifact"].answer)
+        champion = await self.score(best, "reviewed rules" if "reviewed" in state else "the best rules so far")
+        if zero_shot is None or champion is None:
+            return None, False
+        if "reviewed" in state:
+            return Contest(zero_shot, champion, incumbent, reviewed=True), False
+        train = await run.required("train")
+        count = await asyncio.to_thread(token_counter, self._bench.student)
+        improved = False
+        for proposal in state.get("proposals", ()):
+            candidate = self._edited(champion.candidate, proposal, train, count)
+            if candidate == champion.candidate:
+                continue
+            outcome = await self.attempt(candidate, champion, proposal.what)
+            if isinstance(outcome, str):
+                self._log.append(f"validate: {proposal.what}: {outcome}")
+            elif outcome.loss < champion.loss:
+                self._log.append(
+                    f"validate: {proposal.what}: taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}"
+                )
+                champion, improved = outcome, True
+            else:
+                self._log.append(
+                    f"validate: {proposal.what}: not taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}"
+                )
+        all_rules = await self.score(state["all_rules"], "all rules") if "all_rules" in state else None
+        return Contest(zero_shot, champion, incumbent, all_rules), improved
+
+    def end(self, contest: Contest | None, improved: bool, passes: int) -> str | None:
+        """Why the search is over, or `None` when the rules go back to critique."""
+        if contest is None or self._bench.spending.stopped:
+            return "budget"
+        if contest.reviewed:
+            return "reviewed"
+        if self._at_ceiling(contest.champion):
+            return "ceiling"
+        return "converged" if not improved or passes >= self._plan.rounds else None
+
+    async def score(self, candidate: Candidate, what: str) -> ScoredCandidate | None:
+        """A candidate on all validation rows; `None` where the budget does not allow it."""
+        try:
+            scored = await self._bench.validate(candidate, self._rows, self.say("validate", f"student tries {what}"))
+        except BudgetSpent as spent:
+            self._log.append(f"validate: {what}: not scored, {spent}")
+            return None
+        self._log.append(
+            f"validate: {what}: log loss {scored.loss:.3f}, {scored.ms_per_text:.0f} ms and "
+            f"{scored.output_tokens:.1f} tokens a text"
+        )
+        return scored
+
+    async def attempt(self, candidate: Candidate, best: ScoredCandidate, what: str) -> ScoredCandidate | str:
+        """A candidate in a race with the best so far."""
+        try:
+            return await self._bench.race(
+                candidate,
+                best,
+                self._rows,
+                level=self._plan.race_level,
+                on_progress=self.say("validate", f"student tries {what}"),
+            )
+        except BudgetSpent as spent:
+            return f"not scored, {spent}"
+
+    async def _incumbent(self, state: DistillationState) -> ScoredCandidate | None:
+        incumbent = state.get("incumbent")
+        if incumbent is None:
+            return None
+        candidate = Candidate(rules=incumbent.rules, answer=incumbent.answer)
+        return await self.score(candidate, f"the incumbent {incumbent.id}")
+
+    def _edited(
+        self, candidate: Candidate, proposal: Proposal, train: ExampleSet, count: Callable[[str], int]
+    ) -> Candidate:
+        task = self._bench.task
+        rules, lines = apply_edits(
+            candidate.rules,
+            proposal.edits,
+            implicated=proposal.implicated,
+            labels=(proposal.expected, proposal.predicted),
+            shown={row.id: task.render(row.input) for row in train if row.id in proposal.shown},
+        )
+        kept, gone = fit(
+            task,
+            rules,
+            candidate.answer,
+            most_rules=self._plan.most_rules,
+            most_tokens=self._plan.most_prompt_tokens,
+            count=count,
+        )
+        lines += [f"{rule.id} goes, since the prompt has no room for it" for rule in gone]
+        self._log += [f"validate: {proposal.what}: {line}" for line in lines]
+        return candidate.having(kept)
+
+    def _at_ceiling(self, scored: ScoredCandidate) -> bool:
+        labels, ceiling = self._bench.task.label_names, self._plan.ceiling
+        counts = Confusion(gold_labels(self._rows), scored.predictions, labels).total
+        return ceiling is not None and float(macro_f1(counts)) >= ceiling
 
 
-def _trials(without: list[ScoredCandidate], with_rules: list[ScoredCandidate]) -> tuple[str, ...]:
+async def _ways_to_answer(
+    task: Task, plan: Plan, student: BaseChatModel, teacher: Teacher, rows: ExampleSet, log: list[str]
+) -> tuple[list[AnswerFormat], Scorer]:
+    """The answer forms to try, and how the student's answers can be read."""
+    proposed: list[dict[str, str]] = []
+    if "teacher" in plan.answer_forms:
+        answer = await propose_words(teacher, task)
+        if isinstance(answer, Failure):
+            log.append(f"validate: the teacher proposed no answer words: {answer.message}")
+        else:
+            proposed = answer
+    # The tokenizer may have to load the model.
+    formats = await asyncio.to_thread(
+        answer_formats,
+        task,
+        plan.answer_forms,
+        proposed=proposed,
+        token_ids=tokenizer_of(student),
+        most_labels=most_labels(student),
+    )
+    probe = await probe_student(student, compile_prompt(task, (), formats[0]), formats[0], task.render(rows[0].input))
+    if probe.thinking_tokens:
+        log.append(f"validate: the student gets {probe.thinking_tokens} tokens to think")
+    return [form.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for form in formats], probe.scorer
+
+
+def _progress(runtime: Runtime[DistillationContext], node: str, step: str) -> OnProgress:
+    return lambda done, total: runtime.stream_writer(
+        Progress(node=node, step=step, done=done, total=total).model_dump()
+    )
+
+
+def _tried(searches: dict[str, list[ScoredCandidate]]) -> list[str]:
     """What each way of answering was worth and cost, where there was a choice."""
-    if len(without) < 2:
-        return ()
-    return tuple(
+    return [
         f"answers tried {what}: "
         + "; ".join(
             f"{described(one.candidate.answer)} log loss {one.loss:.3f}, {one.ms_per_text:.0f} ms, "
             f"{one.output_tokens:.1f} tokens"
             for one in tried
         )
-        for what, tried in {"without rules": without, "with all rules": with_rules}.items()
-    )
-
-
-def _choose(
-    distilled: ScoredCandidate, zero_shot: ScoredCandidate, comparison: Comparison
-) -> tuple[ScoredCandidate, str, str]:
-    """The prompt to ship, the finish reason and the sentence that says why."""
-    difference = comparison.difference
-    figures = (
-        f"macro-F1 on {comparison.rows} validation rows {difference.value:+.3f}, "
-        f"{difference.level:.0%} interval {difference.low:+.3f} to {difference.high:+.3f}"
-    )
-    if distilled.candidate.rules and comparison.better:
-        return distilled, "converged", f"the distilled prompt is better than zero-shot: {figures}"
-    return zero_shot, "no_gain", f"no detectable gain, the zero-shot prompt stays: {figures}"
-
-
-async def _test_cards(
-    bench: StudentBench, run: RunStore, prompts: Mapping[str, ScoredCandidate], say: Say
-) -> list[ScoreCard]:
-    """The only place where test rows are read: both prompts beside the plain baselines."""
-    rows = await run.examples("test")
-    if rows is None:
-        return []
-    train = await run.required("train")
-    baselines = [
-        majority_card(bench.task, train, rows, role="test", seed=bench.seed),
-        ngram_card(bench.task, train, rows, role="test", seed=bench.seed),
+        for what, tried in searches.items()
+        if len(tried) > 1
     ]
-    cards = [card for card in baselines if card is not None]
-    for name, scored in prompts.items():
-        scores = await bench.score(scored.candidate, rows, "test", say("test", f"student reads the test rows, {name}"))
-        cards += bench.cards_of(scored, scores, rows, name=name, role="test")
-    return cards
-
-
-def _notes(winner: ScoredCandidate) -> tuple[str, ...]:
-    if winner.fit is None:
-        return (f"not calibrated: fewer than {MINIMUM_ROWS} validation rows have a scored answer",)
-    return winner.fit.warnings
-
-
-def _gate(
-    winner: ScoredCandidate, rows: ExampleSet, task: Task, alpha: float | None, seed: int
-) -> tuple[Gate | None, tuple[str, ...]]:
-    """The gate that was asked for; one that always abstains where there are too few rows for it."""
-    if alpha is None:
-        return None, ()
-    held_out = iter(winner.fit.out_of_fold if winner.fit else ())
-    probabilities = [None if row.log_probabilities is None else next(held_out, None) for row in winner.rows]
-    groups = [row.group for row in rows]
-    try:
-        gate = fit_gate(probabilities, gold_labels(rows), task.label_names, alpha=alpha, groups=groups, seed=seed)
-    except InputError as error:
-        return Gate(alpha=alpha), (f"the gate always abstains: {error}",)
-    if gate.threshold is None and not any(gate.label_thresholds.values()):
-        return gate, (f"the gate always abstains: no threshold keeps the risk at or below {alpha:.0%}",)
-    return gate, ()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from langchain_pld.artifact import Interval
-from langchain_pld.evaluation.metrics import RESAMPLES, Array, Confusion, Indices, cluster_keys, macro_f1
+from langchain_pld.evaluation.metrics import RESAMPLES, Array, Confusion, Indices, macro_f1, per_label_f1
 
 __all__ = ["Comparison", "compare"]
 
@@ -21,6 +22,8 @@ class Comparison(BaseModel):
 
     difference: Interval
     """Macro-F1 of the challenger minus the incumbent's, cluster bootstrap over the same draws."""
+    per_label: dict[str, Interval]
+    """The same difference in the F1 of each label."""
     mcnemar_p: float
     """Exact McNemar test of the rows on which just one of them is right; ignores groups."""
     challenger_only: int
@@ -39,6 +42,11 @@ class Comparison(BaseModel):
     def worse(self) -> bool:
         """The whole interval of the difference lies below zero."""
         return self.difference.high < 0
+
+    @property
+    def worse_labels(self) -> tuple[str, ...]:
+        """Labels for which the whole interval of the difference lies below zero."""
+        return tuple(label for label, interval in self.per_label.items() if interval.high < 0)
 
 
 def compare(
@@ -63,33 +71,45 @@ def compare(
         seed: Seed of the bootstrap.
     """
     new, old = Confusion(gold, challenger, labels, groups), Confusion(gold, incumbent, labels, groups)
-    value = float(macro_f1(new.total) - macro_f1(old.total))
-    count = len(set(cluster_keys(groups, len(gold))))
-    low = high = value
-    if count > 1:
-
-        def statistic(drawn: Indices, axis: int) -> Array:
-            axis %= drawn.ndim
-            return np.asarray(macro_f1(new.tables[drawn].sum(axis=axis)) - macro_f1(old.tables[drawn].sum(axis=axis)))
-
-        result = stats.bootstrap(
-            (np.arange(count),),
-            statistic,
-            n_resamples=RESAMPLES,
-            batch=200,
-            vectorized=True,
-            confidence_level=level,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-        low, high = map(float, result.confidence_interval)
     gained = sum(g == n and g != o for g, n, o in zip(gold, challenger, incumbent, strict=True))
     lost = sum(g == o and g != n for g, n, o in zip(gold, challenger, incumbent, strict=True))
     p_value = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     return Comparison(
-        difference=Interval(value=value, low=low, high=high, level=level),
+        difference=_difference(new, old, macro_f1, level, seed),
+        per_label={
+            label: _difference(new, old, partial(_label_f1, place), level, seed) for place, label in enumerate(labels)
+        },
         mcnemar_p=float(p_value),
         challenger_only=gained,
         incumbent_only=lost,
         rows=len(gold),
     )
+
+
+def _difference(new: Confusion, old: Confusion, metric: Callable[[Array], Array], level: float, seed: int) -> Interval:
+    """Difference of a metric of the counts, with its cluster-bootstrap percentile interval over the same draws."""
+    value = float(metric(new.total) - metric(old.total))
+    count = len(new.tables)
+    if count < 2:
+        return Interval(value=value, low=value, high=value, level=level)
+
+    def statistic(drawn: Indices, axis: int) -> Array:
+        axis %= drawn.ndim
+        return np.asarray(metric(new.tables[drawn].sum(axis=axis)) - metric(old.tables[drawn].sum(axis=axis)))
+
+    result = stats.bootstrap(
+        (np.arange(count),),
+        statistic,
+        n_resamples=RESAMPLES,
+        batch=200,
+        vectorized=True,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = map(float, result.confidence_interval)
+    return Interval(value=value, low=low, high=high, level=level)
+
+
+def _label_f1(place: int, counts: Array) -> Array:
+    return np.asarray(per_label_f1(counts)[..., place])

@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Sequence
 from typing import Any, cast
 
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
 from pydantic import BaseModel, ConfigDict
 
@@ -22,6 +22,7 @@ from langchain_pld.guardrail.content import Stage, content_of, stage_input
 from langchain_pld.guardrail.policy import STRICTNESS, GuardrailPolicy, Outcome, Settled, strictest
 from langchain_pld.guardrail.quiet import quiet_config
 from langchain_pld.guardrail.telemetry import GuardTelemetry
+from langchain_pld.student.classifier import PLDClassifier
 from langchain_pld.student.inputs import ClassifierInput, input_text
 from langchain_pld.task import Task
 from langchain_pld.verdict import Verdict
@@ -216,8 +217,10 @@ class Guard:
         self.audit = audit or AuditTrail()
         """Where records go."""
         self._telemetry = telemetry
-        self._first = Asked(classifier, self.name)
-        self._second = None if escalate_to is None else Asked(escalate_to, f"{self.name} (escalated)")
+        self._first = Asked(_watching(classifier, policy), self.name)
+        self._second = (
+            None if escalate_to is None else Asked(_watching(escalate_to, policy), f"{self.name} (escalated)")
+        )
 
     def check(self, value: ClassifierInput, config: RunnableConfig | None = None) -> Decision:
         """Check one input.
@@ -368,6 +371,15 @@ def _why(outcome: Outcome, label: str | None, verdict: Verdict) -> str:
     return {"clear": "nothing was found", "violation": f"{label!r} was found"}.get(
         outcome, f"the classifier is not certain{about}"
     )
+
+
+def _watching(classifier: Runnable[Any, Verdict], policy: GuardrailPolicy) -> Runnable[Any, Verdict]:
+    """A `PLDClassifier` in which the policy picks the worst window of a long input, also behind a binding."""
+    if isinstance(classifier, PLDClassifier):
+        return classifier.joining(policy.worst)
+    if isinstance(classifier, RunnableBinding):
+        return classifier.model_copy(update={"bound": _watching(classifier.bound, policy)})
+    return classifier
 
 
 def _task_of(classifier: Runnable[Any, Any]) -> Task | None:

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from langchain_pld.guardrail.check import Decision, Guard, Stage, acheck_all, check_all, stage_input
 from langchain_pld.guardrail.node import replacement, same_stage, value_of
-from langchain_pld.guardrail.people import Answer, kept_namespace, kept_value, question, read_answers
+from langchain_pld.guardrail.people import Answer, Inquiry
 
 __all__ = ["create_guardrail_graph"]
 
@@ -73,14 +73,14 @@ def create_guardrail_graph(
     def who_is_next(state: Any) -> Literal["ask", "done"]:
         return "ask" if state[output_key]["action"] == "ask" else "done"
 
-    def review(state: Any) -> _Review:
-        return _Review(watch, Decision.model_validate(state[pending]), value_of(state, input_key, None, stage))
+    def inquiry(state: Any) -> Inquiry:
+        findings = Decision.model_validate(state[pending]).findings
+        return Inquiry(watch, findings, value_of(state, input_key, None, stage))
 
     # Alone in its node: a node that was interrupted runs again from its beginning.
     def ask(state: Any) -> dict[str, Any]:
-        asked = review(state)
-        response = interrupt(question(asked.guards, asked.findings, asked.text))
-        answers = read_answers(response, asked.guards, asked.findings, asked.text)
+        asked = inquiry(state)
+        answers = asked.read(interrupt(asked.question()))
         return {answered: [answer.model_dump(mode="json") for answer in answers]}
 
     def settled(state: Any, answers: Sequence[Answer]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def create_guardrail_graph(
     def done(state: Any, config: RunnableConfig) -> dict[str, Any]:
         answers, store = answers_of(state), _store()
         if answers:
-            for namespace, key, value in review(state).kept(answers, config):
+            for namespace, key, value in inquiry(state).kept(answers, config):
                 if store is not None:
                     store.put(namespace, key, value)
         return settled(state, answers)
@@ -112,7 +112,7 @@ def create_guardrail_graph(
     async def adone(state: Any, config: RunnableConfig) -> dict[str, Any]:
         answers, store = answers_of(state), _store()
         if answers:
-            for namespace, key, value in review(state).kept(answers, config):
+            for namespace, key, value in inquiry(state).kept(answers, config):
                 if store is not None:
                     await store.aput(namespace, key, value)
         return settled(state, answers)
@@ -130,40 +130,6 @@ def create_guardrail_graph(
 
 
 _QUOTES = {"evidence": True}  # the words of the input in a verdict
-
-
-class _Review:
-    """The findings that a person is asked about, with their guards and the text."""
-
-    def __init__(self, guards: Sequence[Guard], decision: Decision, value: Any) -> None:
-        pairs = [
-            (guard, finding)
-            for guard, finding in zip(guards, decision.findings, strict=True)
-            if finding.action == "ask"
-        ]
-        self.guards = [guard for guard, _ in pairs]
-        self.findings = [finding for _, finding in pairs]
-        self._value = value
-        self.text = next((text for guard in self.guards if (text := guard.text_of(value)) is not None), "")
-
-    def kept(
-        self, answers: Sequence[Answer], config: RunnableConfig
-    ) -> list[tuple[tuple[str, ...], str, dict[str, Any]]]:
-        """Write the audit records; gives what the Store is to keep: namespace, key and value each."""
-        person = (config.get("configurable") or {}).get("langgraph_auth_user_id")
-        items = []
-        for guard, finding, answer in zip(self.guards, self.findings, answers, strict=True):
-            guard.audit.record_person(
-                guard=guard.name,
-                answer=answer.type if answer.readable else "unreadable",
-                label=answer.label,
-                person=person,
-                text=self.text or None,
-            )
-            if guard.task is not None and answer.readable and self.text:
-                key, value = kept_value(guard.task, self._value, self.text, answer, finding)
-                items.append((kept_namespace(guard.task), key, value))
-        return items
 
 
 def _answered(summary: dict[str, Any], answers: Sequence[Answer]) -> dict[str, Any]:

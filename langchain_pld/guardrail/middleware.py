@@ -8,8 +8,9 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NotRequired, Self, cast
+from typing import Annotated, Any, ClassVar, NamedTuple, NotRequired, Self, cast
 from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel
@@ -26,12 +27,14 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context, var_child_runnable_config
-from langgraph.config import get_config
+from langgraph.config import get_config, get_store
+from langgraph.store.base import BaseStore
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 
 from langchain_pld.errors import InputError, MissingExtraError
-from langchain_pld.guardrail.check import Decision, Guard, Stage, acheck_all, check_all, quiet_config
+from langchain_pld.guardrail.check import Decision, Finding, Guard, Stage, acheck_all, check_all, quiet_config
+from langchain_pld.guardrail.people import Answer, Inquiry, Kept
 from langchain_pld.guardrail.policy import GuardrailPolicy
 from langchain_pld.guardrail.stream import MARK, call_text, checkable, marked, placed, visible_text
 from langchain_pld.student.classifier import PLDClassifier
@@ -58,6 +61,10 @@ def _settled(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in {**old, **new}.items() if value is not None}
 
 
+_Answered = tuple[dict[str, Any] | None, list[Kept]]
+"""An update of the state, and what the Store is to keep."""
+
+
 class _GuardState(AgentState[Any]):
     pld_checked: NotRequired[Annotated[list[str], PrivateStateAttr, _union]]
     """Digests of what a guard let pass, so that nothing is checked twice and nothing changed passes unchecked."""
@@ -79,9 +86,11 @@ class PLDGuardrailMiddleware(AgentMiddleware[_GuardState, Any, Any]):
       not stay in the history.
     - `tool_result`: what a tool returned is checked before the model sees it.
 
-    Where the policy asks a person, the run is interrupted with a request in the shape of LangChain's
-    `HumanInTheLoopMiddleware` (it needs a checkpointer); `approve`, `edit` and `reject` are understood. A check that
-    fails decides as the policy's `on_error` says, and blocks by default.
+    Where the policy asks a person, the run is interrupted with the same request as that of `create_guardrail_graph`, in
+    the shape of LangChain's `HumanInTheLoopMiddleware` (it needs a checkpointer): `approve`, `edit`, `reject` and
+    `respond`, with a label's name or with words to say instead. The answer is kept as a labelled example when the agent
+    runs with a Store (see `kept_examples`). A check that fails decides as the policy's `on_error` says, and blocks by
+    default.
 
     Args:
         guards: One guard or several, of which the strictest wins.
@@ -179,45 +188,72 @@ class PLDGuardrailMiddleware(AgentMiddleware[_GuardState, Any, Any]):
             if item["guard"] == self.name and item["about"] in there
         }
 
-    def _question(self, decision: Decision, about: str | None, **more: Any) -> dict[str, Any]:
-        return {f"{self.name} {about}": {"guard": self.name, "reason": decision.reason, "about": about, **more}}
+    def _question(self, decision: Decision, about: str | None, text: str, **more: Any) -> dict[str, Any]:
+        quoting = {"verdicts": {"__all__": {"evidence": True}}}
+        findings = [finding.model_dump(mode="json", exclude=quoting) for finding in decision.findings]
+        return {
+            f"{self.name} {about}": {"guard": self.name, "about": about, "text": text, "findings": findings, **more}
+        }
 
     def _words(self, decision: Decision | None) -> str:
         """What the user reads in place of what was blocked."""
         return self.reply or (decision.message if decision is not None else self.guards[0].policy.violation_message)
 
-    def _ask(self, actions: Sequence[tuple[str, dict[str, Any], str]]) -> list[dict[str, Any]]:
-        """Interrupt with one request for several actions and give a decision for each.
-
-        Args:
-            actions: Name, arguments and reason of each.
+    def _ask(self, pending: dict[str, Any]) -> tuple[list[_Settled], list[Kept]]:
+        """Interrupt with one request for all that waits; gives what becomes of each, and what the Store is to keep.
 
         Raises:
             InputError: The answer does not fit; the run can be resumed again with one that does.
         """
-        request = {
-            "action_requests": [
-                {"name": name, "args": args, "description": f"{self.name}: {reason}"} for name, args, reason in actions
-            ],
-            "review_configs": [
-                {"action_name": name, "allowed_decisions": ["approve", "edit", "reject"]} for name, _, _ in actions
-            ],
-        }
-        answer = interrupt(request)
-        decisions = answer.get("decisions") if isinstance(answer, dict) else None
-        if not isinstance(decisions, list) or len(decisions) != len(actions):
-            msg = f'{self.name} asked about {len(actions)} action(s); resume with {{"decisions": [...]}}, one for each'
+        inquiries = [
+            Inquiry(
+                self.guards,
+                [Finding.model_validate(finding) for finding in item["findings"]],
+                item["text"],
+                arguments=item["call"]["args"] if "call" in item else None,
+            )
+            for item in pending.values()
+        ]
+        asked = [inquiry.question() for inquiry in inquiries]
+        keys = ("action_requests", "review_configs")
+        response = interrupt({key: [entry for question in asked for entry in question[key]] for key in keys})
+        decisions = response.get("decisions") if isinstance(response, dict) else None
+        count = sum(len(inquiry.findings) for inquiry in inquiries)
+        if not isinstance(decisions, list) or len(decisions) != count:
+            msg = f'{self.name} asked about {count} action(s); resume with {{"decisions": [...]}}, one for each'
             raise InputError(msg)
-        for decision in decisions:
-            kind = decision.get("type") if isinstance(decision, dict) else None
-            edited = decision.get("edited_action") if kind == "edit" else {"args": {}}
-            fits = isinstance(edited, dict) and isinstance(edited.get("args"), dict)
-            if kind not in {"approve", "edit", "reject"} or not fits:
-                msg = (
-                    f"{self.name} cannot use the decision of type {kind!r}; approve, reject, or edit with edited_action"
-                )
-                raise InputError(msg)
-        return decisions
+        rest = iter(decisions)
+        answers = [inquiry.read({"decisions": list(islice(rest, len(inquiry.findings)))}) for inquiry in inquiries]
+        if not all(answer.readable for found in answers for answer in found):
+            msg = (
+                f"{self.name} cannot use these decisions: approve, reject, respond with a message, or edit with a "
+                f"changed text, label or arguments under edited_action.args; got {[_type_of(d) for d in decisions]}"
+            )
+            raise InputError(msg)
+        config = _config()
+        kept = [
+            entry for inquiry, found in zip(inquiries, answers, strict=True) for entry in inquiry.kept(found, config)
+        ]
+        return [_Settled.of(found) for found in answers], kept
+
+
+class _Settled(NamedTuple):
+    """What people decided about one content."""
+
+    allowed: bool
+    words: str | None
+    """What stands in its place."""
+    arguments: dict[str, Any] | None
+    """Those that a tool is to be called with."""
+
+    @classmethod
+    def of(cls, answers: Sequence[Answer]) -> _Settled:
+        """Several guards asked: all must let it pass, and the first one's words count."""
+        return cls(
+            all(answer.allowed for answer in answers),
+            next((answer.text for answer in answers if answer.text), None),
+            next((answer.arguments for answer in answers if answer.arguments is not None), None),
+        )
 
 
 class _InputGuard(PLDGuardrailMiddleware):
@@ -236,14 +272,14 @@ class _InputGuard(PLDGuardrailMiddleware):
     @hook_config(can_jump_to=["end"])
     def before_model(self, state: _GuardState, runtime: Any) -> dict[str, Any] | None:  # noqa: ARG002
         if pending := self._pending(state):
-            return self._answered(state, pending)
+            return _stored(self._answered(state, pending))
         fresh = self._fresh(state)
         return self._outcome(state, fresh, self._decide(fresh), ask=False)
 
     @hook_config(can_jump_to=["end"])
     async def abefore_model(self, state: _GuardState, runtime: Any) -> dict[str, Any] | None:  # noqa: ARG002
         if pending := self._pending(state):
-            return self._answered(state, pending)
+            return await _astored(self._answered(state, pending))
         fresh = self._fresh(state)
         decisions = await self._adecide(fresh)
         return self._outcome(state, fresh, decisions, ask=False)
@@ -278,23 +314,23 @@ class _InputGuard(PLDGuardrailMiddleware):
             refused, asked = refused + asked, []
         pending: dict[str, Any] = {}
         for message, decision in asked:
-            pending |= self._question(decision, message.id)
+            pending |= self._question(decision, message.id, visible_text(message))
         return self._update(state, passed, refused, pending)
 
-    def _answered(self, state: _GuardState, pending: dict[str, Any]) -> dict[str, Any] | None:
+    def _answered(self, state: _GuardState, pending: dict[str, Any]) -> _Answered:
         by_id = {message.id: message for message in state["messages"]}
-        asked = [(by_id[item["about"]], item) for item in pending.values()]
-        answers = self._ask([("user_message", {"text": visible_text(m)}, item["reason"]) for m, item in asked])
+        settled, kept = self._ask(pending)
         passed: list[BaseMessage] = []
         refused: list[tuple[AnyMessage, Decision | None]] = []
-        for (message, _), answer in zip(asked, answers, strict=True):
-            if answer["type"] == "reject":
+        words: str | None = None
+        for item, found in zip(pending.values(), settled, strict=True):
+            message = by_id[item["about"]]
+            if not found.allowed:
                 refused.append((message, None))
-            elif answer["type"] == "edit":
-                passed.append(message.model_copy(update={"content": _edited_text(self.name, answer)}))
+                words = words or found.words
             else:
-                passed.append(message)
-        return self._update(state, passed, refused, dict.fromkeys(pending))
+                passed.append(message.model_copy(update={"content": found.words}) if found.words else message)
+        return self._update(state, passed, refused, dict.fromkeys(pending), words=words), kept
 
     def _update(
         self,
@@ -302,6 +338,8 @@ class _InputGuard(PLDGuardrailMiddleware):
         passed: Sequence[BaseMessage],
         refused: Sequence[tuple[AnyMessage, Decision | None]],
         pending: dict[str, Any],
+        *,
+        words: str | None = None,
     ) -> dict[str, Any] | None:
         held = [marked(_emptied(message, WITHHELD), decision, self.name) for message, decision in refused]
         update: dict[str, Any] = {"messages": [*passed, *held]}
@@ -310,7 +348,7 @@ class _InputGuard(PLDGuardrailMiddleware):
         if pending:
             update["pld_pending"] = pending
         if self._ends(state, refused):
-            answer = AIMessage(self._words(refused[0][1]))
+            answer = AIMessage(words or self._words(refused[0][1]))
             update["messages"].append(marked(answer, refused[0][1], self.name))
             update["jump_to"] = "end"
         return update if passed or held or pending else None
@@ -343,14 +381,19 @@ class _OutputGuard(PLDGuardrailMiddleware):
     @hook_config(can_jump_to=["end"])
     def after_model(self, state: _GuardState, runtime: Any) -> dict[str, Any] | None:  # noqa: ARG002
         if pending := self._pending(state):
-            return self._answered(pending)
+            return _stored(self._answered(pending))
+        return self._ended(state)
+
+    @hook_config(can_jump_to=["end"])
+    async def aafter_model(self, state: _GuardState, runtime: Any) -> dict[str, Any] | None:  # noqa: ARG002
+        if pending := self._pending(state):
+            return await _astored(self._answered(pending))
+        return self._ended(state)
+
+    def _ended(self, state: _GuardState) -> dict[str, Any] | None:
         last = state["messages"][-1] if state["messages"] else None
         # Without the jump an agent with a response format would ask the model again.
         return {"jump_to": "end"} if self._blocked(last) else None
-
-    @hook_config(can_jump_to=["end"])
-    async def aafter_model(self, state: _GuardState, runtime: Any) -> dict[str, Any] | None:
-        return self.after_model(state, runtime)
 
     def _blocked(self, message: BaseMessage | None) -> bool:
         note = message.response_metadata.get(MARK) if isinstance(message, AIMessage) else None
@@ -367,30 +410,29 @@ class _OutputGuard(PLDGuardrailMiddleware):
         if decision.action == "ask" and response.structured_response is None:
             last.id = last.id or str(uuid4())
             kept = [message_to_dict(message) for message in response.result]
-            question = self._question(decision, last.id, kept=kept, text=visible_text(last))
+            question = self._question(decision, last.id, visible_text(last), kept=kept)
             return ExtendedModelResponse(
                 model_response=ModelResponse(result=[_emptied(last, WAITING)]),
                 command=Command(update={"pld_pending": question}),
             )
         return ModelResponse(result=[self._refusal(last, decision)])
 
-    def _refusal(self, message: AIMessage, decision: Decision | None) -> Any:
-        return marked(_emptied(message, self._words(decision)), decision, self.name)
+    def _refusal(self, message: AIMessage, decision: Decision | None, words: str | None = None) -> Any:
+        return marked(_emptied(message, words or self._words(decision)), decision, self.name)
 
-    def _answered(self, pending: dict[str, Any]) -> dict[str, Any]:
-        items = list(pending.values())
-        answers = self._ask([("answer", {"text": item["text"]}, item["reason"]) for item in items])
+    def _answered(self, pending: dict[str, Any]) -> _Answered:
+        settled, kept = self._ask(pending)
         update: dict[str, Any] = {"messages": [], "pld_pending": dict.fromkeys(pending)}
-        for item, answer in zip(items, answers, strict=True):
-            kept = messages_from_dict(item["kept"])
-            last = next(message for message in reversed(kept) if isinstance(message, AIMessage))
-            if answer["type"] == "reject":
-                kept, update["jump_to"] = [self._refusal(last, None)], "end"
-            elif answer["type"] == "edit":
-                edited = last.model_copy(update={"content": _edited_text(self.name, answer)})
-                kept = [edited if message is last else message for message in kept]
-            update["messages"] += kept
-        return update
+        for item, found in zip(pending.values(), settled, strict=True):
+            messages = messages_from_dict(item["kept"])
+            last = next(message for message in reversed(messages) if isinstance(message, AIMessage))
+            if not found.allowed:
+                messages, update["jump_to"] = [self._refusal(last, None, found.words)], "end"
+            elif found.words:
+                edited = last.model_copy(update={"content": found.words})
+                messages = [edited if message is last else message for message in messages]
+            update["messages"] += messages
+        return update, kept
 
 
 class _ToolCallGuard(PLDGuardrailMiddleware):
@@ -408,10 +450,11 @@ class _ToolCallGuard(PLDGuardrailMiddleware):
 
     def after_model(self, state: _GuardState, runtime: Any) -> dict[str, Any] | None:  # noqa: ARG002
         pending = self._pending(state)
-        return self._answered(state, pending) if pending else None
+        return _stored(self._answered(state, pending)) if pending else None
 
-    async def aafter_model(self, state: _GuardState, runtime: Any) -> dict[str, Any] | None:
-        return self.after_model(state, runtime)
+    async def aafter_model(self, state: _GuardState, runtime: Any) -> dict[str, Any] | None:  # noqa: ARG002
+        pending = self._pending(state)
+        return await _astored(self._answered(state, pending)) if pending else None
 
     # The last gate: what was changed after the check, by a person or another middleware, does not run unchecked.
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
@@ -436,9 +479,9 @@ class _ToolCallGuard(PLDGuardrailMiddleware):
     def _mark_of(self, call: ToolCall) -> str:
         return self._digest(call["id"], call_text(call))
 
-    def _refusal(self, call: ToolCall, decision: Decision | None) -> Any:
+    def _refusal(self, call: ToolCall, decision: Decision | None, words: str | None = None) -> Any:
         reason = decision.reason if decision is not None else "a person refused it"
-        words = (
+        words = words or (
             f"The tool {call['name']} was not run: a guardrail does not allow this call ({reason}). Do not repeat it."
         )
         message = ToolMessage(words, name=call["name"], tool_call_id=call["id"] or "", status="error")
@@ -453,7 +496,7 @@ class _ToolCallGuard(PLDGuardrailMiddleware):
         flag: Decision | None = None
         for call, decision in zip(calls, decisions, strict=True):
             if decision.action == "ask" and call["id"]:
-                pending |= self._question(decision, call["id"], call=dict(call))
+                pending |= self._question(decision, call["id"], call_text(call), call=dict(call))
             elif not decision.allowed:
                 refused[call["id"]] = self._refusal(call, decision)
             else:
@@ -470,20 +513,19 @@ class _ToolCallGuard(PLDGuardrailMiddleware):
             command=Command(update={"pld_checked": checked, "pld_pending": pending}),
         )
 
-    def _answered(self, state: _GuardState, pending: dict[str, Any]) -> dict[str, Any]:
-        calls: list[ToolCall] = [item["call"] for item in pending.values()]
-        reasons = [item["reason"] for item in pending.values()]
-        answers = self._ask([(c["name"], c["args"], reason) for c, reason in zip(calls, reasons, strict=True)])
+    def _answered(self, state: _GuardState, pending: dict[str, Any]) -> _Answered:
+        settled, kept = self._ask(pending)
         checked: list[str] = []
         refused: dict[str | None, ToolMessage] = {}
         edited: dict[str | None, dict[str, Any]] = {}
-        for call, answer in zip(calls, answers, strict=True):
-            if answer["type"] == "reject":
-                refused[call["id"]] = self._refusal(call, None)
+        for item, found in zip(pending.values(), settled, strict=True):
+            call: ToolCall = item["call"]
+            if not found.allowed:
+                refused[call["id"]] = self._refusal(call, None, found.words)
                 continue
-            if answer["type"] == "edit":
-                edited[call["id"]] = answer["edited_action"]["args"]
-                call = {**call, "args": edited[call["id"]]}
+            if found.arguments is not None:
+                edited[call["id"]] = found.arguments
+                call = {**call, "args": found.arguments}
             checked.append(self._mark_of(call))
         changed = {**edited, **{call_id: {} for call_id in refused}}
         authors = [
@@ -491,11 +533,12 @@ class _ToolCallGuard(PLDGuardrailMiddleware):
             for message in state["messages"]
             if isinstance(message, AIMessage) and any(call["id"] in changed for call in message.tool_calls)
         ]
-        return {
+        update = {
             "messages": [*authors, *refused.values()],
             "pld_checked": checked,
             "pld_pending": dict.fromkeys(pending),
         }
+        return update, kept
 
 
 class _ToolResultGuard(PLDGuardrailMiddleware):
@@ -515,10 +558,11 @@ class _ToolResultGuard(PLDGuardrailMiddleware):
 
     def before_model(self, state: _GuardState, runtime: Any) -> dict[str, Any] | None:  # noqa: ARG002
         pending = self._pending(state)
-        return self._answered(pending) if pending else None
+        return _stored(self._answered(pending)) if pending else None
 
-    async def abefore_model(self, state: _GuardState, runtime: Any) -> dict[str, Any] | None:
-        return self.before_model(state, runtime)
+    async def abefore_model(self, state: _GuardState, runtime: Any) -> dict[str, Any] | None:  # noqa: ARG002
+        pending = self._pending(state)
+        return await _astored(self._answered(pending)) if pending else None
 
     def _messages(self, result: Any) -> list[BaseMessage]:
         """The messages that a tool's result brings, each with something in it to check."""
@@ -540,7 +584,7 @@ class _ToolResultGuard(PLDGuardrailMiddleware):
         for message, decision in zip(messages, decisions, strict=True):
             if decision.action == "ask":
                 message.id = message.id or str(uuid4())
-                pending |= self._question(decision, message.id, kept=message_to_dict(message))
+                pending |= self._question(decision, message.id, visible_text(message), kept=message_to_dict(message))
                 instead[id(message)] = _emptied(message, WAITING)
             elif not decision.allowed:
                 instead[id(message)] = marked(_emptied(message, WITHHELD), decision, self.name)
@@ -548,24 +592,50 @@ class _ToolResultGuard(PLDGuardrailMiddleware):
                 instead[id(message)] = marked(message, decision, self.name)
         return _exchanged(result, instead, pending)
 
-    def _answered(self, pending: dict[str, Any]) -> dict[str, Any]:
-        kept = [messages_from_dict([item["kept"]])[0] for item in pending.values()]
-        reasons = [item["reason"] for item in pending.values()]
-        actions = [("tool_result", {"text": visible_text(m)}, r) for m, r in zip(kept, reasons, strict=True)]
+    def _answered(self, pending: dict[str, Any]) -> _Answered:
+        settled, kept = self._ask(pending)
         messages: list[BaseMessage] = []
-        for message, answer in zip(kept, self._ask(actions), strict=True):
-            if answer["type"] == "reject":
-                messages.append(marked(_emptied(message, WITHHELD), None, self.name))
-            elif answer["type"] == "edit":
-                messages.append(message.model_copy(update={"content": _edited_text(self.name, answer)}))
-            else:
-                messages.append(message)
-        return {"messages": messages, "pld_pending": dict.fromkeys(pending)}
+        for item, found in zip(pending.values(), settled, strict=True):
+            message = messages_from_dict([item["kept"]])[0]
+            if not found.allowed:
+                message = marked(_emptied(message, found.words or WITHHELD), None, self.name)
+            elif found.words:
+                message = message.model_copy(update={"content": found.words})
+            messages.append(message)
+        return {"messages": messages, "pld_pending": dict.fromkeys(pending)}, kept
 
 
 _STAGES: dict[str, type[PLDGuardrailMiddleware]] = {
     guard.stage: guard for guard in (_InputGuard, _OutputGuard, _ToolCallGuard, _ToolResultGuard)
 }
+
+
+def _stored(answered: _Answered) -> dict[str, Any] | None:
+    """Keep what people answered, where there is a Store; gives the update."""
+    update, kept = answered
+    if store := _store():
+        for entry in kept:
+            store.put(*entry)
+    return update
+
+
+async def _astored(answered: _Answered) -> dict[str, Any] | None:
+    update, kept = answered
+    if store := _store():
+        for entry in kept:
+            await store.aput(*entry)
+    return update
+
+
+def _store() -> BaseStore | None:
+    try:
+        return cast("BaseStore | None", get_store())
+    except RuntimeError:  # called outside a graph
+        return None
+
+
+def _type_of(decision: Any) -> Any:
+    return decision.get("type") if isinstance(decision, dict) else type(decision).__name__
 
 
 def _config() -> RunnableConfig | None:
@@ -657,11 +727,3 @@ def _exchanged(result: Any, instead: dict[int, BaseMessage], pending: dict[str, 
         return replace(result, update={**changed, **({"pld_pending": pending} if pending else {})})
     message = instead.get(id(result), result)
     return Command(update={"messages": [message], "pld_pending": pending}) if pending else message
-
-
-def _edited_text(guard: str, answer: dict[str, Any]) -> str:
-    text = answer["edited_action"]["args"].get("text")
-    if not isinstance(text, str) or not text.strip():
-        msg = f"{guard} needs the edited words as edited_action.args.text"
-        raise InputError(msg)
-    return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.store.base import BaseStore
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,7 +14,11 @@ from langchain_pld.guardrail.audit import input_hash
 from langchain_pld.guardrail.check import Finding, Guard
 from langchain_pld.task import Task
 
-__all__ = ["Answer", "kept_examples", "kept_namespace", "kept_value", "question", "read_answers"]
+__all__ = ["Answer", "Inquiry", "kept_examples", "kept_namespace", "kept_value", "question", "read_answers"]
+
+
+Kept = tuple[tuple[str, ...], str, dict[str, Any]]
+"""Namespace, key and value of an item of the Store."""
 
 
 class Answer(BaseModel):
@@ -29,37 +34,54 @@ class Answer(BaseModel):
     """The label that the answer gives the text; `None` where it cannot be told."""
     text: str | None = None
     """The person's own words in place of the content."""
+    arguments: dict[str, Any] | None = None
+    """The person's own arguments of a tool call."""
     readable: bool = True
     """False for an answer that is none: it then counts as a rejection, and no example is made of it."""
 
 
-def question(guards: Sequence[Guard], findings: Sequence[Finding], text: str) -> dict[str, Any]:
+def question(
+    guards: Sequence[Guard],
+    findings: Sequence[Finding],
+    text: str,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The interrupt's value: one action request for each finding that a person is asked about.
 
     Args:
         guards: The guards of the findings.
         findings: Those whose action is `ask`.
         text: What the person is to judge.
+        arguments: Those of a tool call, where the person may change them.
     """
     requests, configs = [], []
     for guard, finding in zip(guards, findings, strict=True):
         last = finding.verdicts[-1] if finding.verdicts else None
-        arguments = {
+        shown = {
             "text": text,
             "label": (last.label or last.leaning) if last is not None else None,
             "labels": list(guard.labels),
             "probabilities": last.probabilities if last is not None else None,
+            **({"arguments": dict(arguments)} if arguments is not None else {}),
         }
         description = (
             f"{finding.reason}. approve: pass it on; reject: hold it back; edit: change the text, or give its label; "
             "respond: the name of its label, or what to say in its place."
         )
-        requests.append({"name": _action(finding), "args": arguments, "description": description})
+        requests.append({"name": _action(finding), "args": shown, "description": description})
         configs.append({"action_name": _action(finding), "allowed_decisions": ["approve", "edit", "reject", "respond"]})
     return {"action_requests": requests, "review_configs": configs}
 
 
-def read_answers(response: Any, guards: Sequence[Guard], findings: Sequence[Finding], text: str) -> list[Answer]:
+def read_answers(
+    response: Any,
+    guards: Sequence[Guard],
+    findings: Sequence[Finding],
+    text: str,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+) -> list[Answer]:
     """The answers in what a person sent back, in the order of the findings.
 
     Whatever cannot be read counts as a rejection: an answer that nobody understands lets nothing pass.
@@ -69,14 +91,68 @@ def read_answers(response: Any, guards: Sequence[Guard], findings: Sequence[Find
         guards: The guards that asked.
         findings: What they asked about.
         text: What the person saw.
+        arguments: Those of a tool call, where the person could change them.
     """
     decisions = response.get("decisions") if isinstance(response, Mapping) else None
     if not isinstance(decisions, list) or len(decisions) != len(findings):
         return [_UNREADABLE] * len(findings)
     return [
-        _answer(decision, guard, finding, text)
+        _answer(decision, guard, finding, text, arguments)
         for decision, guard, finding in zip(decisions, guards, findings, strict=True)
     ]
+
+
+class Inquiry:
+    """What a person is asked about one content: the findings whose action is `ask`, with their guards.
+
+    Args:
+        guards: All guards that checked.
+        findings: What each found, in the same order.
+        value: What was checked; the text that the person sees is what the classifier read of it.
+        arguments: Those of a tool call, where the person may change them.
+    """
+
+    def __init__(
+        self,
+        guards: Sequence[Guard],
+        findings: Sequence[Finding],
+        value: Any,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        pairs = [pair for pair in zip(guards, findings, strict=True) if pair[1].action == "ask"]
+        self.guards = [guard for guard, _ in pairs]
+        self.findings = [finding for _, finding in pairs]
+        read = (text for guard in self.guards if (text := guard.text_of(value)) is not None)
+        # A text that no classifier takes, since it is too long, is shown all the same.
+        self.text = next(read, value if isinstance(value, str) else "")
+        self._value = value
+        self._arguments = arguments
+
+    def question(self) -> dict[str, Any]:
+        """The interrupt's value."""
+        return question(self.guards, self.findings, self.text, arguments=self._arguments)
+
+    def read(self, response: Any) -> list[Answer]:
+        """The answers in what a person sent back."""
+        return read_answers(response, self.guards, self.findings, self.text, arguments=self._arguments)
+
+    def kept(self, answers: Sequence[Answer], config: RunnableConfig | None) -> list[Kept]:
+        """Write the audit records; gives what the Store is to keep."""
+        person = ((config or {}).get("configurable") or {}).get("langgraph_auth_user_id")
+        items: list[Kept] = []
+        for guard, finding, answer in zip(self.guards, self.findings, answers, strict=True):
+            guard.audit.record_person(
+                guard=guard.name,
+                answer=answer.type if answer.readable else "unreadable",
+                label=answer.label,
+                person=person,
+                text=self.text or None,
+            )
+            if guard.task is not None and answer.readable and self.text and guard.text_of(self._value) is not None:
+                key, value = kept_value(guard.task, self._value, self.text, answer, finding)
+                items.append((kept_namespace(guard.task), key, value))
+        return items
 
 
 def kept_namespace(task: Task) -> tuple[str, ...]:
@@ -135,7 +211,7 @@ def _action(finding: Finding) -> str:
     return f"pass_{finding.stage}"
 
 
-def _answer(decision: Any, guard: Guard, finding: Finding, text: str) -> Answer:
+def _answer(decision: Any, guard: Guard, finding: Finding, text: str, arguments: Mapping[str, Any] | None) -> Answer:
     kind = decision.get("type") if isinstance(decision, Mapping) else None
     if kind == "approve":
         return Answer(type="approve", allowed=True, label=_harmless(guard, finding))
@@ -144,7 +220,7 @@ def _answer(decision: Any, guard: Guard, finding: Finding, text: str) -> Answer:
     if kind == "respond" and isinstance(decision.get("message"), str):
         return _response(decision["message"].strip(), guard, finding)
     if kind == "edit" and isinstance(decision.get("edited_action"), Mapping):
-        return _edit(decision["edited_action"].get("args"), guard, finding, text)
+        return _edit(decision["edited_action"].get("args"), guard, finding, text, arguments)
     return _UNREADABLE
 
 
@@ -155,11 +231,14 @@ def _response(message: str, guard: Guard, finding: Finding) -> Answer:
     return Answer(type="respond", allowed=False, label=_harmful(guard, finding), text=message or None)
 
 
-def _edit(arguments: Any, guard: Guard, finding: Finding, text: str) -> Answer:
-    """A changed text is the person's own and passes; with the text unchanged, the label decides."""
-    if not isinstance(arguments, Mapping):
+def _edit(given: Any, guard: Guard, finding: Finding, text: str, arguments: Mapping[str, Any] | None) -> Answer:
+    """A changed text, or changed arguments, are the person's own and pass; else the label decides."""
+    if not isinstance(given, Mapping):
         return _UNREADABLE
-    edited, label = arguments.get("text", text), arguments.get("label")
+    edited, label = given.get("text", text), given.get("label")
+    changed = given.get("arguments", arguments)
+    if arguments is not None and changed != arguments:
+        return Answer(type="edit", allowed=True, arguments=changed) if isinstance(changed, dict) else _UNREADABLE
     if not isinstance(edited, str) or not edited.strip() or (label is not None and label not in guard.labels):
         return _UNREADABLE
     if edited == text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +27,8 @@ Outcome = Literal["clear", "violation", "uncertain", "error"]
 STRICTNESS: tuple[Settled, ...] = ("allow", "flag", "ask", "block", "raise")
 """The settled actions, the strictest last."""
 
+_STRICTER: tuple[Action, ...] = ("allow", "flag", "escalate", "ask", "block", "raise")
+_WORSE: tuple[Outcome, ...] = ("clear", "uncertain", "error", "violation")
 _Threshold = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -132,6 +134,20 @@ class GuardrailPolicy(BaseModel):
         if verdict.label not in self.blocking:
             return "clear", None
         return "violation" if self.blocking[verdict.label] is None else "uncertain", verdict.label
+
+    def worst(self, verdicts: Sequence[Verdict]) -> Verdict:
+        """Of several verdicts about parts of one input, that with the strictest action."""
+
+        def badness(verdict: Verdict) -> tuple[int, int, float]:
+            outcome, _ = self.judge(verdict)
+            sure = verdict.confidence or 0.0
+            return (
+                _STRICTER.index(self.action_for(outcome)),
+                _WORSE.index(outcome),
+                -sure if outcome == "clear" else sure,
+            )
+
+        return max(verdicts, key=badness)
 
     def action_for(self, outcome: Outcome) -> Action:
         """What the policy does with an outcome."""

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import time
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, 
 from langchain_core.runnables.config import ensure_config, get_callback_manager_for_config
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
+from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, DistilledPrompt, ModelFingerprint
 from langchain_pld.errors import InputError, StudentError
 from langchain_pld.models.resolve import resolve_chat_model
@@ -27,6 +28,7 @@ from langchain_pld.student.escalation import Escalation, EscalationBudget, ask_o
 from langchain_pld.student.failures import CircuitBreaker, RetryPolicy, failure_of, passes_through
 from langchain_pld.student.hardening import clean_text
 from langchain_pld.student.inputs import ClassifierInput, input_text
+from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.questions import label_orders, questions
 from langchain_pld.student.scoring import Scores
 from langchain_pld.student.waiting import within
@@ -38,6 +40,7 @@ from langchain_pld.student.windows import (
     most_severe,
     window_spans,
 )
+from langchain_pld.task import Task
 from langchain_pld.verdict import Failure, Usage, Verdict
 
 __all__ = ["PLDClassifier"]
@@ -49,6 +52,7 @@ _Bound = tuple[Runnable[Any, AIMessage], dict[str, Any]]
 _OLLAMA_CONTEXT = 4096
 _OLLAMA_ROOM = 2048
 _OLLAMA_MARGIN = 16
+_NOTHING_SPENT = Usage()
 
 _asked_fingerprint: ContextVar[ModelFingerprint | None] = ContextVar("_asked_fingerprint", default=None)
 
@@ -91,6 +95,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     _fingerprint: ModelFingerprint | None = PrivateAttr(default=None)
     _stranger: str | None = PrivateAttr(default=None)
     _severity: tuple[tuple[str, ...], ...] = PrivateAttr(default=())
+    _worst: Callable[[Sequence[Verdict]], Verdict] | None = PrivateAttr(default=None)
     _other: Escalation | None = PrivateAttr(default=None)
     _budget: EscalationBudget | None = PrivateAttr(default=None)
     _known_room: int | None = PrivateAttr(default=None)
@@ -116,6 +121,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     def model_post_init(self, context: Any, /) -> None:
         """Compare the student with the one that the artifact was measured with, as far as that is known unasked."""
         super().model_post_init(context)
+        self.artifact.require_usable()
         self._fingerprint = _asked_fingerprint.get() or fingerprint_of(self.student, ask_server=False)
         self._compare(self._fingerprint)
         # A prompt whose label orders cannot be had is told now, not at the first input.
@@ -142,6 +148,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             ModelSetupError: The student cannot be had.
         """
         artifact = DistilledPrompt.load(path)
+        artifact.require_usable()  # here, since pydantic would wrap the error in its own
         model = student or artifact.student.spec
         if isinstance(model, str):
             model = resolve_chat_model(model)
@@ -151,6 +158,31 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             return cls(artifact=artifact, student=model, **options)
         finally:
             _asked_fingerprint.reset(token)
+
+    @classmethod
+    def zero_shot(
+        cls, task: Task, student: BaseChatModel, *, answer: AnswerFormat | None = None, **options: Any
+    ) -> Self:
+        """A student with the bare task as its prompt: nothing distilled, measured or calibrated. For a first look.
+
+        Asks no server, so that it may be called inside of an event loop.
+
+        Args:
+            task: What is decided.
+            student: A chat model.
+            answer: What the student answers with; the label names when absent.
+            **options: Other fields of the classifier.
+        """
+        answer = answer or AnswerFormat.words(task)
+        artifact = DistilledPrompt(
+            task=task,
+            system_prompt=compile_prompt(task, (), answer),
+            answer=answer,
+            calibration=Calibration.identity(task.label_names),
+            student=fingerprint_of(student, ask_server=False),
+            notes=("zero-shot, not measured",),
+        )
+        return cls(artifact=artifact, student=student, **options)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A classifier made anew with some fields changed; nothing settled for the old student or prompt stays.
@@ -166,6 +198,21 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             return type(self)(**values)
         finally:
             _asked_fingerprint.reset(token)
+
+    def joining(self, worst: Callable[[Sequence[Verdict]], Verdict]) -> Self:
+        """The same classifier, in which a function picks the verdict on a long input among those of its windows.
+
+        For a guard, whose policy knows which of them is the worst: averaged over windows, one bad sentence would drown
+        in harmless text around it. A classifier that was told how to join windows stays as it is.
+
+        Args:
+            worst: Takes the verdicts of two or more windows and gives back one of them.
+        """
+        if self.long_input.join is not None or self.long_input.severe:
+            return self
+        other = copy.copy(self)
+        other._worst = worst
+        return other
 
     @property
     def InputType(self) -> Any:  # noqa: N802
@@ -258,7 +305,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     # ask.
     def _steps(self, value: ClassifierInput) -> Generator[_Wanted, Any, Verdict]:
         started = time.perf_counter()
-        usage = Usage()
+        usage = _NOTHING_SPENT
         windows: list[str] | Failure
         try:
             text = input_text(self.artifact.task, value)
@@ -276,10 +323,11 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         latency_ms = (time.perf_counter() - started) * 1000
         if len(outcomes) == 1:
             return self._verdict(outcomes[0], usage, latency_ms)
-        if self._severity:
-            whole = most_severe([self._verdict(outcome, usage, latency_ms) for outcome in outcomes], self._severity)
-        else:
+        worst = self._worst or (partial(most_severe, severity=self._severity) if self._severity else None)
+        if worst is None:
             whole = self._verdict(mean_scores(outcomes), usage, latency_ms)
+        else:
+            whole = worst([self._verdict(outcome, usage, latency_ms) for outcome in outcomes])
         return whole.model_copy(update={"windows": len(windows)})
 
     def _surely_fits(self, text: str) -> bool:
@@ -368,7 +416,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
                 usage = _usage(reply) if usage is None else usage + _usage(reply)
                 messages = asking.send(reply)
         except StopIteration as done:
-            return done.value, usage or Usage()
+            return done.value, usage or _NOTHING_SPENT
 
     def _verdict(self, outcome: Scores | Failure, usage: Usage, latency_ms: float) -> Verdict:
         common: dict[str, Any] = {"artifact_id": self._artifact_id, "usage": usage, "latency_ms": latency_ms}
@@ -391,6 +439,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             calibrated=probabilities is not None and self.calibrated,
             label_mass=outcome.label_mass,
             evidence=outcome.evidence,
+            rule_ids=self._rule_ids[label],
             decided_by=self.spec if decided else None,
             **common,
         )
@@ -449,7 +498,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         """Length of the system prompt in the student's tokens; `None` where no tokenizer is at hand."""
         return self.student.get_num_tokens(self.artifact.system_prompt) if self.in_process else None
 
-    @property
+    @cached_property
     def calibrated(self) -> bool:
         """Whether this student's probabilities were calibrated on labelled rows."""
         return self._stranger is None and self.artifact.calibration.method != "none"
@@ -507,6 +556,11 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         if isinstance(bound, RunnableBinding) and not bound.config and not bound.config_factories:
             return bound.bound, dict(bound.kwargs)
         return bound, {}
+
+    @cached_property
+    def _rule_ids(self) -> dict[str, tuple[str, ...]]:
+        artifact = self.artifact
+        return {name: tuple(rule.id for rule in artifact.rules_for(name)) for name in artifact.task.label_names}
 
     @cached_property
     def _artifact_id(self) -> str:

@@ -37,7 +37,6 @@ from langchain_pld.student.binding import fingerprint_of, model_spec
 from langchain_pld.student.classifier import PLDClassifier
 from langchain_pld.student.failures import RetryPolicy
 from langchain_pld.student.inputs import ClassifierInput
-from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.scoring import first_tokens_differ
 from langchain_pld.task import Label, Task
 from langchain_pld.verdict import Failure, Usage, Verdict
@@ -233,15 +232,11 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
         if isinstance(question, Choice) and len(question.criteria) == 1:
             return _Asked(classifier=None, labels=tuple(question.criteria), distilled=False)
         task, answer = _zero_shot(question)
-        artifact = DistilledPrompt(
-            task=task,
-            system_prompt=compile_prompt(task, (), answer),
-            answer=answer,
-            calibration=Calibration.identity(task.label_names),
-            student=fingerprint_of(self.student, ask_server=False),
+        classifier = PLDClassifier.zero_shot(
+            task, self.student, answer=answer, timeout_s=self.timeout_s, retry=self.retry
         )
         labels = ("yes",) if isinstance(question, Noul) else task.label_names
-        return _Asked(classifier=self._classifier(artifact), labels=labels, distilled=False)
+        return _Asked(classifier=classifier, labels=labels, distilled=False)
 
     def _classifier(self, artifact: DistilledPrompt) -> PLDClassifier:
         return PLDClassifier(artifact=artifact, student=self.student, timeout_s=self.timeout_s, retry=self.retry)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["ANSWER_MARKER", "CLOSE", "OPEN", "OPENING", "clean_text", "delimited"]
+__all__ = ["ANSWER_MARKER", "CLOSE", "OPEN", "OPENING", "clean_text", "delimited", "skeleton"]
 
 OPEN = "<<<"
 """Stands before the text in the prompt."""
@@ -66,6 +66,16 @@ def clean_text(text: str) -> str:
 def delimited(text: str) -> str:
     """The message that carries a cleaned text."""
     return f"{OPENING}{text}\n{CLOSE}"
+
+
+def skeleton(text: str) -> str:
+    """The cleaned text in lower case, without accents and with every look-alike folded: to compare, not to show.
+
+    As in Unicode Technical Standard 39, two texts that look alike have the same skeleton; a text in Cyrillic or Greek
+    letters alone becomes unreadable.
+    """
+    folded = unicodedata.normalize("NFKD", clean_text(text).translate(_LOOKALIKES))
+    return "".join(char for char in folded if not unicodedata.combining(char)).casefold()
 
 
 def _visible(char: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -16,7 +17,7 @@ from langchain_pld.student.prompt import chat
 from langchain_pld.student.scoring import Scores, read_answer, thinks
 from langchain_pld.verdict import Failure
 
-__all__ = ["THINKING_TOKENS", "Probe", "probe_student"]
+__all__ = ["THINKING_TOKENS", "Probe", "probe_formats", "probe_student"]
 
 THINKING_TOKENS = 1024
 """Room for thinking, in tokens, that a student gets whose thinking cannot be switched off."""
@@ -32,6 +33,36 @@ class Probe:
     """The best scorer that they allow."""
     thinking_tokens: int
     """Room that its thinking needs before the answer, in tokens; 0 where it does not think."""
+
+
+async def probe_formats(
+    student: BaseChatModel,
+    prompts: Sequence[tuple[str, AnswerFormat]],
+    text: str,
+    *,
+    timeout_s: float = 60.0,
+) -> Probe:
+    """Probe one answer form after the other until one can be read: letters may serve where words do not.
+
+    Args:
+        student: Any chat model.
+        prompts: System prompts with the answer format that each asks for; of each form the first is tried.
+        text: An input to ask about.
+        timeout_s: Seconds for each call.
+
+    Raises:
+        StudentError: The model cannot be reached, or none of the forms can be read; then the first form's failure.
+    """
+    firsts = {answer.form: (prompt, answer) for prompt, answer in reversed(prompts)}
+    failed: StudentError | None = None
+    for prompt, answer in sorted(firsts.values(), key=prompts.index):
+        try:
+            return await probe_student(student, prompt, answer, text, timeout_s=timeout_s)
+        except StudentError as error:
+            if error.failure.kind in _NOT_ANSWERING:
+                raise
+            failed = failed or error
+    raise failed or StudentError(Failure(kind="input", message="there is no answer format to probe"))
 
 
 async def probe_student(

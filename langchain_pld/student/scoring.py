@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage
 
@@ -33,7 +33,8 @@ __all__ = [
     "thinks",
 ]
 
-LOG_FLOOR = math.log(1e-6)
+_FLOOR = 1e-6
+LOG_FLOOR = math.log(_FLOOR)
 """Log-probability of a label that is not among the alternatives that the model showed."""
 
 EVIDENCE_TOKENS = 32
@@ -46,7 +47,7 @@ _THINKING_ENDS = re.compile(r"</think(?:ing)?>|<\|channel\|>final<\|message\|>",
 _LONGEST_MARKER = len("<|channel|>final<|message|>")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Scores:
     """A readable answer."""
 
@@ -60,8 +61,7 @@ class Scores:
     """What the student wrote before its label."""
 
 
-@dataclass(frozen=True)
-class TokenLogprobs:
+class TokenLogprobs(NamedTuple):
     """One generated token with its most probable alternatives."""
 
     token: str
@@ -107,7 +107,7 @@ def read_answer(
 
 def thinks(message: AIMessage) -> bool:
     """Whether the model thought before it answered, openly in its text or apart from it."""
-    return _thinks(message, _token_logprobs(message.response_metadata.get("logprobs")))
+    return _thinks(message, str(message.text), _token_logprobs(message.response_metadata.get("logprobs")))
 
 
 def answer_schema(answer: AnswerFormat) -> dict[str, Any]:
@@ -135,15 +135,21 @@ def first_token_matches(token: str, codes: Mapping[str, str]) -> str | None:
     Case, surrounding spaces and quotation marks are folded. A beginning counts from three characters on: shorter
     ones are too often the start of something else.
     """
-    folded = token.strip(WRAPPING).casefold()
-    if not folded:
+    return _spelled(token, _folded(codes))
+
+
+def _folded(codes: Mapping[str, str]) -> dict[str, str]:
+    """Folded code to label."""
+    return {code.casefold(): label for label, code in codes.items()}
+
+
+def _spelled(token: str, folded: Mapping[str, str]) -> str | None:
+    start = token.strip(WRAPPING).casefold()
+    if start in folded:
+        return folded[start]
+    if len(start) < _SHORTEST_PREFIX:
         return None
-    exact = [label for label, code in codes.items() if code.casefold() == folded]
-    if exact:
-        return exact[0]
-    if len(folded) < _SHORTEST_PREFIX:
-        return None
-    begun = [label for label, code in codes.items() if code.casefold().startswith(folded)]
+    begun = [label for code, label in folded.items() if code.startswith(start)]
     return begun[0] if len(begun) == 1 else None
 
 
@@ -185,15 +191,16 @@ def _told_apart_by_tokens(answer: AnswerFormat, token_ids: Callable[[str], Seque
 _EMPTY = Failure(kind="empty", message="the model ended at once and wrote nothing")
 
 
-def _thinks(message: AIMessage, tokens: Sequence[TokenLogprobs]) -> bool:
-    if message.additional_kwargs.get("reasoning_content") or _THINKING.search(message.text):
+def _thinks(message: AIMessage, text: str, tokens: Sequence[TokenLogprobs]) -> bool:
+    written = "".join([token.token for token in tokens])
+    if message.additional_kwargs.get("reasoning_content") or _THINKING.search(text):
         return True
-    if _THINKING.search("".join(token.token for token in tokens)):
+    if written != text and _THINKING.search(written):
         return True
     # A client that drops the thinking leaves tokens with which the text does not begin.
-    first = next((token.token.strip() for token in tokens if token.token.strip()), "")
+    first = next((start for token in tokens if (start := token.token.strip())), "")
     in_full = "\ufffd" not in first  # a part of a character is no text yet
-    return in_full and not message.text.lstrip().startswith(first)
+    return in_full and not text.lstrip().startswith(first)
 
 
 def _thinking_failure(message: AIMessage) -> Failure:
@@ -218,13 +225,13 @@ def _was_cut(message: AIMessage) -> bool:
 
 
 def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: float) -> Scores | Failure:
-    tokens = _token_logprobs(message.response_metadata.get("logprobs"))
+    tokens, text = _token_logprobs(message.response_metadata.get("logprobs")), str(message.text)
     if not tokens:
-        if not message.text.strip():
+        if not text.strip():
             return _EMPTY
         return _unreadable("the answer carries no log-probabilities; use the scorer 'structured' or 'text'")
-    if _thinks(message, tokens):
-        tokens = _after_thinking(tokens, message.text) if answer.thinking_tokens else []
+    if _thinks(message, text, tokens):
+        tokens = _after_thinking(tokens, text) if answer.thinking_tokens else []
         if not tokens:
             return _thinking_failure(message)
     evidence: str | None = None
@@ -236,9 +243,9 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
                 return Failure(kind="cut", message="the answer ended at the token limit before the label")
             return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
         position, evidence = found
-    masses = dict.fromkeys(answer.labels, 0.0)
+    masses, codes = dict.fromkeys(answer.labels, 0.0), _folded(answer.codes)
     for token, logprob in tokens[position].alternatives:
-        label = first_token_matches(token, answer.codes)
+        label = _spelled(token, codes)
         if label is not None:
             masses[label] += math.exp(logprob)
     mass = math.fsum(masses.values())
@@ -246,10 +253,9 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
         return _unreadable(
             f"only {mass:.1%} of the probability was on valid answers, at least {min_label_mass:.1%} is needed"
         )
-    floored = {label: math.log(value) if value > 0 else LOG_FLOOR for label, value in masses.items()}
-    floored = {label: max(value, LOG_FLOOR) for label, value in floored.items()}
-    total = math.log(math.fsum(math.exp(value) for value in floored.values()))
-    normal = {label: value - total for label, value in floored.items()}
+    floored = {label: max(value, _FLOOR) for label, value in masses.items()}
+    total = math.log(math.fsum(floored.values()))
+    normal = {label: math.log(value) - total for label, value in floored.items()}
     return Scores(
         log_probabilities=normal,
         label=max(normal, key=normal.__getitem__),
@@ -317,25 +323,24 @@ def _token_logprobs(raw: Any) -> list[TokenLogprobs]:
             break
         pairs = [(_field(option, "token"), _field(option, "logprob")) for option in alternatives]
         # A NaN or a positive log-probability is no probability: do not read the rest as if it were one.
-        if not all(isinstance(text, str) and _is_logprob(value) for text, value in pairs):
-            break
-        if math.fsum(math.exp(value) for _, value in pairs) > 1.01:
+        if not all(map(_is_alternative, pairs)) or math.fsum([math.exp(value) for _, value in pairs]) > 1.01:
             break
         tokens.append(TokenLogprobs(token=token, alternatives=tuple(pairs)))
     return tokens
 
 
 def _field(entry: Any, name: str) -> Any:
-    return entry.get(name) if isinstance(entry, Mapping) else getattr(entry, name, None)
+    # Asked 42 times an answer: to ask a dict whether it is a Mapping takes longer than all the rest.
+    if type(entry) is dict or isinstance(entry, Mapping):
+        return entry.get(name)
+    return getattr(entry, name, None)
 
 
-def _is_logprob(value: Any) -> bool:
+def _is_alternative(pair: tuple[Any, Any]) -> bool:
+    text, value = pair
     # NaN compares false; an integer too large for a float is none that a server means.
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and (-1e300 <= value <= 1e-6 or value == -math.inf)
-    )
+    number = type(value) is float or (isinstance(value, int | float) and not isinstance(value, bool))
+    return isinstance(text, str) and number and (-1e300 <= value <= 1e-6 or value == -math.inf)
 
 
 def _read_structured(text: str, answer: AnswerFormat) -> Scores | Failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -18,14 +19,18 @@ from tests.cli.conftest import Run
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaServer
 
+SUBJECTS = ("harvests", "wet roofs", "old songs", "slow trains", "lost keys", "tall ships", "warm bread")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def script(request: dict[str, Any]) -> FakeAnswer:
-    """A teacher with one rule for all, and a student that takes the first label."""
+    """A teacher with one rule a label, and a student that takes the first label."""
     if request.get("format"):
+        told = " ".join(message["content"] for message in request["messages"])
+        label = re.search(r'label is "(\w+)"', told)
+        subject = SUBJECTS[ord(label[1][0]) % len(SUBJECTS)] if label else "what is to come"
         return FakeAnswer(
-            content='{"reason": "so", "shared": "so", "condition": "If the text speaks of what is to come"}'
+            content=json.dumps({"reason": "so", "shared": "so", "condition": f"If it is about {subject}"})
         )
     first = request["messages"][0]["content"].rpartition("one word: ")[2].partition(",")[0]
     return FakeAnswer.picking({first: 0.6})

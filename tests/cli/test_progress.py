@@ -45,6 +45,16 @@ def test_a_run_shows_steps_and_the_notes_of_nodes(place: str, capsys: pytest.Cap
     assert "validate: [no] gain" in err
 
 
+def test_the_cost_so_far_stands_beside_the_steps(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with StepBars() as bars:
+        bars.distilling(Progress(node="generate", step="explains", done=1, total=2))
+        bars.distilling(Progress(node="generate", step="spending", cost=0.0123))
+        bars.distilling(Progress(node="generate", step="explains", done=2, total=2))
+    err = capsys.readouterr().err
+    assert "generate: explains: 2/2 in 0:00, 0.0123 USD so far" in err
+    assert "spending" not in err
+
+
 def test_a_step_that_is_cut_off_ends_without_a_line(capsys: pytest.CaptureFixture[str], place: str) -> None:
     with pytest.raises(KeyboardInterrupt), StepBars() as bars:
         bars.update("reading", 1, 3)

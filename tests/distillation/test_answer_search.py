@@ -93,7 +93,7 @@ def test_more_labels_than_an_answer_shows_are_asked_in_two_stages() -> None:
 def tried(losses: Sequence[float], tokens: int, answer: AnswerFormat) -> ScoredCandidate:
     row = RowScore(label="a", log_probabilities=None, latency_ms=1.0, output_tokens=tokens)
     return ScoredCandidate(
-        candidate=Candidate((), answer),
+        candidate=Candidate(answer=answer),
         prompt="",
         rows=(row,) * len(losses),
         fit=None,
@@ -169,7 +169,9 @@ async def test_words_that_the_student_understands_are_found_for_both_prompts_and
         validation=rows("validation", 60),
         teacher=FakeChatModel(script=teacher_script),
         student=FakeChatModel(script=student_script),
-        effort=PLANS["light"].model_copy(update={"train_examples": 8, "rules_per_label": 1, "eliminations": 0}),
+        effort=PLANS["light"].model_copy(
+            update={"train_examples": 8, "rules_per_label": 1, "trials": 0, "ceiling": None}
+        ),
     )
     assert artifact.answer.codes == words
     # The plain prompt found them as well, so that the rules are credited with nothing.

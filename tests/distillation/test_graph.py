@@ -22,7 +22,9 @@ TASK = Task(
     instructions="Decide which team gets the note.",
     labels=[{"name": "amber"}, {"name": "violet"}],
 )
-PLAN = PLANS["light"].model_copy(update={"train_examples": 8, "rules_per_label": 1, "eliminations": 1})
+PLAN = PLANS["light"].model_copy(
+    update={"train_examples": 8, "rules_per_label": 1, "trials": 1, "rounds": 0, "ceiling": None}
+)
 
 
 def rows(role: str, count: int) -> ExampleSet:

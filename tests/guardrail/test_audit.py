@@ -25,6 +25,7 @@ from langchain_pld.student.binding import model_spec
 from tests.cli.conftest import Run, artifact, pld
 from tests.guardrail.made import POLICY, answering, failed, guard, mood_guard, verdict
 from tests.servers.ollama import OllamaServer
+from tests.student.made import RULES
 from tests.teams import ollama_script
 
 __all__ = ["artifact", "pld"]
@@ -63,7 +64,7 @@ async def test_a_check_is_one_line_that_says_who_decided_what(log: Path, sync: b
         "label": "sad",
         "status": "decided",
         "verdict": "sad",
-        "rules": [],
+        "rules": [RULES[0].id],
         "failure": None,
         "escalated": False,
         "decided_by": "fake-chat:fake",

@@ -320,3 +320,17 @@ def test_each_stage_checks_its_part_of_a_conversation() -> None:
 def test_arguments_that_no_tool_could_read_are_checked_too() -> None:
     broken = {"name": "pay", "args": "{to: Eve", "id": "1", "error": None, "type": "invalid_tool_call"}
     assert stage_input([AIMessage("", invalid_tool_calls=[broken])], "tool_call") == "pay {to: Eve"
+
+
+def test_a_guard_tells_which_text_it_reads() -> None:
+    with_task, without = mood_guard(), guard(answering(verdict("glad")))
+    assert with_task.text_of([("user", "alas")]) == "alas"
+    assert with_task.text_of({"other": "alas"}) is None
+    assert without.text_of("alas") == "alas"
+    assert without.text_of([("user", "alas")]) is None
+
+
+def test_a_finding_names_who_decided() -> None:
+    decision = mood_guard().check("grief")
+    assert decision.findings[0].decided_by == "fake-chat:fake"
+    assert mood_guard().check("").findings[0].decided_by is None

@@ -11,19 +11,22 @@ import httpx
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware, ModelFallbackMiddleware
+from langchain.agents.middleware.human_in_the_loop import HITLRequest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from langchain_pld.errors import InputError, MissingExtraError
 from langchain_pld.guardrail.check import GuardrailError
 from langchain_pld.guardrail.middleware import WITHHELD, PLDGuardrailMiddleware
+from langchain_pld.guardrail.people import kept_examples
 from langchain_pld.guardrail.policy import GuardrailPolicy
 from tests.fakes import FakeChatModel, scored
 from tests.guardrail.agents import BAD, FakeMainModel, by_word, calls, guard, says
-from tests.student.made import artifact
+from tests.student.made import TASK, artifact
 
 Run = Callable[..., Any]
 RAN: list[str] = []
@@ -178,8 +181,12 @@ def test_a_person_decides_about_a_message(run: Run, answer: str, asked: int) -> 
     config = {"configurable": {"thread_id": "1"}}
     [interrupt] = run(made, f"tell me {BAD}", config)["__interrupt__"]
     [action] = interrupt.value["action_requests"]
-    assert action["args"] == {"text": f"tell me {BAD}"}
-    assert interrupt.value["review_configs"][0]["allowed_decisions"] == ["approve", "edit", "reject"]
+    TypeAdapter(HITLRequest).validate_python(interrupt.value)
+    assert action["name"] == "pass_input"
+    assert (
+        action["args"] | {"text": f"tell me {BAD}", "label": "sad", "labels": list(TASK.label_names)} == action["args"]
+    )
+    assert interrupt.value["review_configs"][0]["allowed_decisions"] == ["approve", "edit", "reject", "respond"]
     state = resume(run, made, config, {"type": answer})
     assert len(model.asked) == asked
     assert (BAD in str(state)) == bool(asked)
@@ -192,7 +199,7 @@ def test_a_person_edits_a_message(run: Run) -> None:
     )
     config = {"configurable": {"thread_id": "1"}}
     run(made, f"tell me {BAD}", config)
-    edit = {"type": "edit", "edited_action": {"name": "user_message", "args": {"text": "tell me"}}}
+    edit = {"type": "edit", "edited_action": {"name": "pass_input", "args": {"text": "tell me"}}}
     state = resume(run, made, config, edit)
     assert texts(state) == ["tell me", "Hello."]
     assert BAD not in str(model.asked)
@@ -232,9 +239,10 @@ def test_a_person_decides_about_a_tool_call(run: Run, answer: str, ran: list[str
     )  # fmt: skip
     config = {"configurable": {"thread_id": "1"}}
     [interrupt] = run(made, "go", config)["__interrupt__"]
-    assert interrupt.value["action_requests"][0]["args"] == {"text": BAD}
+    assert interrupt.value["action_requests"][0]["args"]["arguments"] == {"text": BAD}
     assert RAN == []
-    decision = {"type": answer, "edited_action": {"name": "send", "args": {"text": "mild"}}}
+    args = {**interrupt.value["action_requests"][0]["args"], "arguments": {"text": "mild"}}
+    decision = {"type": answer, "edited_action": {"name": "pass_tool_call", "args": args}}
     state = resume(run, made, config, decision)
     assert sorted(RAN) == sorted(ran)
     assert (BAD in str(state)) == (answer == "approve"), "the history tells what was run"
@@ -251,6 +259,55 @@ def test_a_person_decides_about_a_tool_result(run: Run, answer: str) -> None:
     assert BAD not in str(run(made, "go", config)["messages"])
     resume(run, made, config, {"type": answer})
     assert (BAD in str(model.asked[1])) == (answer == "approve")
+
+
+RESPONDED: list[tuple[Any, list[AIMessage], str, Any, list[str], str | None]] = [
+    ("input", [says("Hello.")], f"so {BAD}", "glad", [f"so {BAD}", "Hello."], "glad"),
+    ("input", [], f"so {BAD}", "sad", [WITHHELD, SORRY], "sad"),
+    ("input", [], f"so {BAD}", "Talk to Ann.", [WITHHELD, "Talk to Ann."], "sad"),
+    ("output", [says(f"so {BAD}")], "hi", "glad", ["hi", f"so {BAD}"], "glad"),
+    ("output", [says(f"so {BAD}")], "hi", "Talk to Ann.", ["hi", "Talk to Ann."], "sad"),
+    ("tool_call", [says("", calls("send", text=BAD)), says("Ok.")], "hi", "glad", [f"sent: {BAD}", "Ok."], "glad"),
+    ("tool_call", [says("", calls("send", text=BAD)), says("Ok.")], "hi", "Not so.", ["Not so.", "Ok."], "sad"),
+    ("tool_result", [says("", calls("read")), says("Ok.")], "hi", "glad", [f"a page that says {BAD}", "Ok."], "glad"),
+    ("tool_result", [says("", calls("read")), says("Ok.")], "hi", "A page.", ["A page.", "Ok."], "sad"),
+]
+
+
+@pytest.mark.parametrize(
+    ("stage", "replies", "said", "response", "last", "label"),
+    RESPONDED,
+    ids=[f"{case[0]}-{case[3]}" for case in RESPONDED],
+)
+def test_a_person_responds_and_the_answer_is_kept_as_an_example(
+    run: Run, stage: Any, replies: list[AIMessage], said: str, response: str, last: list[str], label: str | None
+) -> None:
+    store = InMemoryStore()
+    made, _ = agent(
+        *replies, guards=[PLDGuardrailMiddleware(guard(on_violation="ask"), stage=stage)],
+        checkpointer=InMemorySaver(), store=store,
+    )  # fmt: skip
+    config = {"configurable": {"thread_id": "1"}}
+    run(made, said, config)
+    assert kept_examples(store, TASK) == ()
+    state = resume(run, made, config, {"type": "respond", "message": response})
+    assert all(expected in text for expected, text in zip(last, texts(state)[-2:], strict=True))
+    [example] = kept_examples(store, TASK)
+    assert (example.label, BAD in str(example.input)) == (label, True)
+
+
+def test_one_question_holds_what_several_guards_and_messages_ask(run: Run) -> None:
+    checked = [guard(on_violation="ask"), guard(on_violation="ask")]
+    made, model = agent(says("Hello."), guards=[PLDGuardrailMiddleware(checked)], checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    given = {"messages": [("user", f"one {BAD}"), ("user", f"two {BAD}")]}
+    [interrupt] = run(made, given, config)["__interrupt__"]
+    shown = [action["args"]["text"] for action in interrupt.value["action_requests"]]
+    assert shown == [f"one {BAD}", f"one {BAD}", f"two {BAD}", f"two {BAD}"]
+    approve, reject = {"type": "approve"}, {"type": "reject"}
+    state = resume(run, made, config, approve, approve, approve, reject)
+    assert texts(state)[:2] == [f"one {BAD}", WITHHELD], "all guards must let a message pass"
+    assert model.asked == []
 
 
 # --- output

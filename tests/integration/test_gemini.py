@@ -15,7 +15,9 @@ from tests.servers.fake_answers import FakeAnswer
 from tests.servers.gemini import GeminiServer
 from tests.teams import TASK, gemini_script, rows, student_script
 
-PLAN = PLANS["light"].model_copy(update={"train_examples": 9, "rules_per_label": 1, "eliminations": 1})
+PLAN = PLANS["light"].model_copy(
+    update={"train_examples": 9, "rules_per_label": 1, "trials": 1, "rounds": 0, "ceiling": None}
+)
 
 
 async def run(server: GeminiServer) -> DistilledPrompt:

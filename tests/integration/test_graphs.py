@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from langgraph_sdk import get_sync_client
 
 from langchain_pld.errors import InputError
-from tests.integration.test_studio import ENVIRONMENT, ROOT, Studio, _free_port, _wait_until_it_answers
+from tests.integration.server import ROOT, Studio, serving
 from tests.servers.fake_answers import FakeAnswer
-from tests.servers.ollama import OllamaServer
 from tests.student.made import artifact
 
 INSULT, MAYBE = "idiot", "silly"
@@ -64,34 +57,10 @@ def _main_answer(role: str, text: str) -> FakeAnswer:
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    # In a copy, since the server writes its state beside the configuration.
     home = tmp_path_factory.mktemp("graphs")
-    shutil.copy(ROOT / "langgraph.json", home)
-    for folder in ("graphs", "examples"):
-        shutil.copytree(ROOT / folder, home / folder)
-    port, log = _free_port(), home / "server.log"
-    command = [str(Path(sys.executable).with_name("langgraph")), "dev", "--no-browser", "--no-reload"]
-    guard = {"PLD_STUDENT": "ollama:fake", "LANGCHAIN_PLD_CACHE": str(home / "models")}
-    unset = dict.fromkeys(("PLD_ARTIFACT", "PLD_POLICY"), "")
-    with OllamaServer(answers) as ollama, log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            cwd=home,
-            env={**os.environ, **ENVIRONMENT, **guard, **unset, "OLLAMA_HOST": ollama.url},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_until_it_answers(f"{url}/ok", process, log)
-            with get_sync_client(url=url) as client:
-                yield Studio(client, log, ollama)
-        finally:
-            # The session of its own holds whatever the server started.
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+    environment = {"PLD_STUDENT": "ollama:fake", "PLD_ARTIFACT": "", "PLD_POLICY": ""}
+    with serving(answers, home, environment={**environment, "LANGCHAIN_PLD_CACHE": str(home / "models")}) as served:
+        yield served
 
 
 @pytest.fixture

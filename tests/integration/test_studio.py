@@ -2,83 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
-from langgraph_sdk import get_sync_client
-from langgraph_sdk.client import SyncLangGraphClient
 
-from tests.servers.ollama import OllamaServer
+from tests.integration.server import Studio, serving
 from tests.teams import TASK, jsonl, ollama_script, rows
 
-ROOT = Path(__file__).parents[2]
 NODES = ["generate", "extract", "critique", "consolidate", "validate"]
-ENVIRONMENT = {
-    "LANGSMITH_TRACING": "false",
-    "LANGGRAPH_CLI_NO_ANALYTICS": "1",
-    "LANGGRAPH_NO_VERSION_CHECK": "1",
-    "LANGGRAPH_STRICT_MSGPACK": "true",
-}
 MODELS = {"teacher": "ollama:fake", "student": "ollama:fake"}
 
-PLAN = {"train_examples": 6, "rules_per_label": 1, "contrast_examples": 2, "eliminations": 0}
-
-
-@dataclass(frozen=True)
-class Studio:
-    """A running development server."""
-
-    client: SyncLangGraphClient
-    log: Path
-    ollama: OllamaServer
-
-    def assistant(self) -> str:
-        return str(self.client.assistants.search(graph_id="distillation")[0]["assistant_id"])
-
-    def lines_with(self, *words: str) -> list[str]:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return [line for line in lines if any(word in line for word in words)]
+PLAN = {"train_examples": 6, "rules_per_label": 1, "contrast_examples": 2, "trials": 0}
 
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    # In a copy, since the server writes its state beside the configuration.
-    home = tmp_path_factory.mktemp("studio")
-    shutil.copy(ROOT / "langgraph.json", home)
-    shutil.copytree(ROOT / "graphs", home / "graphs")
-    port, log = _free_port(), home / "server.log"
-    command = [str(Path(sys.executable).with_name("langgraph")), "dev", "--no-browser", "--no-reload"]
-    with OllamaServer(ollama_script) as ollama, log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            cwd=home,
-            env={**os.environ, **ENVIRONMENT, "OLLAMA_HOST": ollama.url},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_until_it_answers(f"{url}/ok", process, log)
-            with get_sync_client(url=url) as client:
-                yield Studio(client, log, ollama)
-        finally:
-            # The session of its own holds whatever the server started.
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+    with serving(ollama_script, tmp_path_factory.mktemp("studio")) as served:
+        yield served
 
 
 @pytest.fixture
@@ -187,23 +130,3 @@ def test_a_wrong_setting_ends_the_run_with_its_name(studio: Studio, files: dict[
     )
     assert isinstance(ended, dict)
     assert "effort" in ended["__error__"]["message"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(url, timeout=2).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    msg = f"the development server did not start:\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}"
-    raise RuntimeError(msg)

@@ -27,7 +27,7 @@ from langchain_pld.student.prompt import compile_prompt
 from tests.fakes import FakeChatModel, scored, text_of
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaModel, OllamaServer
-from tests.student.made import RULES, TASK, artifact, classifier
+from tests.student.made import LETTERS, RULES, TASK, artifact, classifier
 
 SAD = scored({"sad": 0.8, "glad": 0.2})
 
@@ -325,3 +325,22 @@ def test_the_same_weights_under_another_name_are_the_same_student(tmp_path: Path
         assert made.invoke("alas").calibrated
         asked = [request for request in server.requests if request.path == "/api/chat"]
     assert asked[0].body["options"]["num_ctx"] == 4_096
+
+
+async def test_a_zero_shot_classifier_is_made_from_a_task_and_a_model() -> None:
+    model = FakeChatModel(script=lambda _: SAD)
+    made = PLDClassifier.zero_shot(TASK, model, timeout_s=5)
+    verdict = await made.ainvoke("alas")
+    assert (verdict.label, verdict.calibrated, verdict.rule_ids) == ("sad", False, ())
+    assert made.artifact.notes == ("zero-shot, not measured",)
+    letters = PLDClassifier.zero_shot(
+        TASK, FakeChatModel(script=lambda _: scored({"B": 0.9, "A": 0.1})), answer=LETTERS
+    )
+    assert letters.invoke("alas").label == "sad"
+
+
+def test_a_verdict_names_the_rules_of_its_label() -> None:
+    made = classifier(lambda _: scored({"sad": 0.6, "glad": 0.4}))
+    assert made.invoke("alas").rule_ids == (RULES[0].id,)
+    assert classifier(lambda _: scored({"calm": 0.9, "sad": 0.1})).invoke("alas").rule_ids == ()
+    assert classifier(lambda _: AIMessage("")).invoke("alas").rule_ids == ()

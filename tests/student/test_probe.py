@@ -10,9 +10,9 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_pld.errors import StudentError
-from langchain_pld.student.probe import THINKING_TOKENS, Probe, probe_student
+from langchain_pld.student.probe import THINKING_TOKENS, Probe, probe_formats, probe_student
 from tests.fakes import FakeChatModel, scored, tokens
-from tests.student.made import WORDS
+from tests.student.made import LETTERS, WORDS
 from tests.student.test_two_stage import ANSWER, PROMPT
 
 
@@ -67,3 +67,21 @@ async def test_a_server_that_refuses_the_key_ends_the_probe() -> None:
     refused = httpx.HTTPStatusError("no", request=response.request, response=response)
     with pytest.raises(StudentError, match="API key"):
         await probe(lambda _: refused)
+
+
+async def test_letters_are_probed_where_words_cannot_be_read() -> None:
+    model = FakeChatModel(
+        script=lambda messages: (
+            scored({"B": 0.8, "A": 0.2}) if "letter" in str(messages[0].text) else AIMessage("Well!")
+        )
+    )
+    prompts = [("Answer with a word.", WORDS), ("Answer with a letter.", LETTERS)]
+    assert await probe_formats(model, prompts, "a text") == Probe("logprobs", 0)
+    assert len(model.asked) == 4
+
+
+async def test_a_student_that_no_form_can_read_fails_with_the_first_ones_reason() -> None:
+    model = FakeChatModel(script=lambda _: AIMessage("I cannot help with that."))
+    with pytest.raises(StudentError, match="not exactly one"):
+        await probe_formats(model, [("Decide.", WORDS), ("Decide again.", WORDS), ("Decide.", LETTERS)], "a text")
+    assert len(model.asked) == 6, "of each form the first"

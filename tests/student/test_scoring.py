@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 
 from langchain_pld.answer import AnswerFormat
-from langchain_pld.student.scoring import Scores, answer_schema, first_token_matches, first_tokens_differ, read_answer
+from langchain_pld.student.scoring import (
+    Scores,
+    answer_schema,
+    first_token_matches,
+    first_tokens_differ,
+    read_answer,
+    thinks,
+)
 from langchain_pld.verdict import Failure
 from tests.fakes import scored, tokens
 from tests.student.made import EVIDENCE, LETTERS, TASK, WORDS
@@ -440,3 +447,29 @@ def test_no_answer_whatever_raises_or_makes_a_label_up(message: AIMessage, answe
     else:
         assert outcome.log_probabilities is None
         assert answer.codes[outcome.label].casefold() in message.text.casefold()
+
+
+def test_log_probabilities_in_any_mapping_are_read() -> None:
+    raw = scored({"sad": 0.9, "glad": 0.1}).response_metadata["logprobs"][0]
+    entry = MappingProxyType({**raw, "top_logprobs": tuple(map(MappingProxyType, raw["top_logprobs"]))})
+    message = AIMessage("sad", response_metadata={"logprobs": MappingProxyType({"content": [entry]})})
+    assert read(message).label == "sad"
+
+
+def test_an_answer_right_behind_thinking_without_markers_is_read() -> None:
+    """The client took the thinking out of the text; the tokens hold it, and no space before the answer."""
+    message = tokens("hm", ("sad", {"sad": 0.8, "glad": 0.2}))
+    message = AIMessage("sad", response_metadata=message.response_metadata)
+    assert read(message, WORDS.model_copy(update={"thinking_tokens": 50})).label == "sad"
+
+
+def test_a_code_without_any_token_cannot_be_told_apart() -> None:
+    known = {"glad": [1], "sad": [2], " ": [3], " glad": [4], " sad": [5]}
+    assert first_tokens_differ(AnswerFormat(codes={"glad": "glad", "sad": "sad"}), lambda text: known.get(text, []))
+    assert not first_tokens_differ(WORDS, lambda text: known.get(text, []))
+
+
+def test_a_students_thinking_is_seen() -> None:
+    assert thinks(AIMessage("<think>hm</think>sad"))
+    assert thinks(AIMessage("sad", response_metadata=tokens("sad", "<think>", "hm").response_metadata))
+    assert not thinks(scored({"sad": 0.9}))

@@ -88,7 +88,7 @@ def changed(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (lambda document: document["calibration"].update(bias=[0.0, 0.0]), "the content was changed after it was"),
         (lambda document: document["gate"].update(threshold=0.1), "the content was changed after it was"),
         (changed("min_label_mass", 0.0), "the content was changed after it was"),
-        (changed("schema_version", 99), "has schema version 99, this release reads up to 1; upgrade"),
+        (changed("schema_version", 99), "has schema version 99, this release reads up to 2; upgrade"),
         (changed("schema_version", "1"), "has schema version '1'"),
         (changed("kind", "other"), "is not an artifact: it is JSON, but lacks the kind of one"),
         (changed("extra", 1), "is damaged at extra"),

@@ -1,0 +1,342 @@
+"""`pld review`: a person decides which rules may stand in the prompt of an artifact or of a waiting run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from langchain_pld.cli.errors import complain, stoppable
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from rich.console import Console
+
+    from langchain_pld.artifact import DistilledPrompt
+    from langchain_pld.distillation.progress import Progress
+    from langchain_pld.examples import ExampleSet
+    from langchain_pld.task import Task
+
+Ask = Callable[[dict[str, Any]], Any]
+"""From a request of the review to the answer."""
+
+__all__ = ["EXAMPLES", "ask_in_terminal", "review"]
+
+EXAMPLES = """\b
+Examples:
+  pld review chat.pld.json --train train.jsonl
+  pld review chat.pld.json --validation validation.jsonl --out reviewed.pld.json
+  pld review chat.pld.json --accept-all --reviewer "Ilka Ferrand"
+  pld review chat.pld.json --decisions decisions.json --json
+  pld review .pld/runs/chat-20261124-0900-1f3c
+
+\b
+A file of decisions holds a JSON object, with rules by id:
+  {"reviewer": "Ilka Ferrand", "decisions": {
+    "r-1a2b3c4d": {"type": "approve"},
+    "r-5e6f7a8b": {"type": "edit", "edited_action": {"args": {"condition": "If …"}}},
+    "r-9c0d1e2f": {"type": "reject", "message": "too broad"}}}
+
+\b
+An edited or rejected rule makes another prompt. With --validation it is scored again; without, its
+scores, calibration and gate are dropped, and the artifact says so. A rule with a comment only stays
+out of the prompt until somebody accepts it. The signature shows that nothing was changed since; it
+does not prove who signed."""
+
+
+def review(
+    target: Path = typer.Argument(
+        metavar="ARTIFACT|RUN",
+        help="A *.pld.json file, also with rules changed by hand; or the folder of a run that waits for its review.",
+    ),
+    reviewer: str | None = typer.Option(
+        None, metavar="NAME", envvar="PLD_REVIEWER", help="Who decides; asked for when absent."
+    ),
+    accept_all: bool = typer.Option(False, "--accept-all", help="Approve every rule without asking."),
+    decisions: Path | None = typer.Option(None, metavar="FILE", help="Decisions as JSON, instead of asking."),
+    train: Path | None = typer.Option(None, metavar="FILE", help="The training rows, to show the texts behind rules."),
+    validation: Path | None = typer.Option(
+        None, metavar="FILE", help="Rows to score a changed prompt on; 50 or more, to calibrate it."
+    ),
+    student: str | None = typer.Option(
+        None, metavar="MODEL", help="provider:name; the artifact's own student when absent."
+    ),
+    out: Path | None = typer.Option(None, metavar="FILE", help="Where to write; the same file when absent."),
+    seed: int = typer.Option(0, help="Seed of folds and bootstraps."),
+    database: str | None = typer.Option(None, metavar="URL", help="The Postgres database of a run that has one."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object on standard output."),
+) -> None:
+    """Look at the rules of an artifact, accept, edit or reject each, and sign what is accepted.
+
+    A run that waits for its review goes on with the answer to its end.
+    """
+    from langchain_pld.cli.distill import check_writable, show_scores
+
+    if accept_all and decisions is not None:
+        msg = "give --accept-all or --decisions, not both"
+        raise typer.BadParameter(msg)
+    if accept_all and reviewer is None:
+        msg = "needed with --accept-all: nobody is asked"
+        raise typer.BadParameter(msg, param_hint="--reviewer")
+    ask = _scripted(reviewer, accept_all=accept_all, decisions=decisions) or ask_in_terminal(reviewer)
+    if target.is_dir():
+        if train or validation or student:
+            msg = "--train, --validation and --student belong to a file; a run has all that from its start"
+            raise typer.BadParameter(msg)
+        signed, out = _review_run(target, ask, out, database=database)
+    else:
+        out = out or target
+        check_writable(out)
+        done = _review_file(target, ask, train=train, validation=validation, student=student, seed=seed)
+        if done is None:
+            return
+        signed = done
+    signed.save(out)
+    if as_json:
+        typer.echo(json.dumps(_summary(signed, out)))
+        return
+    assert signed.review is not None, "a review ends with a signature"
+    typer.echo(f"{signed.review.summary()}, {signed.review.time}\n")
+    show_scores(signed)
+    typer.echo(f"Signed: {signed.id} in {out}, {len(signed.rules)} rules")
+
+
+def ask_in_terminal(reviewer: str | None, *, console: Console | None = None) -> Ask:
+    """A function that asks a person about each rule of a request, on standard error, and gives the answer to it.
+
+    Args:
+        reviewer: Who decides; asked for when absent.
+        console: Where to ask.
+    """
+    from rich.console import Console
+    from rich.prompt import Prompt
+
+    screen = console or Console(stderr=True, highlight=False, markup=False)
+    name = reviewer
+
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        nonlocal name
+        asked = request["action_requests"]
+        decisions: dict[str, dict[str, Any]] = {}
+        try:
+            name = name or Prompt.ask("Your name", console=screen)
+            for number, one in enumerate(asked, 1):
+                _show(one, f"{number} of {len(asked)}", screen)
+                decisions[one["args"]["rule"]] = decision = _decision(one["args"], screen)
+                if decision["type"] == "all":
+                    decisions |= {later["args"]["rule"]: {"type": "approve"} for later in asked[number - 1 :]}
+                    break
+        except EOFError:
+            screen.print()
+            raise KeyboardInterrupt from None  # the input has ended: nobody is there to decide
+        return {"reviewer": name, "decisions": decisions}
+
+    return ask
+
+
+def _scripted(reviewer: str | None, *, accept_all: bool, decisions: Path | None) -> Ask | None:
+    """Answers that were given beforehand, if they were; they are not given a second time."""
+    from langchain_pld.errors import InputError
+
+    if not accept_all and decisions is None:
+        return None
+    given = _decisions(decisions) if decisions is not None else {"decisions": {"type": "approve"}}
+    if isinstance(given, dict) and reviewer is not None:
+        given = {"reviewer": reviewer, **given}
+    asked = False
+
+    def ask(request: dict[str, Any]) -> Any:
+        nonlocal asked
+        if asked:
+            problems: dict[str, list[str]] = {}
+            for one in request["action_requests"]:
+                problems.setdefault(one["description"].splitlines()[0], []).append(one["args"]["rule"])
+            raise InputError("; ".join(f"{problem} ({', '.join(rules)})" for problem, rules in problems.items()))
+        asked = True
+        return given
+
+    return ask
+
+
+def _review_file(
+    file: Path,
+    ask: Ask,
+    *,
+    train: Path | None,
+    validation: Path | None,
+    student: str | None,
+    seed: int,
+) -> DistilledPrompt | None:
+    """The signed artifact; `None` where there is nothing to review."""
+    from langchain_pld.artifact import DistilledPrompt
+    from langchain_pld.distillation.rescoring import UNMEASURED, with_rules
+    from langchain_pld.distillation.review import ReviewForm, near_conflicts
+
+    artifact, whole = DistilledPrompt.load_for_review(file)
+    waiting = artifact.review.undecided if artifact.review is not None else ()
+    rules = (*artifact.rules, *(rule for rule in waiting if rule not in artifact.rules))
+    if not rules:
+        DistilledPrompt.load(file)  # what was changed by hand, and has no rules to look at, is refused
+        complain(f"{artifact.id} has no rules: there is nothing to review")
+        return None
+    if not whole:
+        complain(
+            f"{file} was changed by hand since it was scored: nothing that was measured is kept, and its prompt is "
+            f"written anew. With all rules it reads:\n\n{with_rules(artifact, rules, trusted=False).system_prompt}\n"
+        )
+    rows = None if validation is None else _validation_rows(artifact, validation)
+    form = ReviewForm(artifact.task, rules, texts=_texts(artifact.task, train), alike=near_conflicts(rules))
+    with stoppable(lambda: "nothing was written"):
+        while form.open:
+            form.take(ask(form.request()))
+    answer = form.answer()
+    reviewed = with_rules(artifact, answer.accepted, trusted=whole)
+    if rows is not None and UNMEASURED in reviewed.notes:
+        reviewed = _scored_again(reviewed, rows, student or artifact.student.spec, seed)
+    elif rows is not None:
+        complain("the prompt is the same as before: its scores stand, and it is not scored again")
+    return reviewed.signed(answer)
+
+
+def _review_run(folder: Path, ask: Ask, out: Path | None, *, database: str | None) -> tuple[DistilledPrompt, Path]:
+    """The artifact that a waiting run ends with after its review, and where it goes."""
+    from langchain_pld.cli.distill import check_writable
+    from langchain_pld.cli.embedded import ready_model
+    from langchain_pld.cli.progress import StepBars
+    from langchain_pld.distillation.context import DistillationContext
+    from langchain_pld.distillation.graph import build_distillation_graph
+    from langchain_pld.distillation.review import aresume_review
+    from langchain_pld.distillation.run_directory import RunDirectory
+
+    directory = RunDirectory(folder)
+    record = directory.record()
+    directory.check_files(record)
+    check_writable(out or record.out)
+    teacher = ready_model(record.teacher)
+    student = teacher if record.student == record.teacher else ready_model(record.student)
+
+    async def resume(on_progress: Callable[[Progress], None]) -> DistilledPrompt:
+        async with directory.opened(postgres=database) as (store, checkpointer):
+            graph = build_distillation_graph(teacher=teacher, student=student, store=store, checkpointer=checkpointer)
+            config: RunnableConfig = {"configurable": {"thread_id": record.run_id}}
+            context = DistillationContext(seed=record.seed)
+            return await aresume_review(graph, config, ask, context=context, on_progress=on_progress)
+
+    with directory.held(), stoppable(lambda: "the run still waits, or goes on with pld distill --resume"):
+        bars: StepBars | None = None
+
+        def progress(news: Progress) -> None:
+            nonlocal bars
+            # Not before the answers: a bar and a question do not share a line.
+            bars = bars or stack.enter_context(StepBars())
+            bars.distilling(news)
+
+        with ExitStack() as stack:
+            return asyncio.run(resume(progress)), out or record.out
+
+
+def _show(request: dict[str, Any], place: str, screen: Console) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from langchain_pld.cli.tables import printable
+    from langchain_pld.distillation.review import PROBLEM
+
+    arguments = request["args"]
+    effect = "" if arguments["effect"] is None else f", measured effect {arguments['effect']:+.3f}"
+    behind = f"from {arguments['support']} example{'s' * (arguments['support'] != 1)}"
+    screen.print()
+    screen.print(Text(f"Rule {place}: {arguments['rule']} for {arguments['label']}, {behind}{effect}", style="bold"))
+    screen.print(Padding(Text(printable(arguments["condition"])), (0, 0, 0, 2), expand=False))
+    lines = [f"cues: {', '.join(arguments['cues'])}"] if arguments["cues"] else []
+    lines += [f"cues against: {', '.join(arguments['counter_cues'])}"] if arguments["counter_cues"] else []
+    lines += [f"{key}: {text}" for key, text in arguments["texts"].items()]
+    lines += [
+        f"! {other['rule']} says nearly the same for {other['label']}: {other['condition']}"
+        for other in arguments["conflicts"]
+    ]
+    first = request["description"].splitlines()[0]
+    lines += [f"! {first}"] if first.startswith(PROBLEM) else []
+    for line in lines:
+        screen.print(Padding(Text(printable(line)), (0, 0, 0, 4), expand=False))
+
+
+def _decision(arguments: dict[str, Any], screen: Console) -> dict[str, Any]:
+    from rich.prompt import Prompt
+    from rich.text import Text
+
+    def prompt(words: str, **options: Any) -> str:
+        return str(Prompt.ask(Text(words), console=screen, **options)).strip()
+
+    chosen = prompt("a approve, e edit, r reject, c comment, all approve this and the rest", choices=list(_TYPES))
+    kind = _TYPES[chosen]
+    if kind == "edit":
+        condition = prompt("Condition, as it is when empty", default="", show_default=False)
+        label = prompt("Label", choices=arguments["labels"], default=arguments["label"])
+        edited = {"condition": condition or arguments["condition"], "label": label}
+        return {"type": kind, "edited_action": {"args": edited}}
+    if kind in ("reject", "respond"):
+        return {"type": kind, "message": prompt("Why", default="", show_default=False)}
+    return {"type": kind}
+
+
+_TYPES = {"a": "approve", "e": "edit", "r": "reject", "c": "respond", "all": "all"}
+
+
+def _decisions(file: Path) -> Any:
+    from langchain_pld.errors import InputError
+
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        msg = f"{file} does not hold decisions as JSON: {error}"
+        raise InputError(msg) from error
+
+
+def _texts(task: Task, train: Path | None) -> dict[str, str]:
+    from langchain_pld.examples import read_examples
+
+    return {} if train is None else {row.id: task.render(row.input) for row in read_examples(train, task)}
+
+
+def _validation_rows(artifact: DistilledPrompt, file: Path) -> ExampleSet:
+    """The rows; none that the artifact knows in another role."""
+    from langchain_pld.errors import ExampleError
+    from langchain_pld.evaluation.evaluate import gold_labels
+    from langchain_pld.examples import read_examples
+
+    rows = read_examples(file, artifact.task)
+    gold_labels(rows)
+    for role, known in artifact.data.items():
+        if role != "validation" and known.sha256 == rows.sha256:
+            msg = f"{file} holds the {role} rows of {artifact.id}; a prompt is scored again on validation rows"
+            raise ExampleError(msg)
+    return rows
+
+
+def _scored_again(artifact: DistilledPrompt, rows: ExampleSet, student: str, seed: int) -> DistilledPrompt:
+    from langchain_pld.cli.embedded import ready_model
+    from langchain_pld.cli.progress import StepBars
+    from langchain_pld.distillation.rescoring import arescored
+
+    model = ready_model(student)
+    with stoppable(lambda: "nothing was written"), StepBars() as bars:
+        progress = bars.counting("student reads the validation rows")
+        return asyncio.run(arescored(artifact, rows, model, seed=seed, on_progress=progress))
+
+
+def _summary(artifact: DistilledPrompt, out: Path) -> dict[str, Any]:
+    review = artifact.review
+    assert review is not None, "only a signed artifact is summed up"
+    decisions = {
+        key: {"type": one.type, "accepted": one.accepted and one.accepted.id, "message": one.message}
+        for key, one in review.decisions.items()
+    }
+    parts = artifact.model_dump(mode="json", include={"scores", "notes", "finish_reason"})
+    who = review.model_dump(mode="json", include={"reviewer", "time"})
+    return {"artifact": str(out), "id": artifact.id, **who, "decisions": decisions, **parts}

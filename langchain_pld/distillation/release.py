@@ -1,0 +1,233 @@
+"""What a run ships: the gate between the old prompt and the new one, the reading of the test rows, the artifact."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.artifact import DataFingerprint, DistilledPrompt, Gate, ModelFingerprint, ScoreCard
+from langchain_pld.distillation.bench import OnProgress, StudentBench
+from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
+from langchain_pld.distillation.plan import Plan
+from langchain_pld.distillation.roles import RunStore, labelled
+from langchain_pld.distillation.spending import BudgetSpent
+from langchain_pld.errors import InputError
+from langchain_pld.evaluation.baselines import majority_card, ngram_card
+from langchain_pld.evaluation.comparison import Comparison, compare
+from langchain_pld.evaluation.evaluate import gold_labels
+from langchain_pld.examples import ExampleSet
+from langchain_pld.student.calibration import MINIMUM_ROWS
+from langchain_pld.student.gates import fit_gate
+
+__all__ = ["Contest", "release"]
+
+Say = Callable[[str, str], OnProgress]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The prompts of which one is shipped, all scored on the validation rows."""
+
+    zero_shot: ScoredCandidate
+    """The prompt without rules, with its own best answer form."""
+    champion: ScoredCandidate
+    """The best prompt of the run; the zero-shot one where no rules were as good."""
+    incumbent: ScoredCandidate | None = None
+    """The prompt that is in use now, where there is one."""
+    all_rules: ScoredCandidate | None = None
+    """The prompt with all merged rules: what is shown of rules when the champion has none."""
+    reviewed: bool = False
+    """A person has accepted the champion's rules: they are shipped, whatever the scores say."""
+
+    @property
+    def old(self) -> ScoredCandidate:
+        """What stays when nothing better was found."""
+        return self.incumbent or self.zero_shot
+
+    @property
+    def old_name(self) -> str:
+        """What it is called."""
+        return "incumbent" if self.incumbent else "zero-shot"
+
+
+async def release(
+    contest: Contest | None,
+    bench: StudentBench,
+    run: RunStore,
+    rows: ExampleSet,
+    plan: Plan,
+    *,
+    first_choice: AnswerFormat,
+    ended: str,
+    teacher: ModelFingerprint,
+    data: dict[str, DataFingerprint],
+    parent: str | None,
+    trials: Sequence[str],
+    say: Say,
+) -> tuple[DistilledPrompt, str]:
+    """Choose the prompt to ship, read the test rows with it and with the old one, and write the artifact.
+
+    Args:
+        contest: The prompts; `None` where the budget was spent before any was scored.
+        bench: Scores test rows.
+        run: The run's part of the Store.
+        rows: The validation rows.
+        plan: Level of the gate, allowed risk.
+        first_choice: The answer form of the prompt that is shipped when none was scored.
+        ended: Why the search ended: converged, ceiling or budget.
+        teacher: Who wrote the rules.
+        data: The rows of each role.
+        parent: Id of the incumbent's artifact.
+        trials: Lines about what was tried, for the notes.
+        say: Makes the progress callback of a node and step.
+
+    Returns:
+        The artifact, and the sentence that says why its prompt is shipped.
+    """
+    origin = {
+        "teacher": teacher,
+        "data": data,
+        "seed": bench.seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parent": parent,
+    }
+    if contest is None:
+        reason = "the budget was spent before any prompt was scored: this one has no rules and was never measured"
+        unmeasured = bench.artifact(Candidate(answer=first_choice)).model_copy(
+            update={**origin, "finish_reason": ended, "ledger": tuple(bench.spending.ledger), "notes": (reason,)}
+        )
+        return unmeasured, reason
+    winner, finish_reason, reasons = _gate_between(contest, bench, rows, plan, ended)
+    prompts = {"zero-shot": contest.zero_shot}
+    if contest.incumbent:
+        prompts["incumbent"] = contest.incumbent
+    if contest.champion.candidate.rules or contest.reviewed:
+        # What is called distilled is what is shipped; rules that lost are shown beside it under another name.
+        prompts["distilled" if winner is contest.champion else "rules, not shipped"] = contest.champion
+    elif contest.all_rules is not None:
+        prompts["rules, not shipped"] = contest.all_rules
+    scores = [card for name, one in prompts.items() for card in bench.cards(one, rows, name=name, role="validation")]
+    unread: tuple[str, ...] = ()
+    try:
+        # What a person has yet to review is scored again afterwards; the test rows are read once.
+        if not plan.require_review or contest.reviewed or not winner.candidate.rules:
+            scores += await _test_cards(bench, run, prompts, say)
+    except BudgetSpent as spent:
+        unread = (f"the test rows were not read: {spent}",)
+    gate, gate_notes = _gate(winner, rows, bench, plan.gate_alpha)
+    artifact = bench.artifact(winner.candidate, winner.calibration).model_copy(
+        update={
+            **origin,
+            "gate": gate,
+            "require_review": plan.require_review,
+            "scores": tuple(scores),
+            "finish_reason": finish_reason,
+            "ledger": tuple(bench.spending.ledger),
+            "notes": (*reasons, *unread, *trials, *_calibration_notes(winner), *gate_notes),
+        }
+    )
+    return artifact, reasons[0]
+
+
+def _gate_between(
+    contest: Contest, bench: StudentBench, rows: ExampleSet, plan: Plan, ended: str
+) -> tuple[ScoredCandidate, str, tuple[str, ...]]:
+    """The prompt to ship, the finish reason, and the sentences that say why."""
+    champion = contest.champion
+    against = {"zero-shot": contest.zero_shot}
+    if contest.incumbent:
+        against["incumbent"] = contest.incumbent
+    found = {name: _compared(champion, other, rows, bench, plan.replace_level) for name, other in against.items()}
+    figures = "; ".join(f"against {name} {_figures(comparison)}" for name, comparison in found.items())
+    harmed = sorted({label for comparison in found.values() for label in comparison.worse_labels})
+    labels = (f"single labels do detectably worse with the rules: {', '.join(harmed)}",) if harmed else ()
+    if contest.reviewed and not champion.candidate.rules:
+        return champion, "reviewed", ("a person accepted none of the rules, so this prompt has none",)
+    if contest.reviewed:
+        worse = [name for name, comparison in found.items() if comparison.worse]
+        verdict = f"detectably worse than {' and '.join(worse)}" if worse else "not detectably worse than before"
+        return champion, "reviewed", (f"a person accepted these rules; they are {verdict}: {figures}", *labels)
+    if not champion.candidate.rules:
+        why = "no rules have a lower log loss on the validation rows than none"
+        if contest.all_rules is not None:
+            comparison = _compared(contest.all_rules, contest.zero_shot, rows, bench, plan.replace_level)
+            why += f"; all rules {_figures(comparison)}"
+        if ended == "ceiling":
+            why = "without rules the validation rows come out as right as they need to be"
+        reason = f"no detectable gain, the {contest.old_name} prompt stays: {why}"
+        return contest.old, "no_gain" if ended == "converged" else ended, (reason,)
+    if all(comparison.better for comparison in found.values()):
+        return champion, ended, (f"the distilled prompt is better: {figures}", *labels)
+    reason = f"no detectable gain, the {contest.old_name} prompt stays: {figures}"
+    return contest.old, ended if ended == "budget" else "no_gain", (reason,)
+
+
+def _compared(
+    challenger: ScoredCandidate, incumbent: ScoredCandidate, rows: ExampleSet, bench: StudentBench, level: float
+) -> Comparison:
+    return compare(
+        gold_labels(rows),
+        challenger.predictions,
+        incumbent.predictions,
+        bench.task.label_names,
+        [row.group for row in rows],
+        level=level,
+        seed=bench.seed,
+    )
+
+
+def _figures(comparison: Comparison) -> str:
+    difference = comparison.difference
+    return (
+        f"macro-F1 on {comparison.rows} validation rows {difference.value:+.3f}, "
+        f"{difference.level:.0%} interval {difference.low:+.3f} to {difference.high:+.3f}, "
+        f"McNemar p {comparison.mcnemar_p:.2g}"
+    )
+
+
+async def _test_cards(
+    bench: StudentBench, run: RunStore, prompts: dict[str, ScoredCandidate], say: Say
+) -> list[ScoreCard]:
+    """The only place where test rows are read: the prompts beside the plain baselines."""
+    rows = await run.examples("test")
+    if rows is None:
+        return []
+    train = labelled(await run.required("train"))
+    baselines = await asyncio.to_thread(
+        lambda: [
+            majority_card(bench.task, train, rows, role="test", seed=bench.seed),
+            ngram_card(bench.task, train, rows, role="test", seed=bench.seed),
+        ]
+    )
+    cards = [card for card in baselines if card is not None]
+    for name, scored in prompts.items():
+        scores = await bench.score(scored.candidate, rows, "test", say("test", f"student reads the test rows, {name}"))
+        cards += bench.cards_of(scored, scores, rows, name=name, role="test")
+    return cards
+
+
+def _calibration_notes(winner: ScoredCandidate) -> tuple[str, ...]:
+    if winner.fit is None:
+        return (f"not calibrated: fewer than {MINIMUM_ROWS} validation rows have a scored answer",)
+    return winner.fit.warnings
+
+
+def _gate(
+    winner: ScoredCandidate, rows: ExampleSet, bench: StudentBench, alpha: float | None
+) -> tuple[Gate | None, tuple[str, ...]]:
+    """The gate that was asked for; one that always abstains where there are too few rows for it."""
+    if alpha is None:
+        return None, ()
+    held_out = iter(winner.fit.out_of_fold if winner.fit else ())
+    probabilities = [None if row.log_probabilities is None else next(held_out, None) for row in winner.rows]
+    groups, labels = [row.group for row in rows], bench.task.label_names
+    try:
+        gate = fit_gate(probabilities, gold_labels(rows), labels, alpha=alpha, groups=groups, seed=bench.seed)
+    except InputError as error:
+        return Gate(alpha=alpha), (f"the gate always abstains: {error}",)
+    if gate.threshold is None and not any(gate.label_thresholds.values()):
+        return gate, (f"the gate always abstains: no threshold keeps the risk at or below {alpha:.0%}",)
+    return gate, ()

@@ -1,0 +1,266 @@
+"""A run on disk: what it was started with, its checkpoints and its Store, so that it can be resumed after any end.
+
+```
+.pld/runs/
+  calls.sqlite        the teacher's answers, shared by the runs of this folder
+  chat-20261124/
+    run.json          files with their hashes, models, plan, seed
+    checkpoints.sqlite, store.sqlite
+```
+
+With a Postgres database the directory holds `run.json` alone, and all runs of the database share the answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from filelock import FileLock, Timeout
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.store.base import BaseStore
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from langchain_pld.distillation.plan import Plan
+from langchain_pld.distillation.roles import Role
+from langchain_pld.distillation.run_store import SharedCallsStore
+from langchain_pld.distillation.state import DistillationState
+from langchain_pld.errors import DistillationError, InputError, MissingExtraError
+
+__all__ = ["RunDirectory", "RunFile", "RunRecord", "new_run_id"]
+
+
+def new_run_id(name: str) -> str:
+    """A name that no other run of a shared database has."""
+    return f"{name}-{uuid.uuid4().hex[:8]}"
+
+
+class RunFile(BaseModel):
+    """A file that a run reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    """Absolute path."""
+    sha256: str
+    """Hash of its bytes when the run began."""
+
+    @classmethod
+    def of(cls, path: Path) -> RunFile:
+        """The file as it is now.
+
+        Raises:
+            InputError: There is none.
+        """
+        if not path.is_file():
+            msg = f"no file at {path}"
+            raise InputError(msg)
+        return cls(path=path.absolute(), sha256=_sha256(path))
+
+
+class RunRecord(BaseModel):
+    """What a run was started with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    """Version of this record."""
+    run_id: str
+    """Name of the run in checkpointer and Store."""
+    task: RunFile
+    """The task's YAML file."""
+    data: dict[Role, RunFile]
+    """Data role to its file."""
+    skip_bad_rows: bool = False
+    """Whether unusable rows are left out."""
+    teacher: str
+    """The model that writes rules, as `provider:name`."""
+    student: str
+    """The model that will decide, as `provider:name`."""
+    plan: Plan
+    """The numbers of the run."""
+    seed: int = 0
+    """Seed of every random choice."""
+    out: Path
+    """Where the artifact goes."""
+    postgres: bool = False
+    """Whether the state lies in a Postgres database. Its URL may hold a password and is not kept."""
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    """When the run began, ISO 8601, UTC."""
+
+
+class RunDirectory:
+    """The folder of one run.
+
+    Args:
+        path: Where it is, or will be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._record = path / "run.json"
+
+    @classmethod
+    def fresh(cls, out: Path) -> RunDirectory:
+        """A new run's place, in `.pld/runs` beside the artifact to be written."""
+        stem = out.name.removesuffix(".pld.json")
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        return cls(out.absolute().parent / ".pld" / "runs" / f"{stem}-{stamp}-{uuid.uuid4().hex[:4]}")
+
+    def begin(self, record: RunRecord) -> None:
+        """Make the folder and write down what the run starts with.
+
+        Raises:
+            InputError: A run is there already.
+        """
+        if self._record.exists():
+            msg = f"{self.path} holds a run already; go on with: pld distill --resume {self.path}"
+            raise InputError(msg)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._record.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def record(self) -> RunRecord:
+        """What the run was started with.
+
+        Raises:
+            InputError: There is no run, or its record cannot be read.
+        """
+        try:
+            return RunRecord.model_validate_json(self._record.read_text(encoding="utf-8"))
+        except OSError as error:
+            msg = f"no run in {self.path}: {error.strerror} ({self._record})"
+            raise InputError(msg) from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            msg = f"{self._record} is no record of a run of this release: {error}"
+            raise InputError(msg) from error
+
+    def check_files(self, record: RunRecord) -> None:
+        """Make sure that the run's files are what they were.
+
+        Raises:
+            InputError: Files are missing or changed; the message names them.
+        """
+        files = [("task", record.task), *record.data.items()]
+        changed = [
+            f"{role} {file.path} ({'changed' if file.path.is_file() else 'missing'})"
+            for role, file in files
+            if not file.path.is_file() or _sha256(file.path) != file.sha256
+        ]
+        if changed:
+            msg = (
+                f"the run in {self.path} was started with other files: {'; '.join(changed)}. Restore them, or start a "
+                "new run: answers that were paid for are not paid again"
+            )
+            raise InputError(msg)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out of the run; the hold ends with the process, however that ends.
+
+        Raises:
+            InputError: Another process is at work on it.
+        """
+        lock = FileLock(self.path / "lock", timeout=0)
+        try:
+            with lock:
+                yield
+        except Timeout:
+            msg = f"another process is at work on the run in {self.path}"
+            raise InputError(msg) from None
+
+    @asynccontextmanager
+    async def opened(self, *, postgres: str | None = None) -> AsyncIterator[tuple[BaseStore, BaseCheckpointSaver[Any]]]:
+        """Store and checkpointer of the run.
+
+        Args:
+            postgres: URL of a Postgres database; files in the folder when absent.
+
+        Raises:
+            MissingExtraError: The package for Postgres is not installed.
+            DistillationError: The database cannot be reached.
+        """
+        async with AsyncExitStack() as stack:
+            if postgres is not None:
+                yield await _postgres(postgres, stack)
+            else:
+                yield await _sqlite(self.path, stack)
+
+
+async def _sqlite(folder: Path, stack: AsyncExitStack) -> tuple[BaseStore, BaseCheckpointSaver[Any]]:
+    import aiosqlite
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+    from langgraph.store.sqlite.aio import AsyncSqliteStore
+
+    async def store(path: Path) -> AsyncSqliteStore:
+        connection = await stack.enter_async_context(aiosqlite.connect(path, isolation_level=None))
+        # A killed process loses nothing that was written; several processes may share the answers.
+        await connection.execute("PRAGMA journal_mode=WAL")
+        await connection.execute("PRAGMA synchronous=NORMAL")
+        await connection.execute("PRAGMA busy_timeout=30000")
+        made = AsyncSqliteStore(connection)
+        await made.setup()
+        return made
+
+    own, calls = await store(folder / "store.sqlite"), await store(folder.parent / "calls.sqlite")
+    connection = await stack.enter_async_context(aiosqlite.connect(folder / "checkpoints.sqlite"))
+    return SharedCallsStore(own, calls), AsyncSqliteSaver(connection, serde=_serializer())
+
+
+async def _postgres(url: str, stack: AsyncExitStack) -> tuple[BaseStore, BaseCheckpointSaver[Any]]:
+    try:
+        from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+        from langgraph.store.postgres.aio import AsyncPostgresStore
+        from psycopg import AsyncConnection, Error
+        from psycopg.rows import DictRow, dict_row
+        from psycopg_pool import AsyncConnectionPool, PoolTimeout
+    except ImportError as error:
+        raise MissingExtraError.of("langgraph-checkpoint-postgres", "postgres") from error
+    pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
+        url,
+        min_size=1,
+        max_size=8,
+        kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row},
+        timeout=10.0,
+        open=False,
+    )
+    try:
+        # A pool goes on trying where a single connection tells at once what is wrong.
+        async with await AsyncConnection.connect(url):
+            pass
+        await stack.enter_async_context(pool)
+        store, saver = AsyncPostgresStore(pool), AsyncPostgresSaver(pool, serde=_serializer())
+        await store.setup()
+        await saver.setup()
+    except (Error, PoolTimeout) as error:
+        msg = f"the Postgres database cannot be used ({type(error).__name__}): {error}"
+        raise DistillationError(msg) from error
+    return SharedCallsStore(store, store), saver
+
+
+def _serializer() -> JsonPlusSerializer:
+    """Revives the types of the graph's state and no others."""
+    types = {found for hint in get_type_hints(DistillationState).values() for found in _classes_in(hint)}
+    return JsonPlusSerializer(allowed_msgpack_modules=[(found.__module__, found.__name__) for found in types])
+
+
+def _classes_in(hint: Any) -> Iterator[type]:
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        yield hint
+    elif isinstance(hint, type) and is_dataclass(hint):
+        yield hint
+        for part in get_type_hints(hint).values():
+            yield from _classes_in(part)
+    for part in get_args(hint):
+        yield from _classes_in(part)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,171 @@
+"""What a person decided about the rules of a prompt, and the hashes that tie the decision to them.
+
+The hashes show that neither a rule nor the prompt was changed since; they do not prove who decided. Whoever can write
+the file can write a name into it: keep artifacts where only the right people can write, or sign the file itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+from langchain_pld.rules import Rule
+
+__all__ = ["DecisionType", "Review", "ReviewAnswer", "RuleDecision", "rules_sha256"]
+
+DecisionType = Literal["approve", "edit", "reject", "respond"]
+"""The decisions of LangChain's human-in-the-loop interrupts."""
+
+_NAME_LENGTH = 200
+
+
+class RuleDecision(BaseModel):
+    """What was decided about one rule."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: DecisionType
+    """`approve` and `edit` let a rule into the prompt; `reject` and `respond` keep it out."""
+    rule: Rule
+    """The rule as the reviewer saw it; one that was only commented on waits here for a decision."""
+    revised: Rule | None = None
+    """What the reviewer made of it; of `edit` only."""
+    message: str | None = None
+    """The reviewer's comment or reason."""
+
+    @model_validator(mode="after")
+    def _revised_by_an_edit(self) -> RuleDecision:
+        if (self.revised is not None) != (self.type == "edit"):
+            msg = f"rule {self.rule.id}: an edit, and no other decision, has a revised rule; this one is {self.type!r}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def accepted(self) -> Rule | None:
+        """The rule that may stand in the prompt; `None` for one that was not accepted."""
+        return self.rule if self.type == "approve" else self.revised
+
+
+class ReviewAnswer(BaseModel):
+    """A reviewer's decisions about all rules of a prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reviewer: str
+    """Who decided, as a name on one line; taken on trust."""
+    time: str
+    """When, ISO 8601, UTC."""
+    decisions: dict[str, RuleDecision]
+    """The decisions under the ids of the rules that were shown."""
+
+    @field_validator("reviewer")
+    @classmethod
+    def _one_line(cls, name: str) -> str:
+        name = name.strip()
+        if not name or len(name) > _NAME_LENGTH or not name.isprintable():
+            msg = f"the reviewer needs a name of 1 to {_NAME_LENGTH} characters on one line"
+            raise ValueError(msg)
+        return name
+
+    @field_validator("time")
+    @classmethod
+    def _utc(cls, time: str) -> str:
+        try:
+            moment = datetime.fromisoformat(time)
+            if moment.tzinfo is not None:
+                return moment.astimezone(UTC).isoformat(timespec="seconds")
+        except (ValueError, OverflowError):
+            pass
+        msg = f"the time {time!r} is not ISO 8601 with its offset from UTC, e.g. 2026-11-24T09:00:00+00:00"
+        raise ValueError(msg)
+
+    @model_validator(mode="after")
+    def _ids(self) -> ReviewAnswer:
+        misplaced = [key for key, decision in self.decisions.items() if key != decision.rule.id]
+        if misplaced:
+            msg = f"a decision does not stand under the id of its rule: {', '.join(misplaced)}"
+            raise ValueError(msg)
+        accepted = [rule.id for rule in self.accepted]
+        if len(set(accepted)) < len(accepted):
+            msg = f"a rule is accepted twice: {', '.join(sorted(accepted))}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def accepted(self) -> tuple[Rule, ...]:
+        """The rules that may stand in the prompt, in the order in which they were shown."""
+        return tuple(rule for decision in self.decisions.values() if (rule := decision.accepted) is not None)
+
+    @property
+    def undecided(self) -> tuple[Rule, ...]:
+        """The rules with a comment and no decision; they are out of the prompt until somebody accepts them."""
+        return tuple(decision.rule for decision in self.decisions.values() if decision.type == "respond")
+
+    @property
+    def changes_rules(self) -> bool:
+        """Whether the prompt is to be another one than the reviewer saw."""
+        return any(decision.type != "approve" for decision in self.decisions.values())
+
+    def summary(self) -> str:
+        """The counts of the decisions, in one line."""
+        types = [decision.type for decision in self.decisions.values()]
+        past = {"approve": "approved", "edit": "edited", "reject": "rejected", "respond": "commented"}
+        counts = [f"{types.count(kind)} {name}" for kind, name in past.items() if kind in types]
+        return f"{self.reviewer}: {', '.join(counts) or 'no rule'}"
+
+
+class Review(ReviewAnswer):
+    """Decisions that are signed: they count for these rules and this prompt only."""
+
+    rules_sha256: str
+    """Hash of the accepted rules, whatever their order; a measured effect is not part of it."""
+    prompt_sha256: str
+    """Hash of the system prompt that was made from them."""
+
+    @classmethod
+    def of(cls, answer: ReviewAnswer, *, prompt_sha256: str) -> Review:
+        """Sign what was decided."""
+        return cls(
+            reviewer=answer.reviewer,
+            time=answer.time,
+            decisions=answer.decisions,
+            rules_sha256=rules_sha256(answer.accepted),
+            prompt_sha256=prompt_sha256,
+        )
+
+    def problem(self, rules: Sequence[Rule], prompt_sha256: str) -> str | None:
+        """Why this signature does not hold for some rules and their prompt; `None` where it does."""
+        if rules_sha256(rules) != self.rules_sha256:
+            return f"{difference(self.accepted, rules)} since {self.reviewer} accepted the rules on {self.time}"
+        if rules_sha256(self.accepted) != self.rules_sha256:
+            return f"the record of what {self.reviewer} decided on {self.time} was changed"
+        if prompt_sha256 != self.prompt_sha256:
+            return f"the system prompt was changed since {self.reviewer} accepted its rules on {self.time}"
+        return None
+
+
+def rules_sha256(rules: Sequence[Rule]) -> str:
+    """Hash of rules, whatever their order. Their effect is left out: it is measured again with each prompt."""
+    return hashlib.sha256("\n".join(sorted(set(map(_signed_part, rules)))).encode()).hexdigest()
+
+
+def difference(accepted: Sequence[Rule], rules: Sequence[Rule]) -> str:
+    """In which rules two sets differ, in words."""
+    then, now = ({rule.id: _signed_part(rule) for rule in given} for given in (accepted, rules))
+    parts = {
+        "changed": [key for key in now if key in then and now[key] != then[key]],
+        "added": [key for key in now if key not in then],
+        "taken out": [key for key in then if key not in now],
+    }
+    told = [f"{', '.join(keys)} {what}" for what, keys in parts.items() if keys]
+    return f"rules differ ({'; '.join(told)})" if told else "the rules were changed"
+
+
+def _signed_part(rule: Rule) -> str:
+    content = rule.model_dump(mode="json", exclude={"effect"})
+    return json.dumps(content, ensure_ascii=True, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,130 @@
+"""Whole runs under a budget, and the estimate that is told before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from langchain_core.messages import BaseMessage
+from langgraph.store.memory import InMemoryStore
+
+from langchain_pld import DistilledPrompt, adistill
+from langchain_pld.artifact import LedgerLine
+from langchain_pld.distillation.budget import Budget
+from langchain_pld.distillation.estimate import estimate
+from langchain_pld.distillation.prices import Price
+from langchain_pld.distillation.progress import Progress
+from langchain_pld.distillation.roles import RunStore
+from langchain_pld.distillation.spending import BudgetSpent, Spending
+from tests.distillation.test_graph import TASK, rows, student_script, teacher_script
+from tests.distillation.test_resume import PLAN
+from tests.fakes import FakeChatModel
+
+TRAIN, VALIDATION, TEST = rows("train", 12), rows("validation", 60), rows("test", 20)
+PRICES = {"teacher": Price(input=5.0, output=10.0), "student": Price(input=0, output=0)}
+
+
+def priced(messages: list[BaseMessage]) -> Any:
+    answer = teacher_script(messages)
+    answer.usage_metadata = {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150}
+    return answer
+
+
+async def run(budget: Budget, seen: list[Progress] | None = None) -> tuple[DistilledPrompt, Any, Any]:
+    teacher = FakeChatModel(script=priced, model="teacher")
+    student = FakeChatModel(script=student_script, model="student")
+    artifact = await adistill(
+        TASK,
+        train=TRAIN,
+        validation=VALIDATION,
+        test=TEST,
+        teacher=teacher,
+        student=student,
+        effort=PLAN.model_copy(update={"budget": budget, "prices": PRICES}),
+        on_progress=None if seen is None else seen.append,
+    )
+    return artifact, teacher, student
+
+
+@pytest.mark.parametrize("budget", [Budget(calls=0), Budget(tokens=0), Budget(minutes=0)])
+async def test_a_budget_that_allows_nothing_ships_the_prompt_without_rules(budget: Budget) -> None:
+    artifact, teacher, student = await run(budget)
+    assert artifact.finish_reason == "budget"
+    assert artifact.rules == ()
+    assert artifact.scores == ()
+    assert "never measured" in artifact.notes[0]
+    assert teacher.asked == []
+    assert len(student.asked) <= 3  # how its answers can be read has to be found out in any case
+
+
+async def test_when_the_money_is_spent_the_free_student_still_decides_about_the_rules_there_are() -> None:
+    artifact, teacher, _ = await run(Budget(usd=0.003))
+    assert 3 <= len(teacher.asked) <= 3 + PLAN.concurrency
+    assert artifact.finish_reason == "budget"
+    assert {card.name for card in artifact.scores if card.role == "validation"} >= {"zero-shot"}
+
+
+async def test_a_run_that_is_stopped_while_the_student_scores_keeps_the_best_so_far() -> None:
+    whole, teacher, _ = await run(Budget())
+    artifact, _, student = await run(Budget(calls=len(teacher.asked) + 70))
+    assert artifact.finish_reason == "budget"
+    assert len(student.asked) < 130
+    assert {card.name for card in artifact.scores} >= {"zero-shot"}
+    assert whole.finish_reason != "budget"
+
+
+async def test_the_ledger_of_a_whole_run_has_costs_and_stays_below_the_estimate() -> None:
+    seen: list[Progress] = []
+    artifact, teacher, student = await run(Budget(), seen)
+    costs = {(line.node, line.model): line.cost for line in artifact.ledger}
+    assert costs["generate", "fake-chat:teacher"] == pytest.approx(8 * 0.001)
+    assert costs["validate", "fake-chat:student"] == 0.0
+    assert [progress.cost for progress in seen if progress.cost][-1] == pytest.approx(len(teacher.asked) * 0.001)
+    told = estimate(
+        TASK,
+        PLAN.model_copy(update={"prices": PRICES}),
+        train=TRAIN,
+        validation=VALIDATION,
+        test=TEST,
+        teacher="fake-chat:teacher",
+        student="fake-chat:student",
+    )
+    bound: Counter[str] = Counter()
+    for line in told.lines:
+        bound[line.model] += line.calls
+    assert 0 < len(teacher.asked) <= bound["fake-chat:teacher"]
+    assert 0 < len(student.asked) <= bound["fake-chat:student"]
+    assert told.cost is not None
+    assert told.cost >= sum(cost or 0.0 for cost in costs.values()) > 0
+    assert told.seconds is None
+
+
+def test_an_estimate_tells_minutes_of_the_embedded_model_and_unknown_prices() -> None:
+    told = estimate(TASK, PLAN, train=TRAIN, validation=VALIDATION, teacher="embedded:x", student="openai:gpt-99")
+    assert told.seconds is not None
+    assert told.seconds > 60
+    assert told.cost is None
+    assert {line.cost for line in told.lines if line.model == "embedded:x"} == {0.0}
+    assert "8 examples" in told.lines[0].how
+
+
+async def test_what_was_spent_is_known_again_after_the_process_ended() -> None:
+    kept, runtime = RunStore(InMemoryStore(), "r"), Mock()
+    plan = PLAN.model_copy(update={"budget": Budget(calls=3)})
+    first = await Spending.of(kept, plan, runtime)
+    await first.add(LedgerLine(node="generate", model="ollama:a", calls=2, input_tokens=10, seconds=1.0))
+    second = await Spending.of(kept, plan, runtime)
+    assert second.ledger == first.ledger
+    assert second.seconds >= first.seconds - 1
+    second.check("ollama:a")
+    await second.add(LedgerLine(node="generate", model="ollama:a", calls=1))
+    with pytest.raises(BudgetSpent, match="the budget of 3 calls is spent"):
+        second.check("ollama:a")
+
+
+def test_a_budget_in_dollars_allows_no_call_whose_price_nobody_knows() -> None:
+    spending = Spending(Budget(usd=1.0))
+    assert spending.over("ollama:a") is None
+    assert "the price of openai:gpt-99 is not known" in (spending.over("openai:gpt-99") or "")
