@@ -121,21 +121,11 @@ def _audited(
     task: Task, log: Path, guards: list[str], known: dict[str, Any], counts: Counter[str]
 ) -> Iterator[Example]:
     """The labelled texts of a log's answers; a later answer about a text takes the place of an earlier one."""
-    from langchain_pld.errors import InputError
     from langchain_pld.examples import Example
+    from langchain_pld.guardrail.audit import read_audit_log
 
     answers: dict[str, dict[str, Any]] = {}
-    for number, raw in enumerate(log.read_bytes().split(b"\n"), 1):
-        if not raw.strip():
-            continue
-        try:
-            record = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            msg = f"{log.name}, line {number}: not JSON ({type(error).__name__}); an audit log has a JSON object a line"
-            raise InputError(msg) from error
-        if not isinstance(record, dict) or "event" not in record:
-            msg = f"{log.name}, line {number}: not an audit record"
-            raise InputError(msg)
+    for number, record in read_audit_log(log):
         if record["event"] == "person" and record.get("guard") in guards and record.get("answer") != "unreadable":
             answers[str(record.get("input_hash") or number)] = record
     for found, record in answers.items():

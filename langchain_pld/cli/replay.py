@@ -99,19 +99,9 @@ _KEYS = ("status", "label", "outcome", "action")
 
 def _records(log: Path) -> Iterator[dict[str, Any]]:
     """The checks in a log for which a model was asked."""
-    from langchain_pld.errors import InputError
+    from langchain_pld.guardrail.audit import read_audit_log
 
-    for number, raw in enumerate(log.read_bytes().split(b"\n"), 1):
-        if not raw.strip():
-            continue
-        try:
-            record = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            msg = f"{log.name}, line {number}: not JSON ({type(error).__name__}); an audit log has a JSON object a line"
-            raise InputError(msg) from error
-        if not isinstance(record, dict) or "event" not in record:
-            msg = f"{log.name}, line {number}: not an audit record"
-            raise InputError(msg)
+    for _, record in read_audit_log(log):
         if record["event"] == "check" and record.get("status") is not None:
             yield record
 

@@ -11,6 +11,7 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from pydantic import BaseModel, Field
 
 from langchain_pld.distillation.edits import RuleEdit, apply_edits
+from langchain_pld.distillation.screening import Screen
 from langchain_pld.distillation.teacher import Teacher
 from langchain_pld.distillation.templates import fill, label_lines
 from langchain_pld.rules import Rule
@@ -65,7 +66,7 @@ def find_conflicts(rules: Sequence[Rule], vectors: np.ndarray, *, similarity: fl
 
 
 async def settle(
-    task: Task, rules: Sequence[Rule], conflicts: Sequence[Conflict], teacher: Teacher
+    task: Task, rules: Sequence[Rule], conflicts: Sequence[Conflict], teacher: Teacher, screen: Screen
 ) -> tuple[tuple[Rule, ...], list[str]]:
     """Have the teacher tell conflicting rules apart, in one call for all conflicts.
 
@@ -74,6 +75,7 @@ async def settle(
         rules: All rules.
         conflicts: From `find_conflicts`; at most six are settled.
         teacher: Who is asked.
+        screen: What no condition may hold.
 
     Returns:
         The rules, and a line for each conflict. Where there is no usable answer the rules stay as they are: the
@@ -94,7 +96,7 @@ async def settle(
                     RuleEdit(action="modify", rule=rule.id, conditions=(condition,), reason=settlement.difference)
                 )
     implicated = {rule.id for conflict in shown for rule in (conflict.first, conflict.second)}
-    return apply_edits(rules, edits, implicated=implicated, labels=())
+    return apply_edits(rules, edits, implicated=implicated, labels=(), screen=screen)
 
 
 def _messages(task: Task, conflicts: Sequence[Conflict]) -> list[BaseMessage]:

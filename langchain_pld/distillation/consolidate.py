@@ -28,7 +28,7 @@ from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.prompt_budget import fit, token_counter
 from langchain_pld.distillation.roles import RunStore
-from langchain_pld.distillation.screening import screen
+from langchain_pld.distillation.screening import Screen
 from langchain_pld.distillation.selection import strongest_first
 from langchain_pld.distillation.spending import Spending
 from langchain_pld.distillation.state import DistillationState
@@ -63,6 +63,7 @@ def consolidate_node(models: RunModels) -> Node:
         run = RunStore(runtime.store, state["run_id"])
         task, plan, seed = state["task"], state["plan"], settings(runtime).seed
         train = await run.taught()
+        screen = await asyncio.to_thread(Screen.of, task, train)
         spending = await Spending.of(run, plan, runtime)
         teacher = Teacher(
             await models.teacher_for(runtime),
@@ -80,7 +81,7 @@ def consolidate_node(models: RunModels) -> Node:
         async def merge(members: Members) -> list[Rule]:
             nonlocal done
             drafts = [
-                await _merged(task, members, train, plan.contrast_examples, teacher, f"{seed} {number}")
+                await _merged(task, members, train, plan.contrast_examples, teacher, screen, f"{seed} {number}")
                 for number in range(plan.drafts)
             ]
             done += 1
@@ -93,7 +94,7 @@ def consolidate_node(models: RunModels) -> Node:
 
         families = await asyncio.gather(*(merge(members) for members in clusters))
         rules: tuple[Rule, ...] = tuple({family[0].id: family[0] for family in families}.values())
-        rules, lines = await _told_apart(task, rules, plan, models, teacher)
+        rules, lines = await _told_apart(task, rules, plan, models, teacher, screen)
         log += lines
         rules, gone = await _within_budget(task, rules, plan, models, runtime)
         noise = [micro for clustering in found.values() for micro in clustering.noise]
@@ -157,7 +158,9 @@ async def _clusterings(
     return found
 
 
-async def _merged(task: Task, members: Members, train: ExampleSet, contrast: int, teacher: Teacher, seed: str) -> Rule:
+async def _merged(
+    task: Task, members: Members, train: ExampleSet, contrast: int, teacher: Teacher, screen: Screen, seed: str
+) -> Rule:
     """One draft of a cluster's rule; the seed chooses the texts that the teacher sees."""
     label = members[0].label
     by_id = {row.id: row for row in train}
@@ -168,14 +171,14 @@ async def _merged(task: Task, members: Members, train: ExampleSet, contrast: int
     others = shuffler.sample(strangers, min(contrast, len(strangers)))
     answer = await teacher.ask(merge_messages(task, members, own, others), MergedRule)
     texts = [task.render(row.input) for row in (*own, *others)]
-    if isinstance(answer, Failure) or screen(answer.condition, texts):
+    if isinstance(answer, Failure) or screen.objection(answer.condition, texts):
         # Without a usable merger a member's own condition, screened before, stands for the cluster.
         return Rule.merged(label, members[0].condition, members)
     return Rule.merged(label, " ".join(answer.condition.split()), members)
 
 
 async def _told_apart(
-    task: Task, rules: tuple[Rule, ...], plan: Plan, models: RunModels, teacher: Teacher
+    task: Task, rules: tuple[Rule, ...], plan: Plan, models: RunModels, teacher: Teacher, screen: Screen
 ) -> tuple[tuple[Rule, ...], list[str]]:
     """The rules after conflicts across labels were settled."""
     if len(rules) < 2:
@@ -185,7 +188,7 @@ async def _told_apart(
     conflicts = find_conflicts(rules, vectors, similarity=plan.conflict_similarity)
     if not conflicts:
         return rules, []
-    rules, lines = await settle(task, rules, conflicts, teacher)
+    rules, lines = await settle(task, rules, conflicts, teacher, screen)
     said = [
         f"consolidate: {one.first.id} ({one.first.label}) and {one.second.id} ({one.second.label}) say nearly the "
         f"same, cosine {one.similarity:.2f}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from langchain_pld.distillation.screening import screen
+from langchain_pld.distillation.screening import Screen
 from langchain_pld.rules import Rule
 
 __all__ = ["EditAction", "Proposal", "RuleEdit", "apply_edits"]
@@ -64,7 +64,8 @@ def apply_edits(
     *,
     implicated: Collection[str],
     labels: Collection[str],
-    shown: Mapping[str, str] | None = None,
+    screen: Screen,
+    shown: Sequence[str] = (),
 ) -> tuple[tuple[Rule, ...], list[str]]:
     """Carry out edits one after the other; what is not allowed is refused and logged.
 
@@ -76,8 +77,8 @@ def apply_edits(
         edits: What is to be changed.
         implicated: Ids of the rules that may be changed.
         labels: Labels for which a rule may be added.
-        shown: Example id to text of the examples that the author of the edits saw; no condition may take over their
-            words, names or numbers.
+        screen: What no condition may hold.
+        shown: The texts that the author of the edits saw; no condition may take over their words, names or numbers.
 
     Returns:
         The new rules, and a line for each edit but `keep`.
@@ -87,7 +88,7 @@ def apply_edits(
     for edit in edits:
         if edit.action == "keep":
             continue
-        refusal = _refusal(edit, current, implicated, labels, shown or {})
+        refusal = _refusal(edit, current, implicated, labels, screen, shown)
         if refusal:
             log.append(f"{edit.action} {edit.rule or edit.label} refused: {refusal}")
             continue
@@ -108,7 +109,8 @@ def _refusal(
     rules: Sequence[Rule],
     implicated: Collection[str],
     labels: Collection[str],
-    shown: Mapping[str, str],
+    screen: Screen,
+    shown: Sequence[str],
 ) -> str | None:
     """Why an edit is not carried out."""
     wanted = {"modify": range(1, 2), "split": range(2, 5), "discard": range(1), "add": range(1, 2)}[edit.action]
@@ -128,9 +130,9 @@ def _refusal(
             return "a condition is too short to say anything"
         if (label, _folded(condition)) in known:
             return "there is such a rule already"
-        reason = screen(condition, shown.values())
-        if reason:
-            return f"a condition {reason}"
+        objection = screen.objection(condition, shown)
+        if objection:
+            return f"a condition {objection.reason}"
     return None
 
 

@@ -21,8 +21,9 @@ from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.student.calibration import MINIMUM_ROWS
 from langchain_pld.student.gates import fit_gate
+from langchain_pld.task import Task
 
-__all__ = ["Contest", "release"]
+__all__ = ["Contest", "gate_for", "release"]
 
 Say = Callable[[str, str], OnProgress]
 
@@ -117,7 +118,10 @@ async def release(
             scores += await _test_cards(bench, run, prompts, say)
     except BudgetSpent as spent:
         unread = (f"the test rows were not read: {spent}",)
-    gate, gate_notes = _gate(winner, rows, bench, plan.gate_alpha)
+    gate: Gate | None = None
+    gate_notes: tuple[str, ...] = ()
+    if plan.gate_alpha is not None:
+        gate, gate_notes = gate_for(Gate(alpha=plan.gate_alpha), winner, rows, bench.task, bench.seed)
     artifact = bench.artifact(winner.candidate, winner.calibration).model_copy(
         update={
             **origin,
@@ -215,19 +219,33 @@ def _calibration_notes(winner: ScoredCandidate) -> tuple[str, ...]:
     return winner.fit.warnings
 
 
-def _gate(
-    winner: ScoredCandidate, rows: ExampleSet, bench: StudentBench, alpha: float | None
-) -> tuple[Gate | None, tuple[str, ...]]:
-    """The gate that was asked for; one that always abstains where there are too few rows for it."""
-    if alpha is None:
-        return None, ()
-    held_out = iter(winner.fit.out_of_fold if winner.fit else ())
-    probabilities = [None if row.log_probabilities is None else next(held_out, None) for row in winner.rows]
-    groups, labels = [row.group for row in rows], bench.task.label_names
+def gate_for(
+    wanted: Gate, scored: ScoredCandidate, rows: ExampleSet, task: Task, seed: int
+) -> tuple[Gate, tuple[str, ...]]:
+    """The gate of a prompt for the wanted risk, with notes; one that always abstains where no threshold keeps it.
+
+    Args:
+        wanted: Says risk and confidence.
+        scored: The prompt, scored on the validation rows.
+        rows: Those rows.
+        task: The task.
+        seed: Seed of the fit.
+    """
+    held_out = iter(scored.fit.out_of_fold if scored.fit else ())
+    probabilities = [None if row.log_probabilities is None else next(held_out, None) for row in scored.rows]
+    alpha, confidence = wanted.alpha, wanted.confidence
     try:
-        gate = fit_gate(probabilities, gold_labels(rows), labels, alpha=alpha, groups=groups, seed=bench.seed)
+        gate = fit_gate(
+            probabilities,
+            gold_labels(rows),
+            task.label_names,
+            alpha=alpha,
+            confidence=confidence,
+            groups=[row.group for row in rows],
+            seed=seed,
+        )
     except InputError as error:
-        return Gate(alpha=alpha), (f"the gate always abstains: {error}",)
+        return Gate(alpha=alpha, confidence=confidence), (f"the gate always abstains: {error}",)
     if gate.threshold is None and not any(gate.label_thresholds.values()):
         return gate, (f"the gate always abstains: no threshold keeps the risk at or below {alpha:.0%}",)
     return gate, ()

@@ -12,15 +12,14 @@ from langgraph.store.memory import InMemoryStore
 from langchain_pld.artifact import Calibration, DataFingerprint, DistilledPrompt, Gate
 from langchain_pld.distillation.bench import StudentBench
 from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
+from langchain_pld.distillation.release import gate_for
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import Spending
-from langchain_pld.errors import InputError
 from langchain_pld.evaluation.comparison import compare
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import Rule
 from langchain_pld.student.binding import fingerprint_of
-from langchain_pld.student.gates import fit_gate
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
 
@@ -99,7 +98,10 @@ async def arescored(
         scored = await bench.validate(Candidate(rules=artifact.rules, answer=artifact.answer), rows, on_progress)
         cards += bench.cards(scored, rows, name="distilled", role="validation")
         note = _compared(scored, zero_shot, rows, task, seed)
-    gate, gate_note = _gate(artifact.gate, scored, rows, task, seed)
+    gate = artifact.gate
+    gate_note: tuple[str, ...] = ()
+    if gate is not None:
+        gate, gate_note = gate_for(gate, scored, rows, task, seed)
     warnings = scored.fit.warnings if scored.fit else ("not calibrated: too few validation rows have a scored answer",)
     earlier = [found for found in artifact.notes if found != UNMEASURED]
     data = DataFingerprint(sha256=rows.sha256, rows=len(rows), source=rows.source)
@@ -125,26 +127,3 @@ def _compared(scored: ScoredCandidate, zero_shot: ScoredCandidate, rows: Example
         f"the reviewed prompt is {what} zero-shot: macro-F1 on {found.rows} validation rows {difference.value:+.3f}, "
         f"{difference.level:.0%} interval {difference.low:+.3f} to {difference.high:+.3f}"
     )
-
-
-def _gate(
-    gate: Gate | None, scored: ScoredCandidate, rows: ExampleSet, task: Task, seed: int
-) -> tuple[Gate | None, tuple[str, ...]]:
-    """A gate for the same risk; one that always abstains where there are too few rows for it."""
-    if gate is None:
-        return None, ()
-    held_out = iter(scored.fit.out_of_fold if scored.fit else ())
-    probabilities = [None if row.log_probabilities is None else next(held_out, None) for row in scored.rows]
-    try:
-        fitted = fit_gate(
-            probabilities,
-            gold_labels(rows),
-            task.label_names,
-            alpha=gate.alpha,
-            confidence=gate.confidence,
-            groups=[row.group for row in rows],
-            seed=seed,
-        )
-    except InputError as error:
-        return Gate(alpha=gate.alpha, confidence=gate.confidence), (f"the gate always abstains: {error}",)
-    return fitted, ()

@@ -28,6 +28,7 @@ from langchain_pld.distillation.prompt_budget import fit, token_counter
 from langchain_pld.distillation.racing import stratified_order
 from langchain_pld.distillation.release import Contest, Say, release
 from langchain_pld.distillation.roles import RunStore
+from langchain_pld.distillation.screening import Screen
 from langchain_pld.distillation.selection import Spare, climb, strongest_first
 from langchain_pld.distillation.spending import BudgetSpent, Spending
 from langchain_pld.distillation.state import DistillationState
@@ -36,7 +37,7 @@ from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.evaluation.metrics import Confusion, macro_f1
 from langchain_pld.examples import ExampleSet
 from langchain_pld.student.binding import fingerprint_of, most_labels, tokenizer_of
-from langchain_pld.student.probe import probe_student
+from langchain_pld.student.probe import probe_formats
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
@@ -155,11 +156,12 @@ class _Pass:
             return None, False
         if "reviewed" in state:
             return Contest(zero_shot, champion, incumbent, reviewed=True), False
-        train = await run.required("train")
+        train = await run.taught()
+        screen = await asyncio.to_thread(Screen.of, self._bench.task, train)
         count = await asyncio.to_thread(token_counter, self._bench.student)
         improved = False
         for proposal in state.get("proposals", ()):
-            candidate = self._edited(champion.candidate, proposal, train, count)
+            candidate = self._edited(champion.candidate, proposal, train, screen, count)
             if candidate == champion.candidate:
                 continue
             outcome = await self.attempt(candidate, champion, proposal.what)
@@ -221,7 +223,12 @@ class _Pass:
         return await self.score(candidate, f"the incumbent {incumbent.id}")
 
     def _edited(
-        self, candidate: Candidate, proposal: Proposal, train: ExampleSet, count: Callable[[str], int]
+        self,
+        candidate: Candidate,
+        proposal: Proposal,
+        train: ExampleSet,
+        screen: Screen,
+        count: Callable[[str], int],
     ) -> Candidate:
         task = self._bench.task
         rules, lines = apply_edits(
@@ -229,7 +236,8 @@ class _Pass:
             proposal.edits,
             implicated=proposal.implicated,
             labels=(proposal.expected, proposal.predicted),
-            shown={row.id: task.render(row.input) for row in train if row.id in proposal.shown},
+            screen=screen,
+            shown=[task.render(row.input) for row in train if row.id in proposal.shown],
         )
         kept, gone = fit(
             task,
@@ -269,7 +277,8 @@ async def _ways_to_answer(
         token_ids=tokenizer_of(student),
         most_labels=most_labels(student),
     )
-    probe = await probe_student(student, compile_prompt(task, (), formats[0]), formats[0], task.render(rows[0].input))
+    prompts = [(compile_prompt(task, (), answer), answer) for answer in formats]
+    probe = await probe_formats(student, prompts, task.render(rows[0].input))
     if probe.thinking_tokens:
         log.append(f"validate: the student gets {probe.thinking_tokens} tokens to think")
     return [form.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for form in formats], probe.scorer

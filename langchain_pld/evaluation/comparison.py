@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from langchain_pld.artifact import Interval
-from langchain_pld.evaluation.metrics import RESAMPLES, Array, Confusion, Indices, macro_f1, per_label_f1
+from langchain_pld.evaluation.metrics import Array, Confusion, cluster_bootstrap, macro_f1, per_label_f1
 
 __all__ = ["Comparison", "compare"]
 
@@ -87,28 +87,8 @@ def compare(
 
 
 def _difference(new: Confusion, old: Confusion, metric: Callable[[Array], Array], level: float, seed: int) -> Interval:
-    """Difference of a metric of the counts, with its cluster-bootstrap percentile interval over the same draws."""
-    value = float(metric(new.total) - metric(old.total))
-    count = len(new.tables)
-    if count < 2:
-        return Interval(value=value, low=value, high=value, level=level)
-
-    def statistic(drawn: Indices, axis: int) -> Array:
-        axis %= drawn.ndim
-        return np.asarray(metric(new.tables[drawn].sum(axis=axis)) - metric(old.tables[drawn].sum(axis=axis)))
-
-    result = stats.bootstrap(
-        (np.arange(count),),
-        statistic,
-        n_resamples=RESAMPLES,
-        batch=200,
-        vectorized=True,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = map(float, result.confidence_interval)
-    return Interval(value=value, low=low, high=high, level=level)
+    """Difference of a metric of the counts, over the same draws of groups."""
+    return cluster_bootstrap([new.tables, old.tables], lambda a, b: metric(a) - metric(b), level=level, seed=seed)
 
 
 def _label_f1(place: int, counts: Array) -> Array:

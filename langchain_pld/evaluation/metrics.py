@@ -21,6 +21,7 @@ __all__ = [
     "Confusion",
     "accuracy",
     "brier_score",
+    "cluster_bootstrap",
     "expected_calibration_error",
     "log_loss",
     "macro_f1",
@@ -71,27 +72,41 @@ class Confusion:
 
     def interval(self, metric: Callable[[Array], Array], *, level: float = 0.95, seed: int = 0) -> Interval:
         """Estimate and cluster-bootstrap percentile interval of a metric of the counts."""
-        value = float(metric(self.total))
-        count = len(self.tables)
-        if count < 2:
-            return Interval(value=value, low=value, high=value, level=level)
+        return cluster_bootstrap([self.tables], metric, level=level, seed=seed)
 
-        def statistic(drawn: Indices, axis: int) -> Array:
-            # scipy asks for the last axis: draws x groups, or groups alone for the sample itself.
-            return metric(self.tables[drawn].sum(axis=axis % drawn.ndim))
 
-        result = stats.bootstrap(
-            (np.arange(count),),
-            statistic,
-            n_resamples=RESAMPLES,
-            batch=200,
-            vectorized=True,
-            confidence_level=level,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-        low, high = result.confidence_interval
-        return Interval(value=value, low=float(low), high=float(high), level=level)
+def cluster_bootstrap(
+    tables: Sequence[Array], statistic: Callable[..., Array], *, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Estimate and cluster-bootstrap percentile interval of a statistic of counts.
+
+    Args:
+        tables: One or more arrays of count tables of the same groups, each groups x k x (k + 1).
+        statistic: From the summed counts of each array to the figure; leading axes are draws.
+        level: Confidence level.
+        seed: Seed of the draws.
+    """
+    value = float(statistic(*(counts.sum(axis=0) for counts in tables)))
+    count = len(tables[0])
+    if count < 2:
+        return Interval(value=value, low=value, high=value, level=level)
+
+    def of_draws(drawn: Indices, axis: int) -> Array:
+        # scipy asks for the last axis: draws x groups, or groups alone for the sample itself.
+        return np.asarray(statistic(*(counts[drawn].sum(axis=axis % drawn.ndim) for counts in tables)))
+
+    result = stats.bootstrap(
+        (np.arange(count),),
+        of_draws,
+        n_resamples=RESAMPLES,
+        batch=200,
+        vectorized=True,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = map(float, result.confidence_interval)
+    return Interval(value=value, low=low, high=high, level=level)
 
 
 def cluster_keys(groups: Sequence[str | None] | None, rows: int) -> list[str]:

@@ -12,10 +12,14 @@ import hmac
 import json
 import logging
 import math
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
+
+from langchain_pld.errors import InputError
 
 if TYPE_CHECKING:
     from langchain_pld.guardrail.check import Finding
@@ -104,6 +108,31 @@ def input_hash(text: str, *, key: bytes | None = None) -> str:
     """SHA-256 of a text as hex digits; HMAC-SHA-256 where there is a key."""
     data = text.encode("utf-8", "surrogatepass")
     return hmac.new(key, data, hashlib.sha256).hexdigest() if key else hashlib.sha256(data).hexdigest()
+
+
+def read_audit_log(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records of an audit log with their line numbers, in order.
+
+    Args:
+        path: The file, one JSON object a line.
+
+    Raises:
+        InputError: A line is not a record; the message names it.
+    """
+    for number, raw in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not raw.strip():
+            continue
+        try:
+            record = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            msg = (
+                f"{path.name}, line {number}: not JSON ({type(error).__name__}); an audit log has a JSON object a line"
+            )
+            raise InputError(msg) from error
+        if not isinstance(record, dict) or "event" not in record:
+            msg = f"{path.name}, line {number}: not an audit record"
+            raise InputError(msg)
+        yield number, record
 
 
 class AuditWriter:

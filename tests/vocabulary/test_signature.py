@@ -165,7 +165,9 @@ def test_the_classifier_refuses_what_nobody_signed(tmp_path: Path) -> None:
 
 
 def test_a_prompt_without_rules_needs_no_reviewer() -> None:
-    artifact(rules=(), require_review=True).require_usable()
+    bare = artifact(rules=(), require_review=True)
+    bare.require_usable()
+    assert bare.signature_problem is None
 
 
 def test_a_file_of_the_first_schema_loads(tmp_path: Path) -> None:
