@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.teams import TASK, jsonl, ollama_script, rows
 NODES = ["generate", "extract", "critique", "consolidate", "validate"]
 MODELS = {"teacher": "ollama:fake", "student": "ollama:fake"}
 
-PLAN = {"train_examples": 6, "rules_per_label": 1, "contrast_examples": 2, "trials": 0}
+PLAN = {"train_examples": 6, "rules_per_label": 1, "contrast_examples": 2, "trials": 0, "ceiling": None}
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +39,17 @@ def files(tmp_path: Path) -> dict[str, str]:
     return {key: str(tmp_path / name) for key, (name, _) in written.items()}
 
 
-def test_the_graph_is_drawn_with_its_five_nodes_in_order(studio: Studio) -> None:
+def test_the_graph_is_drawn_with_its_loop_and_its_review(studio: Studio) -> None:
     drawn = studio.client.assistants.get_graph(studio.assistant())
-    following = {edge["source"]: edge["target"] for edge in drawn["edges"]}
-    path, node = [], "__start__"
-    while node in following:
-        node = following[node]
-        path.append(node)
-    assert path == [*NODES, "__end__"]
-    assert len(drawn["edges"]) == len(NODES) + 1
-    assert {str(node["id"]) for node in drawn["nodes"]} == {"__start__", *NODES, "__end__"}
+    assert {(edge["source"], edge["target"]) for edge in drawn["edges"]} == {
+        *pairwise(["__start__", *NODES, "__end__"]),
+        ("critique", "validate"),
+        ("validate", "critique"),
+        ("validate", "review"),
+        ("review", "validate"),
+        ("review", "__end__"),
+    }
+    assert {str(node["id"]) for node in drawn["nodes"]} == {"__start__", *NODES, "review", "__end__"}
 
 
 def test_the_settings_are_shown_with_descriptions_and_defaults(studio: Studio) -> None:
