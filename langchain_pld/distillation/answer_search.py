@@ -18,8 +18,9 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
 from langchain_pld.distillation.plan import AnswerSource
 from langchain_pld.distillation.teacher import Teacher
+from langchain_pld.distillation.templates import fill
 from langchain_pld.rules import Rule
-from langchain_pld.student.scoring import first_tokens_differ
+from langchain_pld.student.scoring import first_tokens_differ, with_first_tokens
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 
@@ -85,6 +86,8 @@ def answer_formats(
             answer = AnswerFormat.words(task, words)
         except ValidationError:  # a label name that ends in punctuation is fine as a name, not as an answer
             continue
+        if token_ids is not None:
+            answer = with_first_tokens(answer, token_ids)
         if answer not in formats and first_tokens_differ(answer, token_ids):
             formats.append(answer)
     letters = AnswerFormat.letters(task) if count <= 26 else None
@@ -162,7 +165,8 @@ async def propose_words(teacher: Teacher, task: Task) -> list[dict[str, str]] | 
         f"{n}. {label.name}: {label.description or label.name}" for n, label in enumerate(task.labels, 1)
     )
     answer = await teacher.ask(
-        [SystemMessage(_PROPOSE), HumanMessage(f"The task: {task.instructions}\n\nThe labels:\n{labels}")], WordSets
+        [SystemMessage(fill("words")), HumanMessage(f"The task: {task.instructions}\n\nThe labels:\n{labels}")],
+        WordSets,
     )
     if isinstance(answer, Failure):
         return answer
@@ -178,12 +182,3 @@ def _familiar(task: Task) -> list[dict[str, str]]:
     folded = {name: name.casefold().replace("-", "_") for name in task.label_names}
     fitting = [words for words in FAMILIAR_WORDS if sorted(words) == sorted(folded.values())]
     return [{name: words[key] for name, key in folded.items()} for words in fitting]
-
-
-_PROPOSE = (
-    "A very small language model shall classify texts by answering with one word a label. Which words it answers with "
-    "changes how well it decides: everyday words that mean the label and begin differently work best, for instance "
-    "yes, no and unstated for entailment, contradiction and not_mentioned. Propose three sets of such words, each with "
-    "exactly one word for each label, in the order of the labels. Single lower-case words without spaces, hyphens or "
-    "digits; within a set no two words begin with the same three letters."
-)

@@ -16,7 +16,7 @@ from langchain_pld.distillation.spending import Spending
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.student.binding import fingerprint_of, most_labels, tokenizer_of
-from langchain_pld.student.probe import probe_student
+from langchain_pld.student.probe import learn_first_tokens, probe_student
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
 
@@ -63,6 +63,8 @@ async def zero_shot_losses(
     answer = await asyncio.to_thread(_answer, task, student)
     probe = await probe_student(student, compile_prompt(task, (), answer), answer, task.render(rows[0].input))
     answer = answer.model_copy(update={"thinking_tokens": probe.thinking_tokens})
+    if probe.scorer == "logprobs" and answer.form == "words":
+        answer = await learn_first_tokens(student, answer)
     fingerprint = await asyncio.to_thread(fingerprint_of, student)
     bench = StudentBench(task, student, fingerprint, probe.scorer, run, spending, node="generate", seed=seed)
     scores = await bench.score(Candidate(answer=answer), rows, "train", on_progress)

@@ -37,7 +37,7 @@ from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.evaluation.metrics import Confusion, macro_f1
 from langchain_pld.examples import ExampleSet
 from langchain_pld.student.binding import fingerprint_of, most_labels, tokenizer_of
-from langchain_pld.student.probe import probe_formats
+from langchain_pld.student.probe import learn_first_tokens, probe_formats
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
@@ -281,7 +281,10 @@ async def _ways_to_answer(
     probe = await probe_formats(student, prompts, task.render(rows[0].input))
     if probe.thinking_tokens:
         log.append(f"validate: the student gets {probe.thinking_tokens} tokens to think")
-    return [form.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for form in formats], probe.scorer
+    formats = [form.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for form in formats]
+    if probe.scorer == "logprobs":
+        formats = [await learn_first_tokens(student, form) if form.form == "words" else form for form in formats]
+    return formats, probe.scorer
 
 
 def _progress(runtime: Runtime[DistillationContext], node: str, step: str) -> OnProgress:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import get_args
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 
 from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.errors import StudentError
 from langchain_pld.student.binding import bind_student, model_spec
 from langchain_pld.student.failures import RetryPolicy, failure_of, passes_through
 from langchain_pld.student.prompt import chat
-from langchain_pld.student.scoring import Scores, read_answer, thinks
+from langchain_pld.student.scoring import Scores, read_answer, thinks, with_written_tokens
 from langchain_pld.verdict import Failure
 
-__all__ = ["THINKING_TOKENS", "Probe", "probe_formats", "probe_student"]
+__all__ = ["THINKING_TOKENS", "Probe", "learn_first_tokens", "probe_formats", "probe_student"]
 
 THINKING_TOKENS = 1024
 """Room for thinking, in tokens, that a student gets whose thinking cannot be switched off."""
@@ -63,6 +63,31 @@ async def probe_formats(
                 raise
             failed = failed or error
     raise failed or StudentError(Failure(kind="input", message="there is no answer format to probe"))
+
+
+async def learn_first_tokens(student: BaseChatModel, answer: AnswerFormat, *, timeout_s: float = 60.0) -> AnswerFormat:
+    """The format with the first tokens of its codes, learned by having the student write each of them.
+
+    For a student whose tokenizer is not at hand; see `with_first_tokens`. Codes whose answers say nothing stay unknown:
+    then a token too short to be told makes an answer unreadable, as it does anyway.
+
+    Args:
+        student: Any chat model that gives log-probabilities.
+        answer: Words to answer with.
+        timeout_s: Seconds for each call, one a label.
+    """
+    if answer.first_tokens is not None or answer.thinking_tokens:
+        return answer
+    bound = bind_student(student, answer, "logprobs", timeout_s=timeout_s)
+    written: dict[str, AIMessage] = {}
+    for label, code in answer.codes.items():
+        try:
+            written[label] = await bound.ainvoke([HumanMessage(f"Write this word and nothing else: {code}")])
+        except Exception as error:  # not knowing is safe, whatever went wrong
+            if passes_through(error):
+                raise
+            return answer
+    return with_written_tokens(answer, written)
 
 
 async def probe_student(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ __all__ = [
     "first_tokens_differ",
     "read_answer",
     "thinks",
+    "with_first_tokens",
+    "with_written_tokens",
 ]
 
 _FLOOR = 1e-6
@@ -135,12 +138,14 @@ def first_token_matches(token: str, codes: Mapping[str, str]) -> str | None:
     Case, surrounding spaces and quotation marks are folded. A beginning counts from three characters on: shorter
     ones are too often the start of something else.
     """
-    return _spelled(token, _folded(codes))
+    return _spelled(token, {code.casefold(): label for label, code in codes.items()})
 
 
-def _folded(codes: Mapping[str, str]) -> dict[str, str]:
-    """Folded code to label."""
-    return {code.casefold(): label for label, code in codes.items()}
+def _spellings(answer: AnswerFormat) -> dict[str, str]:
+    """What a deciding token may spell, folded, to its label: the codes, and their first tokens where known."""
+    known = answer.first_tokens or {}
+    first = {text: label for label, texts in known.items() for text in texts}
+    return first | {code.casefold(): label for label, code in answer.codes.items()}
 
 
 def _spelled(token: str, folded: Mapping[str, str]) -> str | None:
@@ -153,6 +158,59 @@ def _spelled(token: str, folded: Mapping[str, str]) -> str | None:
     return begun[0] if len(begun) == 1 else None
 
 
+def _may_begin(token: str, spellings: Mapping[str, str]) -> bool:
+    """Whether a token too short to count is how a code begins."""
+    start = token.strip(WRAPPING).casefold()
+    return 0 < len(start) < _SHORTEST_PREFIX and any(code.startswith(start) for code in spellings)
+
+
+def with_first_tokens(answer: AnswerFormat, token_ids: Callable[[str], Sequence[int]]) -> AnswerFormat:
+    """The format with what the student's tokenizer makes of its codes.
+
+    A tokenizer may cut "hateful" into "h" and "ateful". The "h" alone would be taken for the start of any word; it
+    counts for its label once it is known that the student can only begin the code with it.
+
+    Args:
+        answer: The codes.
+        token_ids: The student's tokenizer.
+    """
+    return _knowing(
+        answer,
+        {label: [_first_token(code, token_ids, space) for space in ("", " ")] for label, code in answer.codes.items()},
+    )
+
+
+def with_written_tokens(answer: AnswerFormat, written: Mapping[str, AIMessage]) -> AnswerFormat:
+    """As `with_first_tokens`, where no tokenizer is at hand: learned from what the student wrote.
+
+    Args:
+        answer: The codes.
+        written: Label to the student's answer, with log-probabilities, when it was told to write the label's code. An
+            answer that does not begin as the code does teaches nothing.
+    """
+    found: dict[str, list[str | None]] = {}
+    for label, message in written.items():
+        tokens = _token_logprobs(message.response_metadata.get("logprobs"))
+        start = tokens[0].token.strip(WRAPPING).casefold() if tokens else ""
+        if not start or not answer.codes[label].casefold().startswith(start):
+            return answer
+        found[label] = [start]
+    return _knowing(answer, found)
+
+
+def _knowing(answer: AnswerFormat, found: Mapping[str, Iterable[str | None]]) -> AnswerFormat:
+    """The format with those of the first tokens that are short and one label's alone."""
+    starts = {
+        label: {(text or "").strip(WRAPPING).casefold() for text in texts} - {""} for label, texts in found.items()
+    }
+    owners = Counter(start for one in starts.values() for start in one)
+    short = {
+        label: tuple(sorted(start for start in one if len(start) < _SHORTEST_PREFIX and owners[start] == 1))
+        for label, one in starts.items()
+    }
+    return answer.model_copy(update={"first_tokens": {label: one for label, one in short.items() if one}})
+
+
 def first_tokens_differ(answer: AnswerFormat, token_ids: Callable[[str], Sequence[int]] | None = None) -> bool:
     """Whether the codes can be told apart by the first token that the student writes.
 
@@ -163,7 +221,7 @@ def first_tokens_differ(answer: AnswerFormat, token_ids: Callable[[str], Sequenc
             characters must differ, and none may be how another code begins.
     """
     if token_ids is not None:
-        return all(_told_apart_by_tokens(answer, token_ids, space) for space in ("", " "))
+        return all(_told_apart_by_tokens(with_first_tokens(answer, token_ids), token_ids, space) for space in ("", " "))
     beginnings = [code.casefold()[:_SHORTEST_PREFIX] for code in answer.codes.values()]
     return not any(
         first.startswith(second) for i, first in enumerate(beginnings) for j, second in enumerate(beginnings) if i != j
@@ -172,20 +230,22 @@ def first_tokens_differ(answer: AnswerFormat, token_ids: Callable[[str], Sequenc
 
 def _told_apart_by_tokens(answer: AnswerFormat, token_ids: Callable[[str], Sequence[int]], space: str) -> bool:
     alone = token_ids(space)[:1] if space else []
-    firsts: set[int] = set()
+    spellings = _spellings(answer)
     for label, code in answer.codes.items():
         first = token_ids(space + code)[:1]
-        if not first:
-            return False
-        if first == alone:  # the space is a token of its own: nothing is said yet
+        if first and first == alone:  # the space is a token of its own: nothing is said yet
             continue
-        # The text of the token is the shortest beginning of the code that has it as its only token.
-        beginnings = (code[:length] for length in range(1, len(code) + 1))
-        text = next((text for text in beginnings if list(token_ids(space + text)) == list(first)), None)
-        if text is None or first[0] in firsts or first_token_matches(text, answer.codes) != label:
+        text = _first_token(code, token_ids, space)
+        if text is None or _spelled(text, spellings) != label:
             return False
-        firsts.add(first[0])
     return True
+
+
+def _first_token(code: str, token_ids: Callable[[str], Sequence[int]], space: str) -> str | None:
+    """The text of the token that begins the code, space included: the shortest beginning with it as its only token."""
+    first = list(token_ids(space + code)[:1])
+    beginnings = (space + code[:length] for length in range(1, len(code) + 1))
+    return next((text for text in beginnings if first and list(token_ids(text)) == first), None)
 
 
 _EMPTY = Failure(kind="empty", message="the model ended at once and wrote nothing")
@@ -243,12 +303,23 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
                 return Failure(kind="cut", message="the answer ended at the token limit before the label")
             return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
         position, evidence = found
-    masses, codes = dict.fromkeys(answer.labels, 0.0), _folded(answer.codes)
+    masses, spellings = dict.fromkeys(answer.labels, 0.0), _spellings(answer)
+    unclear: dict[str, float] = {}
     for token, logprob in tokens[position].alternatives:
-        label = _spelled(token, codes)
+        label = _spelled(token, spellings)
         if label is not None:
             masses[label] += math.exp(logprob)
+        elif answer.first_tokens is None and _may_begin(token, spellings):
+            unclear[token] = math.exp(logprob)
     mass = math.fsum(masses.values())
+    *_, second, best = sorted(masses.values())
+    # What cannot be told must not be what decides: all of it on the runner-up would change the answer.
+    if unclear and math.fsum(unclear.values()) > best - second:
+        token = max(unclear, key=unclear.__getitem__)
+        return _unreadable(
+            f"{unclear[token]:.0%} of the probability was on {token!r}, which may begin a label's word or another one; "
+            "answer with letters or with words that the student's tokenizer does not cut so early"
+        )
     if mass <= 0.0 or mass < min_label_mass:
         return _unreadable(
             f"only {mass:.1%} of the probability was on valid answers, at least {min_label_mass:.1%} is needed"

@@ -23,15 +23,17 @@ from rich.console import Console
 from rich.table import Table
 
 from langchain_pld import Task, read_examples
-from langchain_pld.answer import AnswerFormat
-from langchain_pld.distillation.candidates import Candidate, RowScore, StudentBench
+from langchain_pld.distillation.answer_search import answer_formats
+from langchain_pld.distillation.bench import StudentBench
+from langchain_pld.distillation.candidates import Candidate, RowScore
 from langchain_pld.distillation.roles import RunStore
+from langchain_pld.distillation.spending import Spending
 from langchain_pld.evaluation.coverage import coverage_at_risk
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
 from langchain_pld.rules import Rule
-from langchain_pld.student.binding import fingerprint_of
+from langchain_pld.student.binding import fingerprint_of, tokenizer_of
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai")
 RISKS = (0.05, 0.1)
@@ -58,13 +60,22 @@ async def measure(
         sampled(read_examples(folder / name / f"{role}.jsonl", task), options.rows, options.seed)
         for role in ("validation", "test")
     )
-    answer = AnswerFormat.words(task)
-    bench = StudentBench(task, model, fingerprint_of(model), "logprobs", RunStore(InMemoryStore(), name), options.seed)
-    candidates = {"zero-shot": Candidate((), answer)}
+    (answer,) = await asyncio.to_thread(answer_formats, task, ("names",), token_ids=tokenizer_of(model))
+    bench = StudentBench(
+        task,
+        model,
+        fingerprint_of(model),
+        "logprobs",
+        RunStore(InMemoryStore(), name),
+        Spending(),
+        node="benchmark",
+        seed=options.seed,
+    )
+    candidates = {"zero-shot": Candidate(answer=answer)}
     if options.rules:
         # These rules name their label themselves; the one they are filed under is only the arrow at their end.
         rules = tuple(Rule.merged(_mentioned(text, task), text, ()) for text in definition["rules"])
-        candidates["rules"] = Candidate(rules, answer)
+        candidates["rules"] = Candidate(rules=rules, answer=answer)
     rows = []
     for prompt, candidate in candidates.items():
         scored = await bench.validate(candidate, validation, counted(f"{name}, {prompt}, validation"))

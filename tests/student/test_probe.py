@@ -9,8 +9,9 @@ import httpx
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
+from langchain_pld.answer import AnswerFormat
 from langchain_pld.errors import StudentError
-from langchain_pld.student.probe import THINKING_TOKENS, Probe, probe_formats, probe_student
+from langchain_pld.student.probe import THINKING_TOKENS, Probe, learn_first_tokens, probe_formats, probe_student
 from tests.fakes import FakeChatModel, scored, tokens
 from tests.student.made import LETTERS, WORDS
 from tests.student.test_two_stage import ANSWER, PROMPT
@@ -85,3 +86,19 @@ async def test_a_student_that_no_form_can_read_fails_with_the_first_ones_reason(
     with pytest.raises(StudentError, match="not exactly one"):
         await probe_formats(model, [("Decide.", WORDS), ("Decide again.", WORDS), ("Decide.", LETTERS)], "a text")
     assert len(model.asked) == 6, "of each form the first"
+
+
+HATE = AnswerFormat(codes={"hate": "hateful", "fine": "non_hateful"})
+
+
+async def test_short_first_tokens_are_learned_by_having_the_words_written() -> None:
+    model = FakeChatModel(script=lambda messages: scored({"non" if "non_" in str(messages[-1].text) else "h": 0.9}))
+    learned = await learn_first_tokens(model, HATE)
+    assert learned.first_tokens == {"hate": ("h",)}
+    assert await learn_first_tokens(model, learned) is learned
+    assert len(model.asked) == 2, "what is known is not asked again"
+
+
+async def test_a_student_that_writes_something_else_teaches_nothing() -> None:
+    assert await learn_first_tokens(FakeChatModel(script=lambda _: scored({"I": 0.9})), HATE) == HATE
+    assert await learn_first_tokens(FakeChatModel(script=lambda _: TimeoutError("slow")), HATE) == HATE

@@ -18,6 +18,8 @@ from langchain_pld.student.scoring import (
     first_tokens_differ,
     read_answer,
     thinks,
+    with_first_tokens,
+    with_written_tokens,
 )
 from langchain_pld.verdict import Failure
 from tests.fakes import scored, tokens
@@ -122,10 +124,45 @@ def test_the_students_own_tokens_say_whether_codes_can_be_told_apart(tokens: tup
     assert first_tokens_differ(NO, made_tokenizer(*tokens)) is differ
 
 
-def test_a_first_token_that_the_reader_would_not_take_for_its_label_does_not_count() -> None:
-    codes = AnswerFormat(codes={"a": "hate", "b": "fine"})
-    assert first_tokens_differ(codes, made_tokenizer("hat", "fine", " hat", " fine"))
-    assert not first_tokens_differ(codes, made_tokenizer("ha", "fine", " ha", " fine"))
+HATE = AnswerFormat(codes={"hate": "hateful", "fine": "non_hateful"})
+
+
+def test_a_short_first_token_counts_once_it_is_known_to_begin_one_code_alone() -> None:
+    known = with_first_tokens(HATE, made_tokenizer("h", "ateful", "non", " hateful", " non"))
+    assert known.first_tokens == {"hate": ("h",)}
+    assert first_tokens_differ(HATE, made_tokenizer("h", "ateful", "non"))
+    outcome = read(scored({"h": 0.6, "non": 0.3, "H": 0.1}), known)
+    assert outcome.label == "hate"
+    assert shares(outcome) == pytest.approx({"hate": 0.7, "fine": 0.3})
+
+
+def test_a_short_first_token_of_two_codes_counts_for_none() -> None:
+    alike = AnswerFormat(codes={"a": "hateful", "b": "harmless"})
+    tokenizer = made_tokenizer("h", "ateful", "armless")
+    assert with_first_tokens(alike, tokenizer).first_tokens == {}
+    assert not first_tokens_differ(alike, tokenizer)
+
+
+def test_a_short_token_that_may_be_the_answer_is_never_dropped_in_silence() -> None:
+    problem = failed(scored({"h": 0.6, "non": 0.3}), HATE)
+    assert problem.kind == "unreadable"
+    assert "60% of the probability was on 'h'" in problem.message
+    assert read(scored({"h": 0.1, "non": 0.8}), HATE).label == "fine"  # whatever the h means, it is the smaller part
+
+
+def test_a_refusal_is_no_label_that_begins_with_its_first_letter() -> None:
+    insults = AnswerFormat(codes={"bad": "insult", "good": "clean"})
+    assert failed(scored({"I": 0.7, "clean": 0.2}), insults).kind == "unreadable"
+    known = with_first_tokens(insults, made_tokenizer("ins", "ult", "clean", " ins", " clean"))
+    assert read(scored({"I": 0.1, "ins": 0.6, "clean": 0.2}), known).label == "bad"
+    assert failed(scored({"I": 0.97, "clean": 0.02}), known).kind == "unreadable"
+
+
+def test_first_tokens_are_learned_from_what_the_student_writes() -> None:
+    written = {"hate": scored({"h": 0.9}), "fine": scored({" non": 0.9})}
+    assert with_written_tokens(HATE, written).first_tokens == {"hate": ("h",)}
+    refusing = {**written, "hate": scored({"I": 0.9})}
+    assert with_written_tokens(HATE, refusing).first_tokens is None
 
 
 @pytest.mark.parametrize("code", [" sad", "sad ", "sad.", '"sad"', "(sad", "sad\n", "*", "sad:"])
