@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,17 @@ def test_the_agent_does_not_run_the_blocked_tool(server: OllamaServer) -> None:
     lines = output_of("guard_an_agent", server)
     assert [line.partition(":")[0] for line in lines] == ["human", "ai", "tool", "ai"]
     assert "was not run" in lines[2]
+
+
+def test_a_student_that_cannot_be_had_is_told_before_everything_is_held_back(
+    server: OllamaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", server.url)
+    zero_shot = runpy.run_path(str(EXAMPLES / "zero_shot.py"))["zero_shot"]
+    with pytest.raises(SystemExit, match="ollama pull missing"):
+        zero_shot(student="ollama:missing")
+    with pytest.raises(SystemExit, match="there is no model file"):
+        zero_shot(student="embedded:/nowhere/model.gguf")
 
 
 def test_the_transcript_in_the_docs_is_what_the_script_prints(server: OllamaServer) -> None:
