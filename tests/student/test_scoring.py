@@ -150,6 +150,16 @@ def test_a_short_token_that_may_be_the_answer_is_never_dropped_in_silence() -> N
     assert read(scored({"h": 0.1, "non": 0.8}), HATE).label == "fine"  # whatever the h means, it is the smaller part
 
 
+def test_an_unclear_part_as_large_as_the_lead_leaves_the_answer_readable_and_a_larger_one_does_not() -> None:
+    assert read(scored({"h": 0.25, "non": 0.5, "hateful": 0.25}), HATE).label == "fine"
+    assert failed(scored({"h": 0.26, "non": 0.5, "hateful": 0.25}), HATE).kind == "unreadable"
+
+
+def test_a_mass_that_is_just_enough_is_enough() -> None:
+    assert read(scored({"sad": 0.5}), mass=0.5).label == "sad"
+    assert failed(scored({"sad": 0.5}), mass=0.501).kind == "unreadable"
+
+
 def test_a_refusal_is_no_label_that_begins_with_its_first_letter() -> None:
     insults = AnswerFormat(codes={"bad": "insult", "good": "clean"})
     assert failed(scored({"I": 0.7, "clean": 0.2}), insults).kind == "unreadable"
