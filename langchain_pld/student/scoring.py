@@ -13,7 +13,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage
@@ -50,8 +49,7 @@ _THINKING_ENDS = re.compile(r"</think(?:ing)?>|<\|channel\|>final<\|message\|>",
 _LONGEST_MARKER = len("<|channel|>final<|message|>")
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+class Scores(NamedTuple):
     """A readable answer."""
 
     log_probabilities: dict[str, float] | None
@@ -252,10 +250,12 @@ _EMPTY = Failure(kind="empty", message="the model ended at once and wrote nothin
 
 
 def _thinks(message: AIMessage, text: str, tokens: Sequence[TokenLogprobs]) -> bool:
-    written = "".join([token.token for token in tokens])
     if message.additional_kwargs.get("reasoning_content") or _THINKING.search(text):
         return True
-    if written != text and _THINKING.search(written):
+    written = "".join([token.token for token in tokens])
+    if written == text:
+        return False
+    if _THINKING.search(written):
         return True
     # A client that drops the thinking leaves tokens with which the text does not begin.
     first = next((start for token in tokens if (start := token.token.strip())), "")
@@ -303,7 +303,7 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
                 return Failure(kind="cut", message="the answer ended at the token limit before the label")
             return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
         position, evidence = found
-    masses, spellings = dict.fromkeys(answer.labels, 0.0), _spellings(answer)
+    masses, spellings = dict.fromkeys(answer.codes, 0.0), _spellings(answer)
     unclear: dict[str, float] = {}
     for token, logprob in tokens[position].alternatives:
         label = _spelled(token, spellings)
@@ -312,9 +312,7 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
         elif answer.first_tokens is None and _may_begin(token, spellings):
             unclear[token] = math.exp(logprob)
     mass = math.fsum(masses.values())
-    *_, second, best = sorted(masses.values())
-    # What cannot be told must not be what decides: all of it on the runner-up would change the answer.
-    if unclear and math.fsum(unclear.values()) > best - second:
+    if unclear and _may_decide(unclear, masses):
         token = max(unclear, key=unclear.__getitem__)
         return _unreadable(
             f"{unclear[token]:.0%} of the probability was on {token!r}, which may begin a label's word or another one; "
@@ -333,6 +331,12 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
         label_mass=min(mass, 1.0),
         evidence=evidence,
     )
+
+
+def _may_decide(unclear: Mapping[str, float], masses: Mapping[str, float]) -> bool:
+    """Whether the tokens that cannot be told could change the answer: all of them might be the runner-up's."""
+    *_, second, best = sorted(masses.values())
+    return math.fsum(unclear.values()) > best - second
 
 
 def _after_thinking(tokens: list[TokenLogprobs], text: str) -> list[TokenLogprobs]:

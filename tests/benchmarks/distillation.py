@@ -1,0 +1,257 @@
+"""What distilling brings: `python -m tests.benchmarks.distillation --help`.
+
+For each set below FOLDER and each seed: macro-F1 on test rows, raw and calibrated on validation rows, of the zero-shot
+prompt, of eight labelled examples in the prompt, of rules written by a person, and of the distilled prompt; beside it
+what distilling took. Teacher and student are the embedded model. Train rows are drawn evenly over the labels, the other
+rows as they come, so that their shares of labels are the set's own. FILE is YAML: set to instructions, labels and
+rules. Each run is kept in a file of its own in OUT, and one that is there is not made again: a stopped measurement goes
+on. The data are public benchmarks of third parties and no part of the project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from langgraph.store.memory import InMemoryStore
+from rich.console import Console
+from rich.table import Table
+
+from langchain_pld import Task, adistill, read_examples
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.artifact import Calibration, DistilledPrompt, ScoreCard
+from langchain_pld.distillation.bench import StudentBench
+from langchain_pld.distillation.candidates import Candidate
+from langchain_pld.distillation.plan import PLANS
+from langchain_pld.distillation.progress import Progress
+from langchain_pld.distillation.roles import Role, RunStore
+from langchain_pld.distillation.spending import Spending
+from langchain_pld.examples import ExampleSet
+from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
+from langchain_pld.rules import Rule
+from langchain_pld.student.binding import fingerprint_of
+from langchain_pld.student.prompt import chat
+
+SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai", "unfair_tos")
+FIELDS = {"contract_nli": ("premise", "hypothesis")}
+WORDS = {
+    # Names that begin alike cannot be told apart by their first token; a task file would name other words, as here.
+    "unfair_tos": {
+        "arbitration": "arbitration",
+        "choice_of_law": "law",
+        "content_removal": "removal",
+        "contract_by_using": "acceptance",
+        "jurisdiction": "court",
+        "limitation_of_liability": "liability",
+        "unilateral_change": "change",
+        "unilateral_termination": "termination",
+        "other": "other",
+    },
+    "contract_nli": {"entailment": "yes", "contradiction": "no", "not_mentioned": "unstated"},
+}
+SHOTS = 8
+
+
+class FewShotBench(StudentBench):
+    """A bench whose prompts end in labelled examples."""
+
+    shots: str = ""
+
+    def artifact(self, candidate: Candidate, calibration: Calibration | None = None) -> DistilledPrompt:
+        plain = super().artifact(candidate, calibration)
+        return plain.model_copy(update={"system_prompt": f"{plain.system_prompt}\n\nExamples:\n{self.shots}"})
+
+
+def task_of(name: str, definition: dict[str, Any]) -> Task:
+    return Task(
+        name=name,
+        instructions=definition["instructions"],
+        labels=[{"name": label, "description": text} for label, text in definition["labels"].items()],
+        fields=FIELDS.get(name, ()),
+        verbalizers=[WORDS[name]] if name in WORDS else [],
+    )
+
+
+def drawn(rows: ExampleSet, count: int, seed: int) -> ExampleSet:
+    """At most `count` rows, drawn at random."""
+    chosen = random.Random(seed).sample(list(rows), min(count, len(rows)))
+    return ExampleSet(source=rows.source, examples=tuple(chosen))
+
+
+def drawn_evenly(rows: ExampleSet, count: int, seed: int) -> ExampleSet:
+    """At most `count` rows, the labels in turn, for as long as they have any."""
+    piles: dict[str, list[Any]] = {}
+    for row in drawn(rows, len(rows), seed):
+        piles.setdefault(str(row.label), []).append(row)
+    turns = [pile[turn] for turn in range(count) for _, pile in sorted(piles.items()) if turn < len(pile)]
+    return ExampleSet(source=rows.source, examples=tuple(turns[:count]))
+
+
+def shown(task: Task, rows: ExampleSet, answer: AnswerFormat) -> str:
+    """Labelled examples as the prompt shows them, laid out like the text to classify."""
+    return "\n".join(f"{chat('', task.render(row.input))[-1].text}\n{answer.codes[str(row.label)]}" for row in rows)
+
+
+def counted(name: str, seed: int, step: str) -> Callable[[int, int], None]:
+    """A progress line on standard error."""
+    return lambda done, of: print(f"\r{name} {seed}, {step}: {done}/{of}    ", end="", file=sys.stderr, flush=True)
+
+
+async def run(name: str, seed: int, definition: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that is told about one set and one seed."""
+    task = task_of(name, definition)
+    folder = options.data / name
+    train = drawn_evenly(read_examples(folder / "train.jsonl", task), options.train, seed)
+    validation = drawn(read_examples(folder / "validation.jsonl", task), options.validation, seed)
+    test = drawn(read_examples(folder / "test.jsonl", task), options.test, seed)
+    model = EmbeddedChatModel(model=DEFAULT_MODEL)
+    await asyncio.to_thread(model.load)
+    told = partial(counted, name, seed)
+
+    def progressing(event: Progress) -> None:
+        told(f"{event.node}: {event.step}")(event.done, event.total)
+
+    started = time.monotonic()
+    artifact = await adistill(
+        task,
+        train=train,
+        validation=validation,
+        test=test,
+        teacher=model,
+        student=model,
+        effort=PLANS["light"].model_copy(update={"clustering": options.clustering}),
+        seed=seed,
+        on_progress=progressing,
+    )
+    minutes = (time.monotonic() - started) / 60
+    cards = [card for card in artifact.scores if card.role == "test"]
+
+    answer = artifact.answer
+    store, fingerprint = RunStore(InMemoryStore(), name), fingerprint_of(model)
+    benches = {kind: kind(task, model, fingerprint, artifact.scorer, store, Spending(), node="benchmark", seed=seed)
+               for kind in (StudentBench, FewShotBench)}  # fmt: skip
+    shots = drawn_evenly(read_examples(folder / "train.jsonl", task), SHOTS, seed)
+    benches[FewShotBench].shots = shown(task, shots, answer)  # type: ignore[attr-defined]
+    # These rules name their label themselves; the one they are filed under is only the arrow at their end.
+    rules = tuple(Rule.merged(_mentioned(text, task), text, ()) for text in definition["rules"])
+    others = {f"{SHOTS}-shot": (FewShotBench, ()), "rules by a person": (StudentBench, rules)}
+    if options.clustering == "auto":
+        for prompt, (kind, of) in others.items():
+            cards += await _cards(benches[kind], Candidate(rules=of, answer=answer), prompt, validation, test, told)
+    return {
+        "set": name,
+        "seed": seed,
+        "clustering": options.clustering,
+        "rows": {"train": len(train), "validation": len(validation), "test": len(test)},
+        "shipped": "rules" if artifact.rules else "zero-shot",
+        "finish_reason": artifact.finish_reason,
+        "note": artifact.notes[0] if artifact.notes else "",
+        "rules": len(artifact.rules),
+        "answer": list(answer.codes.values()),
+        "cards": [_figures(card) for card in cards],
+        "calls": sum(line.calls for line in artifact.ledger),
+        "tokens": sum(line.input_tokens + line.output_tokens for line in artifact.ledger),
+        "minutes": round(minutes, 1),
+    }
+
+
+async def _cards(
+    bench: StudentBench, candidate: Candidate, name: str, validation: ExampleSet, test: ExampleSet, told: Any
+) -> list[ScoreCard]:
+    scored = await bench.validate(candidate, validation, told(f"{name}, validation"))
+    role: Role = "test"
+    scores = await bench.score(candidate, test, role, told(f"{name}, test"))
+    return bench.cards_of(scored, scores, test, name=name, role=role)
+
+
+def _mentioned(text: str, task: Task) -> str:
+    """The label that a rule names last."""
+    return max(task.label_names, key=lambda label: text.rfind(label))
+
+
+def _figures(card: ScoreCard) -> dict[str, Any]:
+    return {
+        "prompt": card.name,
+        "calibrated": card.calibrated,
+        "macro_f1": round(card.macro_f1.value, 3),
+        "interval": [round(card.macro_f1.low, 3), round(card.macro_f1.high, 3)],
+        "ece": None if card.ece is None else round(card.ece, 3),
+        "failed": card.failed,
+        "prompt_tokens": card.prompt_tokens,
+    }
+
+
+def table_of(results: list[dict[str, Any]]) -> Table:
+    """A line a prompt."""
+    table = Table(title=f"{DEFAULT_MODEL} as teacher and student, effort light; macro-F1 on test rows, 95 % intervals")
+    columns = ("set", "seed", "rows", "prompt", "raw", "calibrated", "ECE", "tokens", "distilling")
+    for column in columns:
+        table.add_column(column, justify="left" if column in {"set", "prompt", "distilling"} else "right")
+    for result in results:
+        rows, first = result["rows"], True
+        took = f"{result['calls']:,} calls, {result['tokens'] / 1000:,.0f} k tokens, {result['minutes']} min"
+        for prompt in dict.fromkeys(card["prompt"] for card in result["cards"]):
+            raw, calibrated = (
+                next((c for c in result["cards"] if c["prompt"] == prompt and c["calibrated"] is state), None)
+                for state in (False, True)
+            )
+            last = calibrated or raw
+            table.add_row(
+                f"{result['set']}, {result['clustering']}" if first else "",
+                str(result["seed"]) if first else "",
+                f"{rows['train']}/{rows['validation']}/{rows['test']}" if first else "",
+                prompt,
+                _interval(raw),
+                _interval(calibrated),
+                f"{last['ece']:.3f}" if last and last["ece"] is not None else "-",
+                str(last["prompt_tokens"] or "-") if last else "-",
+                took if first else "",
+            )
+            first = False
+    return table
+
+
+def _interval(card: dict[str, Any] | None) -> str:
+    return f"{card['macro_f1']:.3f} [{card['interval'][0]:.3f}, {card['interval'][1]:.3f}]" if card else "-"
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="one folder a set; without it only tell what is kept"
+    )
+    parser.add_argument("--definitions", type=Path, metavar="FILE", help="YAML: set to instructions, labels, rules")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/distillation"), metavar="OUT")
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--clustering", choices=("auto", "paper"), default="auto")
+    parser.add_argument("--train", type=int, default=60)
+    parser.add_argument("--validation", type=int, default=120)
+    parser.add_argument("--test", type=int, default=120)
+    options = parser.parse_args()
+    if options.data is not None:
+        definitions = yaml.safe_load(options.definitions.read_text(encoding="utf-8"))
+        options.out.mkdir(parents=True, exist_ok=True)
+        for seed in options.seeds:
+            for name in options.sets:
+                kept = options.out / f"{name}-{options.clustering}-{seed}.json"
+                if not kept.exists():
+                    result = await run(name, seed, definitions[name], options)
+                    kept.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(file=sys.stderr)
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.out.glob("*.json"))]
+    Console(width=160).print(table_of(results))
+    print(json.dumps({"results": results}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
