@@ -77,6 +77,15 @@ class CalibrationFit(BaseModel):
     warnings: tuple[str, ...] = ()
     """What a user should know, e.g. a skewed prior."""
 
+    def describe(self) -> str:
+        """The choice and what it brought, in one line."""
+        return (
+            f"calibration {self.calibration.method}, out of fold on {len(self.out_of_fold)} rows: "
+            f"log loss {self.log_loss_before:.3f} to {self.log_loss_after:.3f}, "
+            f"Brier score {self.brier_before:.3f} to {self.brier_after:.3f}, "
+            f"ECE {self.ece_before:.3f} to {self.ece_after:.3f}"
+        )
+
 
 def content_free_inputs(task: Task) -> tuple[TaskInput, ...]:
     """Inputs without content, in the task's own layout; the student's scores of them are what `contextual` subtracts.

@@ -136,6 +136,7 @@ def test_the_fit_says_what_it_gained_out_of_fold() -> None:
     assert (fit.log_loss_before, fit.log_loss_after) == (fit.log_loss["none"], min(fit.log_loss.values()))
     assert fit.ece_after < fit.ece_before / 2
     assert fit.brier_after < fit.brier_before
+    assert f"log loss {fit.log_loss_before:.3f} to {fit.log_loss_after:.3f}" in fit.describe()
 
 
 def test_contextual_calibration_needs_content_free_scores() -> None:
