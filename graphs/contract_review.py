@@ -50,13 +50,19 @@ class ReviewContext(BaseModel):
     artifact: str = Field(
         default="",
         description="A *.pld.json file distilled for the task. Without one the student decides zero-shot: for a look.",
+        json_schema_extra={"langgraph_nodes": ["check"]},
     )
     task_file: str = Field(
         default="examples/nda_review.yaml",
         description="The task with the fields premise and hypothesis; used where there is no artifact.",
+        json_schema_extra={"langgraph_nodes": ["check"]},
     )
     ask_below: float = Field(
-        default=0.5, ge=0, le=1, description="A person is asked where the student is less confident than this."
+        default=0.5,
+        ge=0,
+        le=1,
+        description="A person is asked where the student is less confident than this.",
+        json_schema_extra={"langgraph_nodes": ["check", "ask"]},
     )
 
 

@@ -1,7 +1,7 @@
 """An agent under guard, for LangGraph Studio: what users say, which tools it calls and what it answers is checked.
 
-The main model is a setting of the run. The guard is not: whoever talks to the agent must not choose who checks it. It
-comes from the environment of the server:
+The main model and its prompt are settings of the run. The guard is not: whoever talks to the agent must not choose who
+checks it. It comes from the environment of the server:
 
 - `PLD_ARTIFACT`: a `*.pld.json` file. Without it the student decides zero-shot about the small task below, with scores
   that nobody has measured or calibrated; good for a look, not for use.
@@ -22,6 +22,7 @@ from typing import Any
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import SystemMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,6 +62,12 @@ class AgentContext(BaseModel):
         description="The agent's main model, as provider:name. It has to be one that calls tools.",
         json_schema_extra={"langgraph_nodes": ["model"]},
     )
+    system_prompt: str = Field(
+        default=SYSTEM_PROMPT,
+        description="What the main model is told about its part.",
+        min_length=1,
+        json_schema_extra={"langgraph_nodes": ["model"], "langgraph_type": "prompt"},
+    )
 
 
 @tool
@@ -76,23 +83,29 @@ def post_message(channel: str, text: str) -> str:
 
 
 class ChosenModel(AgentMiddleware[AgentState[Any], AgentContext, Any]):
-    """Takes the main model from the run's context."""
+    """Takes the main model and its prompt from the run's context."""
 
     def wrap_model_call(self, request: ModelRequest[AgentContext], handler: Callable[[Any], Any]) -> Any:
         """Ask the chosen model."""
-        return handler(request.override(model=_main_model(_spec(request))))
+        chosen = _chosen(request)
+        return handler(request.override(model=_main_model(chosen.model), system_message=_told(chosen)))
 
     async def awrap_model_call(
         self, request: ModelRequest[AgentContext], handler: Callable[[Any], Awaitable[Any]]
     ) -> Any:
         """Ask the chosen model without blocking the event loop."""
-        # Importing a provider blocks.
-        return await handler(request.override(model=await asyncio.to_thread(_main_model, _spec(request))))
+        chosen = _chosen(request)
+        model = await asyncio.to_thread(_main_model, chosen.model)  # importing a provider blocks
+        return await handler(request.override(model=model, system_message=_told(chosen)))
 
 
-def _spec(request: ModelRequest[AgentContext]) -> str:
+def _chosen(request: ModelRequest[AgentContext]) -> AgentContext:
     # Outside of the server a run without a context has none at all.
-    return (request.runtime.context or AgentContext()).model
+    return request.runtime.context or AgentContext()
+
+
+def _told(chosen: AgentContext) -> SystemMessage:
+    return SystemMessage(chosen.system_prompt)
 
 
 @cache
@@ -146,7 +159,6 @@ _middleware: list[AgentMiddleware[Any, Any, Any]] = [
 graph = create_agent(
     resolve_chat_model(DEFAULT_MODEL),
     [find_colleague, post_message],
-    system_prompt=SYSTEM_PROMPT,
     middleware=_middleware,
     context_schema=AgentContext,
     name="moderation_agent",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from langchain_pld.artifact import DistilledPrompt
     from langchain_pld.distillation.distill import adistill, distill
     from langchain_pld.distillation.graph import build_distillation_graph
+    from langchain_pld.distillation.students import adistill_many, distill_many
     from langchain_pld.examples import Example, read_examples
     from langchain_pld.models.resolve import resolve_chat_model
     from langchain_pld.student.classifier import PLDClassifier
@@ -30,8 +31,10 @@ __all__ = [
     "Verdict",
     "__version__",
     "adistill",
+    "adistill_many",
     "build_distillation_graph",
     "distill",
+    "distill_many",
     "read_examples",
     "resolve_chat_model",
 ]
@@ -44,8 +47,10 @@ _HOMES = {
     "Task": "task",
     "Verdict": "verdict",
     "adistill": "distillation.distill",
+    "adistill_many": "distillation.students",
     "build_distillation_graph": "distillation.graph",
     "distill": "distillation.distill",
+    "distill_many": "distillation.students",
     "read_examples": "examples",
     "resolve_chat_model": "models.resolve",
 }

@@ -10,6 +10,7 @@ PLDError
 │   └── MissingExtraError (also ImportError)   an optional package is not installed
 ├── ModelCallError                    the embedded model could not answer; see langchain_pld.models.errors
 ├── StudentError                      the student gave no readable answer
+├── AnswersPendingError               a teacher that answers later has not answered yet
 ├── GuardrailError                    a guard refused and was told to raise; see langchain_pld.guardrail.check
 └── DistillationError                 a run cannot start or go on
 ```
@@ -17,12 +18,14 @@ PLDError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_pld.verdict import Failure
 
 __all__ = [
+    "AnswersPendingError",
     "ArtifactError",
     "DistillationError",
     "ExampleError",
@@ -35,8 +38,12 @@ __all__ = [
 ]
 
 
-class PLDError(Exception):
-    """Base class: catch it to catch every error that the package raises on purpose."""
+class PLDError(RuntimeError):
+    """Base class: catch it to catch every error that the package raises on purpose.
+
+    LangGraph's server tells its clients what a `RuntimeError` says; of a kind of error that it does not know, only that
+    there was one.
+    """
 
 
 class InputError(PLDError, ValueError):
@@ -66,6 +73,19 @@ class MissingExtraError(ModelSetupError, ImportError):
     def of(cls, package: str, extra: str) -> MissingExtraError:
         """Build the error for `package`, which the extra `extra` installs."""
         return cls(f'the package {package!r} is not installed; run: pip install "langchain-pld[{extra}]"')
+
+
+class AnswersPendingError(PLDError):
+    """A teacher that answers later was asked, and answers are still missing; nothing has failed.
+
+    Attributes:
+        questions: The questions without an answer, each a `langchain_pld.models.batch_rows.Question`; none where a run
+            has written them into its request file.
+    """
+
+    def __init__(self, message: str, questions: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.questions = tuple(questions)
 
 
 class StudentError(PLDError):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from langchain_pld.errors import ExampleError, InputError
 from langchain_pld.task import Task
 
-__all__ = ["BadRow", "Example", "ExampleSet", "read_examples"]
+__all__ = ["BadRow", "Example", "ExampleSet", "examples_from", "read_examples"]
 
 
 class Example(BaseModel):
@@ -132,6 +132,28 @@ def read_examples(path: str | Path, task: Task, *, skip_bad_rows: bool = False) 
         msg = f"{path}: unknown kind of file {path.suffix!r}; use .jsonl or .csv"
         raise ExampleError(msg)
 
+    return _checked(raw, task, source=source, place=str(path), skip_bad_rows=skip_bad_rows)
+
+
+def examples_from(rows: Iterable[Any], task: Task, *, source: str = "rows") -> ExampleSet:
+    """Read labelled rows that are at hand as mappings, with the columns of `read_examples`.
+
+    Args:
+        rows: The rows; one without an id is called `row-N` after its place.
+        task: The task that they belong to.
+        source: What they are called in messages.
+
+    Raises:
+        ExampleError: A row is wrong, or there is none; the message gives its place and the reason.
+    """
+    numbered = ((n, row if isinstance(row, dict) else "not a JSON object") for n, row in enumerate(rows, start=1))
+    return _checked(numbered, task, source=source, place=source)
+
+
+def _checked(
+    raw: Iterable[tuple[int, dict[str, Any] | str]], task: Task, *, source: str, place: str, skip_bad_rows: bool = False
+) -> ExampleSet:
+    """The examples of numbered rows; a string in place of a row says what is wrong with it."""
     examples: list[Example] = []
     skipped: list[BadRow] = []
     seen: set[str] = set()
@@ -147,7 +169,7 @@ def read_examples(path: str | Path, task: Task, *, skip_bad_rows: bool = False) 
             raise ExampleError(msg)
         skipped.append(bad)
     if not examples:
-        msg = f"{path} holds no usable row"
+        msg = f"{place} holds no usable row"
         raise ExampleError(msg)
     return ExampleSet(source=source, examples=tuple(examples), skipped=tuple(skipped))
 

@@ -58,7 +58,7 @@ def student_script(messages: list[BaseMessage]) -> AIMessage:
 
 def ollama_script(request: dict[str, Any]) -> FakeAnswer:
     """Teacher where a JSON schema is asked for, student elsewhere."""
-    system, user = (message["content"] for message in request["messages"][:2])
+    system, user = (request["messages"][place]["content"] for place in (0, -1))
     if request.get("format"):
         return FakeAnswer(content=rule_for(f"{system}\n{user}"))
     return FakeAnswer.picking(probabilities(system, user))

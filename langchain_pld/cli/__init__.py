@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from langchain_pld._version import __version__
-from langchain_pld.cli import classify, demo, distill, evaluate, examples, models, replay, review
+from langchain_pld.cli import batch, classify, demo, distill, evaluate, examples, models, replay, review
 from langchain_pld.cli.errors import ExitCodes
 
 __all__ = ["app", "main"]
@@ -31,7 +31,8 @@ google_genai:gemini-2.5-pro.
 
 \b
 Exit codes: 0 done; 1 a check failed, e.g. a text has no verdict; 2 bad use or bad input;
-130 stopped by Ctrl-C. Results go to standard output, all else to standard error.""",
+3 a run waits for its teacher's answers; 130 stopped by Ctrl-C. Results go to standard output,
+all else to standard error.""",
 )
 
 
@@ -57,6 +58,7 @@ app.command("classify", epilog=classify.EXAMPLES)(classify.classify)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("replay", epilog=replay.EXAMPLES)(replay.replay)
 app.command("review", epilog=review.EXAMPLES)(review.review)
+app.add_typer(batch.app, name="batch", epilog=batch.EXAMPLES)
 app.add_typer(examples.app, name="examples")
 app.add_typer(models.app, name="models", epilog=models.EXAMPLES)
 

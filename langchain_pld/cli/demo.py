@@ -12,19 +12,26 @@ from langchain_pld.cli.errors import stoppable
 from langchain_pld.errors import InputError
 
 if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
     from langchain_pld.distillation.plan import Plan
     from langchain_pld.task import Task
 
-__all__ = ["EXAMPLES", "NEW_TEXTS", "demo"]
+__all__ = ["EXAMPLES", "NEW_TEXTS", "RECORDED", "demo", "recorded_plan"]
 
 EXAMPLES = """\b
 Examples:
   pld demo
   pld demo --task nda_review --out nda.pld.json
+  pld demo --teacher recorded
   pld demo --model ollama:gemma3:4b
 
 \b
-It runs inside a clone of the repository, where the example data lies."""
+It runs inside a clone of the repository, where the example data lies. The recorded teacher's answers
+were not made live: a strong writer wrote them, through the offline teacher. All else is as ever."""
+
+RECORDED = "recorded"
+"""The teacher whose answers are shipped with the package."""
 
 NEW_TEXTS: dict[str, tuple[str | dict[str, str], ...]] = {
     "workplace_chat": (
@@ -58,6 +65,9 @@ def demo(
     model: str | None = typer.Option(
         None, metavar="MODEL", help="Teacher and student, as provider:name; the embedded default when absent."
     ),
+    teacher: str | None = typer.Option(
+        None, metavar=f"MODEL|{RECORDED}", help="Another teacher than the student; the recorded one needs no model."
+    ),
 ) -> None:
     """Do the whole job on example data with a real local model.
 
@@ -84,23 +94,26 @@ def demo(
         read_examples(folder / "data" / task / f"{role}.jsonl", definition) for role in ("train", "validation", "test")
     )
     spec = model or f"embedded:{DEFAULT_MODEL}"
-    plan = _plan()
+    plan = recorded_plan() if teacher == RECORDED else _plan()
     console = output()
     typer.echo(f"Task:  {task}, {len(train)} train, {len(validation)} validation and {len(test)} test rows")
-    typer.echo(f"Model: {spec}, as teacher and student" + (f"; {_download()}" if model is None else ""))
+    typer.echo(
+        f"Model: {spec}, as {'student' if teacher else 'teacher and student'}{_download() if model is None else ''}"
+    )
+    writer = _teacher(teacher, task) if teacher else None
     typer.echo(f"Plan:  {plan.describe()}")
     typer.echo(f"Time:  {_MINUTES} with the embedded default, download aside\n")
 
     chat_model = ready_model(spec)
     started = time.monotonic()
     with stoppable(lambda: f"nothing was written to {out}; a fetched model is kept"), StepBars() as bars:
-        bars.wait("generate: the model is loaded and reads the first examples")
+        bars.wait(f"generate: {'the teacher' if writer else 'the model is loaded and'} reads the first examples")
         artifact = distill(
             definition,
             train=train,
             validation=validation,
             test=test,
-            teacher=chat_model,
+            teacher=writer or chat_model,
             student=chat_model,
             effort=plan,
             on_progress=bars.distilling,
@@ -127,6 +140,27 @@ def _plan() -> Plan:
     return PLANS["light"].model_copy(update={**cut, "ceiling": None})
 
 
+def recorded_plan() -> Plan:
+    """The plan of the recordings: what the teacher is asked depends on data and plan alone, never on the student."""
+    from langchain_pld.distillation.plan import PLANS
+
+    asked = {"train_examples": 60, "clustering": "kmeans", "rules_per_label": 3, "contrast_examples": 4, "rounds": 0}
+    return PLANS["light"].model_copy(update={**asked, "trials": 4, "ceiling": None})
+
+
+def _teacher(spec: str, task: str) -> BaseChatModel:
+    """A teacher of its own, and a line about it."""
+    from langchain_pld.cli.embedded import ready_model
+    from langchain_pld.models.recorded import RecordedChatModel
+
+    if spec != RECORDED:
+        typer.echo(f"Teacher: {spec}")
+        return ready_model(spec)
+    recorded = RecordedChatModel(file=Path(task))
+    typer.echo(f"Teacher: recorded, not live. {recorded.about}")
+    return recorded
+
+
 def _download() -> str:
     """What has to be downloaded for the embedded default."""
     from langchain_pld.models.catalogue import DEFAULT_MODEL, catalogue_entry
@@ -134,8 +168,8 @@ def _download() -> str:
 
     entry = catalogue_entry(DEFAULT_MODEL)
     if cached_model(entry) is not None:
-        return f"it is in the cache ({cache_dir()})"
-    return f"{entry.size / 1e9:.1f} GB are downloaded once, into {cache_dir()}"
+        return f"; it is in the cache ({cache_dir()})"
+    return f"; {entry.size / 1e9:.1f} GB are downloaded once, into {cache_dir()}"
 
 
 def _next(out: Path, definition: Task) -> str:

@@ -10,14 +10,16 @@ import typer
 from typer.core import TyperGroup
 
 from langchain_pld.cli.notices import plain_notices
-from langchain_pld.errors import InputError, ModelSetupError, PLDError
+from langchain_pld.errors import AnswersPendingError, InputError, ModelSetupError, PLDError
 
-__all__ = ["BAD_INPUT", "CHECK_FAILED", "STOPPED", "ExitCodes", "complain", "stoppable"]
+__all__ = ["BAD_INPUT", "CHECK_FAILED", "STOPPED", "WAITS", "ExitCodes", "complain", "stoppable"]
 
 CHECK_FAILED = 1
 """A check did not pass: a text has no verdict, a score is below the asked minimum, a run could not be finished."""
 BAD_INPUT = 2
 """Bad use or bad input; typer ends with it on its own for unknown options and the like."""
+WAITS = 3
+"""A run waits for the answers of a teacher that answers later; nothing has failed."""
 STOPPED = 130
 """Ctrl-C, as shells have it."""
 
@@ -40,6 +42,9 @@ class ExitCodes(TyperGroup):
             except KeyboardInterrupt:
                 complain("stopped")
                 raise typer.Exit(STOPPED) from None
+            except AnswersPendingError as error:
+                complain(str(error))
+                raise typer.Exit(WAITS) from error
             except (InputError, ModelSetupError) as error:
                 complain(str(error))
                 raise typer.Exit(BAD_INPUT) from error

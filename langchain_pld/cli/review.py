@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from langchain_pld.artifact import DistilledPrompt
     from langchain_pld.distillation.progress import Progress
     from langchain_pld.examples import ExampleSet
-    from langchain_pld.task import Task
 
 Ask = Callable[[dict[str, Any]], Any]
 """From a request of the review to the answer."""
@@ -64,7 +63,9 @@ def review(
         None, metavar="FILE", help="Rows to score a changed prompt on; 50 or more, to calibrate it."
     ),
     student: str | None = typer.Option(
-        None, metavar="MODEL", help="provider:name; the artifact's own student when absent."
+        None,
+        metavar="MODEL",
+        help="provider:name; the artifact's own student when absent. In a run of several students: whose rules.",
     ),
     out: Path | None = typer.Option(None, metavar="FILE", help="Where to write; the same file when absent."),
     seed: int = typer.Option(0, help="Seed of folds and bootstraps."),
@@ -85,10 +86,10 @@ def review(
         raise typer.BadParameter(msg, param_hint="--reviewer")
     ask = _scripted(reviewer, accept_all=accept_all, decisions=decisions) or ask_in_terminal(reviewer)
     if target.is_dir():
-        if train or validation or student:
-            msg = "--train, --validation and --student belong to a file; a run has all that from its start"
+        if train or validation:
+            msg = "--train and --validation belong to a file; a run has all that from its start"
             raise typer.BadParameter(msg)
-        signed, out = _review_run(target, ask, out, database=database)
+        signed, out = _review_run(target, ask, out, student=student, database=database)
     else:
         out = out or target
         check_writable(out)
@@ -176,6 +177,8 @@ def _review_file(
     from langchain_pld.artifact import DistilledPrompt
     from langchain_pld.distillation.rescoring import UNMEASURED, with_rules
     from langchain_pld.distillation.review import ReviewForm, near_conflicts
+    from langchain_pld.distillation.screening import Screen
+    from langchain_pld.examples import read_examples
 
     artifact, whole = DistilledPrompt.load_for_review(file)
     waiting = artifact.review.undecided if artifact.review is not None else ()
@@ -190,7 +193,14 @@ def _review_file(
             f"written anew. With all rules it reads:\n\n{with_rules(artifact, rules, trusted=False).system_prompt}\n"
         )
     rows = None if validation is None else _validation_rows(artifact, validation)
-    form = ReviewForm(artifact.task, rules, texts=_texts(artifact.task, train), alike=near_conflicts(rules))
+    taught = () if train is None else read_examples(train, artifact.task)
+    form = ReviewForm(
+        artifact.task,
+        rules,
+        texts={row.id: artifact.task.render(row.input) for row in taught},
+        screen=Screen.of(artifact.task, taught),
+        alike=near_conflicts(rules),
+    )
     with stoppable(lambda: "nothing was written"):
         while form.open:
             form.take(ask(form.request()))
@@ -203,7 +213,9 @@ def _review_file(
     return reviewed.signed(answer)
 
 
-def _review_run(folder: Path, ask: Ask, out: Path | None, *, database: str | None) -> tuple[DistilledPrompt, Path]:
+def _review_run(
+    folder: Path, ask: Ask, out: Path | None, *, student: str | None, database: str | None
+) -> tuple[DistilledPrompt, Path]:
     """The artifact that a waiting run ends with after its review, and where it goes."""
     from langchain_pld.cli.distill import check_writable
     from langchain_pld.cli.embedded import ready_model
@@ -212,18 +224,26 @@ def _review_run(folder: Path, ask: Ask, out: Path | None, *, database: str | Non
     from langchain_pld.distillation.graph import build_distillation_graph
     from langchain_pld.distillation.review import aresume_review
     from langchain_pld.distillation.run_directory import RunDirectory
+    from langchain_pld.distillation.students import run_of_student
+    from langchain_pld.student.binding import model_spec
 
     directory = RunDirectory(folder)
     record = directory.record()
     directory.check_files(record)
-    check_writable(out or record.out)
+    student = student or (record.students[0] if len(record.students) == 1 else None)
+    if student not in record.students:
+        msg = f"say whose rules; the students of this run are {', '.join(record.students)}"
+        raise typer.BadParameter(msg, param_hint="--student")
+    out = out or record.artifact_of(student)
+    check_writable(out)
     teacher = ready_model(record.teacher)
-    student = teacher if record.student == record.teacher else ready_model(record.student)
+    decider = teacher if student == record.teacher else ready_model(student)
+    run_id = run_of_student(record.run_id, model_spec(decider))
 
     async def resume(on_progress: Callable[[Progress], None]) -> DistilledPrompt:
         async with directory.opened(postgres=database) as (store, checkpointer):
-            graph = build_distillation_graph(teacher=teacher, student=student, store=store, checkpointer=checkpointer)
-            config: RunnableConfig = {"configurable": {"thread_id": record.run_id}}
+            graph = build_distillation_graph(teacher=teacher, student=decider, store=store, checkpointer=checkpointer)
+            config: RunnableConfig = {"configurable": {"thread_id": run_id}}
             context = DistillationContext(seed=record.seed)
             return await aresume_review(graph, config, ask, context=context, on_progress=on_progress)
 
@@ -237,7 +257,7 @@ def _review_run(folder: Path, ask: Ask, out: Path | None, *, database: str | Non
             bars.distilling(news)
 
         with ExitStack() as stack:
-            return asyncio.run(resume(progress)), out or record.out
+            return asyncio.run(resume(progress)), out
 
 
 def _show(request: dict[str, Any], place: str, screen: Console) -> None:
@@ -296,12 +316,6 @@ def _decisions(file: Path) -> Any:
     except (ValueError, RecursionError) as error:
         msg = f"{file} does not hold decisions as JSON: {error}"
         raise InputError(msg) from error
-
-
-def _texts(task: Task, train: Path | None) -> dict[str, str]:
-    from langchain_pld.examples import read_examples
-
-    return {} if train is None else {row.id: task.render(row.input) for row in read_examples(train, task)}
 
 
 def _validation_rows(artifact: DistilledPrompt, file: Path) -> ExampleSet:

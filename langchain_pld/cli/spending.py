@@ -16,15 +16,22 @@ __all__ = ["estimate_table", "ledger_table", "money"]
 
 def estimate_table(estimate: Estimate) -> Table:
     """The estimate, a line for each node and model, with how its calls were counted."""
-    table = _table("This run asks at most", ("calls", "tokens in", "tokens out", "USD", "minutes"))
+    table = _table("This run asks", ("at least", "at most", "tokens in", "tokens out", "USD", "minutes"))
     table.add_column("counted as", overflow="fold")
     for line in estimate.lines:
-        cells = (line.calls, line.input_tokens, line.output_tokens)
+        cells = (line.least, line.calls, line.input_tokens, line.output_tokens)
         table.add_row(line.node, line.model, *map(_count, cells), money(line.cost), _minutes(line.seconds), line.how)
     tokens = (sum(line.input_tokens for line in estimate.lines), sum(line.output_tokens for line in estimate.lines))
     table.add_section()
     table.add_row(
-        "all", "", _count(estimate.calls), *map(_count, tokens), money(estimate.cost), _minutes(estimate.seconds), ""
+        "all",
+        "",
+        _count(estimate.least),
+        _count(estimate.calls),
+        *map(_count, tokens),
+        money(estimate.cost),
+        _minutes(estimate.seconds),
+        "",
     )
     return table
 

@@ -26,11 +26,15 @@ def output() -> Console:
 
 
 def score_tables(cards: Iterable[ScoreCard]) -> list[Table]:
-    """One table a data role, in the order of the cards; the title tells rows and student."""
-    roles: dict[str, list[ScoreCard]] = {}
+    """One table a data role, in the order of the cards; the title tells rows and student.
+
+    Cards of several students stand in one table, a row for each student and prompt; those of the plain baselines,
+    which no student has to do with, once.
+    """
+    roles: dict[str, dict[tuple[str, str, bool], ScoreCard]] = {}
     for card in cards:
-        roles.setdefault(card.role, []).append(card)
-    return [score_table(group, f"{role} rows") for role, group in roles.items()]
+        roles.setdefault(card.role, {}).setdefault((card.student, card.name, card.calibrated), card)
+    return [score_table(list(group.values()), f"{role} rows") for role, group in roles.items()]
 
 
 def score_table(cards: list[ScoreCard], what: str) -> Table:
@@ -38,15 +42,20 @@ def score_table(cards: list[ScoreCard], what: str) -> Table:
 
     Args:
         cards: The cards, at least one.
-        what: What the rows are; stands in the title, before their number and the student's name.
+        what: What the rows are; stands in the title, before their number and the student's name. Several students have
+            a column instead.
     """
     from rich import box
     from rich.table import Table
 
     students = dict.fromkeys(card.student for card in cards if card.student != "-")
     level = cards[0].macro_f1.level
-    parts = [f"{what}: {cards[0].rows}", *(f"student {name}" for name in students), f"{level:.0%} intervals"]
+    several = len(students) > 1
+    named = [] if several else [f"student {name}" for name in students]
+    parts = [f"{what}: {cards[0].rows}", *named, f"{level:.0%} intervals"]
     table = Table(title=", ".join(parts), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    if several:
+        table.add_column("student", overflow="fold")
     table.add_column("prompt", overflow="fold")
     failed = any(card.failed for card in cards)
     columns = ("macro-F1", "accuracy", "ECE", "prompt\ntokens", "ms a\ntext", *(["failed"] if failed else []))
@@ -62,7 +71,7 @@ def score_table(cards: list[ScoreCard], what: str) -> Table:
             "-" if card.ms_per_text is None else f"{card.ms_per_text:.0f}" if card.ms_per_text >= 1 else "< 1",
             *([str(card.failed)] if failed else []),
         ]
-        table.add_row(card.name + kind, *cells)
+        table.add_row(*([card.student] if several else []), card.name + kind, *cells)
     return table
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from langchain_core.embeddings import Embeddings
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langgraph.runtime import Runtime
 from pydantic import BaseModel, Field
@@ -32,7 +33,7 @@ from langchain_pld.distillation.screening import Screen
 from langchain_pld.distillation.selection import strongest_first
 from langchain_pld.distillation.spending import Spending
 from langchain_pld.distillation.state import DistillationState
-from langchain_pld.distillation.teacher import Teacher
+from langchain_pld.distillation.teacher import Teacher, together
 from langchain_pld.distillation.templates import fill, label_lines
 from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.rules import MicroRule, Rule
@@ -72,7 +73,8 @@ def consolidate_node(models: RunModels) -> Node:
             concurrency=plan.concurrency,
             spending=spending,
         )
-        found = await _clusterings(state["micro_rules"], task, plan, models, seed)
+        embeddings = await models.embeddings_for(runtime)
+        found = await _clusterings(state["micro_rules"], task, plan, embeddings, seed)
         log = [f"consolidate: {label}: {line}" for label, one in found.items() for line in one.log]
         clusters = [members for clustering in found.values() for members in clustering.groups]
 
@@ -80,21 +82,24 @@ def consolidate_node(models: RunModels) -> Node:
 
         async def merge(members: Members) -> list[Rule]:
             nonlocal done
-            drafts = [
-                await _merged(task, members, train, plan.contrast_examples, teacher, screen, f"{seed} {number}")
+            answers = await together(
+                _merged(task, members, train, plan.contrast_examples, teacher, screen, f"{seed} {number}")
                 for number in range(plan.drafts)
-            ]
+            )
             done += 1
             runtime.stream_writer(
                 Progress(
                     node="consolidate", step="teacher merges clusters", done=done, total=len(clusters)
                 ).model_dump()
             )
-            return list({rule.id: rule for rule in drafts}.values())
+            refused.extend(line for _, lines in answers for line in lines)
+            return list({rule.id: rule for rule, _ in answers}.values())
 
-        families = await asyncio.gather(*(merge(members) for members in clusters))
+        refused: list[str] = []
+        families = await together(map(merge, clusters))
+        log += sorted(refused)
         rules: tuple[Rule, ...] = tuple({family[0].id: family[0] for family in families}.values())
-        rules, lines = await _told_apart(task, rules, plan, models, teacher, screen)
+        rules, lines = await _told_apart(task, rules, plan, embeddings, teacher, screen)
         log += lines
         rules, gone = await _within_budget(task, rules, plan, models, runtime)
         noise = [micro for clustering in found.values() for micro in clustering.noise]
@@ -117,8 +122,10 @@ def consolidate_node(models: RunModels) -> Node:
     return consolidate
 
 
-def merge_messages(task: Task, members: Members, own: list[Example], others: list[Example]) -> list[BaseMessage]:
-    """The question about one cluster."""
+def merge_messages(
+    task: Task, members: Members, own: list[Example], others: list[Example], *, objection: str = ""
+) -> list[BaseMessage]:
+    """The question about one cluster; `objection` says what was wrong with an earlier answer."""
     label = members[0].label
     parts = [
         f'The label is "{label}".\n\nConditions:',
@@ -127,6 +134,7 @@ def merge_messages(task: Task, members: Members, own: list[Example], others: lis
     parts += [f'\nTexts labelled "{label}":', *(quoted(task, example) for example in own)]
     if others:
         parts += ["\nTexts with other labels:", *(quoted(task, example) for example in others)]
+    parts += [f"\n{objection}"] if objection else []
     system = fill("merge", instructions=task.instructions, labels=label_lines(task))
     return [SystemMessage(system), HumanMessage("\n".join(parts))]
 
@@ -139,10 +147,10 @@ def quoted(task: Task, example: Example) -> str:
 
 
 async def _clusterings(
-    micro_rules: Sequence[MicroRule], task: Task, plan: Plan, models: RunModels, seed: int
+    micro_rules: Sequence[MicroRule], task: Task, plan: Plan, embeddings: Embeddings | None, seed: int
 ) -> dict[str, Clustering]:
     """The micro-rules of each label in clusters; a label without micro-rules is left out."""
-    vectors = await embed_micro_rules(micro_rules, models.embeddings)
+    vectors = await embed_micro_rules(micro_rules, embeddings)
     found: dict[str, Clustering] = {}
     for label in task.label_names:
         places = [place for place, micro in enumerate(micro_rules) if micro.label == label]
@@ -160,8 +168,13 @@ async def _clusterings(
 
 async def _merged(
     task: Task, members: Members, train: ExampleSet, contrast: int, teacher: Teacher, screen: Screen, seed: str
-) -> Rule:
-    """One draft of a cluster's rule; the seed chooses the texts that the teacher sees."""
+) -> tuple[Rule, list[str]]:
+    """One draft of a cluster's rule, and what was wrong with the teacher's answers.
+
+    A condition that the screen objects to is asked for once more. Where none can be used, the micro-rule nearest to the
+    cluster's middle stands for it; of those whose label a person gave, where there are any. The seed chooses the texts
+    that the teacher sees.
+    """
     label = members[0].label
     by_id = {row.id: row for row in train}
     shuffler = random.Random(f"{seed} {members[0].id}")
@@ -169,22 +182,36 @@ async def _merged(
     own = shuffler.sample(known, min(_SHOWN_TEXTS, len(known)))
     strangers = [row for row in train if row.label not in (label, None)]
     others = shuffler.sample(strangers, min(contrast, len(strangers)))
-    answer = await teacher.ask(merge_messages(task, members, own, others), MergedRule)
     texts = [task.render(row.input) for row in (*own, *others)]
-    if isinstance(answer, Failure) or screen.objection(answer.condition, texts):
-        # Without a usable merger a member's own condition, screened before, stands for the cluster.
-        return Rule.merged(label, members[0].condition, members)
-    return Rule.merged(label, " ".join(answer.condition.split()), members)
+    lines: list[str] = []
+    objection = ""
+    for _ in range(2):
+        answer = await teacher.ask(merge_messages(task, members, own, others, objection=objection), MergedRule)
+        if isinstance(answer, Failure):
+            lines.append(f"consolidate: {label}: no rule for {len(members)} micro-rules: {answer.message}")
+            break
+        found = screen.objection(answer.condition, texts)
+        if found is None:
+            return Rule.merged(label, " ".join(answer.condition.split()), members), lines
+        lines.append(f"consolidate: {label}: the rule of {len(members)} micro-rules {found.reason}")
+        objection = found.request
+    strongest = next((micro for micro in members if micro.origin == "gold"), members[0])
+    return Rule.merged(label, strongest.condition, members), [*lines, f"{lines[-1]}; its strongest one stands for them"]
 
 
 async def _told_apart(
-    task: Task, rules: tuple[Rule, ...], plan: Plan, models: RunModels, teacher: Teacher, screen: Screen
+    task: Task,
+    rules: tuple[Rule, ...],
+    plan: Plan,
+    embeddings: Embeddings | None,
+    teacher: Teacher,
+    screen: Screen,
 ) -> tuple[tuple[Rule, ...], list[str]]:
     """The rules after conflicts across labels were settled."""
     if len(rules) < 2:
         return rules, []
     as_drafts = [MicroRule(label=rule.label, condition=rule.condition, source=rule.id) for rule in rules]
-    vectors: np.ndarray = await embed_micro_rules(as_drafts, models.embeddings)
+    vectors: np.ndarray = await embed_micro_rules(as_drafts, embeddings)
     conflicts = find_conflicts(rules, vectors, similarity=plan.conflict_similarity)
     if not conflicts:
         return rules, []

@@ -1,40 +1,152 @@
-"""What a user sets for a run: models, effort, seed. Shown and edited in LangGraph Studio."""
+"""What a user sets for a run: models, effort, limits, review, and the teacher's prompts; shown in LangGraph Studio."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
 from langgraph.runtime import Runtime
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from langchain_pld.distillation.plan import Effort
+from langchain_pld.distillation import templates
+from langchain_pld.distillation.embeddings import resolve_embeddings
+from langchain_pld.distillation.plan import PLANS, Effort, Plan
 from langchain_pld.models.resolve import resolve_chat_model
 
-__all__ = ["DistillationContext", "RunModels"]
+__all__ = ["DistillationContext", "RunModels", "settings"]
 
 _DEFAULT_MODEL = "embedded:qwen2.5-coder-1.5b"
+_WORKING = ["generate", "extract", "critique", "consolidate", "validate"]
+_PROMPTS = [f"{name}_prompt" for name in templates.NAMES]
+
+
+def _at(*nodes: str) -> dict[str, Any]:
+    """At which nodes Studio shows a field."""
+    return {"langgraph_nodes": list(nodes)}
+
+
+def _prompt(name: str, description: str, *nodes: str) -> Any:
+    return Field(
+        default=templates.shipped(name),
+        description=f"The teacher's system prompt: {description} Each $placeholder has to stay.",
+        min_length=1,
+        json_schema_extra={**_at(*nodes), "langgraph_type": "prompt"},
+    )
 
 
 class DistillationContext(BaseModel):
-    """Settings of a run."""
+    """Settings of a run. A run that goes on, or is forked, has those that it began with, and what is set anew."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     teacher: str = Field(
         default=_DEFAULT_MODEL,
         description="The model that explains examples and writes rules, as provider:name; the stronger the better.",
-        json_schema_extra={"langgraph_nodes": ["generate", "extract", "consolidate"]},
+        json_schema_extra=_at(*_WORKING),
     )
     student: str = Field(
         default=_DEFAULT_MODEL,
         description="The small model that will decide with the prompt, as provider:name.",
-        json_schema_extra={"langgraph_nodes": ["validate"]},
+        json_schema_extra=_at("generate", "critique", "consolidate", "validate"),
     )
-    effort: Effort = Field(default="light", description="How much work is done; light, medium or heavy.")
-    seed: int = Field(default=0, description="Seed of every random choice.")
+    embeddings: str = Field(
+        default="",
+        description="Vectors for the clustering of conditions, as provider:name; when empty, an offline default that "
+        "needs no model.",
+        json_schema_extra=_at("consolidate"),
+    )
+    effort: Effort = Field(
+        default="light",
+        description="How much work is done; light, medium or heavy. A plan in the input goes before it.",
+        json_schema_extra=_at("generate"),
+    )
+    seed: int = Field(default=0, description="Seed of every random choice.", json_schema_extra=_at(*_WORKING))
+    max_calls: int | None = Field(
+        default=None,
+        ge=0,
+        description="Model calls at most, teacher and student together; the run then ends with the best prompt so far.",
+        json_schema_extra=_at(*_WORKING),
+    )
+    max_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        description="Tokens at most, read and written together.",
+        json_schema_extra=_at(*_WORKING),
+    )
+    max_usd: float | None = Field(
+        default=None,
+        ge=0,
+        description="US dollars at most, by the table of prices.",
+        json_schema_extra=_at(*_WORKING),
+    )
+    max_minutes: float | None = Field(
+        default=None, ge=0, description="Minutes of work at most.", json_schema_extra=_at(*_WORKING)
+    )
+    gate_alpha: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="The highest risk at which the student may decide alone; when empty, it always decides.",
+        json_schema_extra=_at("validate"),
+    )
+    require_review: bool = Field(
+        default=False,
+        description="The run waits until a person has accepted, edited or rejected each rule; the artifact cannot be "
+        "used before.",
+        json_schema_extra=_at("validate", "review"),
+    )
+    reviewer: str = Field(
+        default="",
+        description="Who reviews, where the answer to the review does not say.",
+        json_schema_extra=_at("review"),
+    )
+    explain_prompt: str = _prompt("explain", "why an example has its label.", "generate", "extract")
+    vote_prompt: str = _prompt("vote", "a vote on the label of an unlabelled example.", "generate")
+    invent_prompt: str = _prompt("invent", "examples made up for a label with few.", "generate")
+    judge_prompt: str = _prompt("judge", "which drafted conditions are to be dropped.", "critique")
+    merge_prompt: str = _prompt("merge", "one rule for a cluster of conditions.", "consolidate")
+    settle_prompt: str = _prompt("settle", "two rules that say nearly the same are told apart.", "consolidate")
+    revise_prompt: str = _prompt("revise", "edits of rules in view of the student's mistakes.", "critique")
+    words_prompt: str = _prompt("words", "words that the student could answer with.", "validate")
+
+    @field_validator(*_PROMPTS)
+    @classmethod
+    def _same_placeholders(cls, text: str, info: ValidationInfo) -> str:
+        return templates.checked(str(info.field_name).removesuffix("_prompt"), text)
+
+    @property
+    def wording(self) -> dict[str, str]:
+        """The teacher's prompts, name of a template to its text."""
+        return {name: getattr(self, f"{name}_prompt") for name in templates.NAMES}
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings that differ from the defaults."""
+        return self.model_dump(exclude_defaults=True)
+
+    def after(self, began: Mapping[str, Any]) -> DistillationContext:
+        """The settings of a run that goes on: what is set here, else what it began with.
+
+        Args:
+            began: What `changed` gave then.
+        """
+        return DistillationContext.model_validate({**began, **self.model_dump(exclude_unset=True)})
+
+    def over(self, plan: Plan | None) -> Plan:
+        """The numbers of the run: a given plan, else that of the effort, with the limits that are set here."""
+        plan = Plan.model_validate(plan or PLANS[self.effort])
+        limits = {name: getattr(self, f"max_{name}") for name in ("calls", "tokens", "usd", "minutes")}
+        limits = {name: limit for name, limit in limits.items() if limit is not None}
+        changes = {
+            "budget": plan.budget.model_copy(update=limits),
+            "gate_alpha": plan.gate_alpha if self.gate_alpha is None else self.gate_alpha,
+            "require_review": plan.require_review or self.require_review,
+        }
+        return plan.model_copy(update=changes)
 
 
 @dataclass(frozen=True)
@@ -46,8 +158,18 @@ class RunModels:
     student: BaseChatModel | None = None
     """Used in place of the context's student."""
     embeddings: Embeddings | None = None
-    """Where the vectors of rules come from; an offline default when absent."""
+    """Used in place of the context's embeddings."""
     _resolved: dict[str, BaseChatModel] = field(default_factory=dict)
+
+    async def check(self, runtime: Runtime[DistillationContext]) -> None:
+        """Make sure that the settings name models, before anything is paid for.
+
+        Raises:
+            ModelSetupError: One cannot be built.
+        """
+        await self.teacher_for(runtime)
+        await self.student_for(runtime)
+        await self.embeddings_for(runtime)
 
     async def teacher_for(self, runtime: Runtime[DistillationContext]) -> BaseChatModel:
         """The teacher of this run."""
@@ -56,6 +178,13 @@ class RunModels:
     async def student_for(self, runtime: Runtime[DistillationContext]) -> BaseChatModel:
         """The student of this run."""
         return self.student or await self._resolve(settings(runtime).student)
+
+    async def embeddings_for(self, runtime: Runtime[DistillationContext]) -> Embeddings | None:
+        """Where the vectors of rules come from; `None` for the offline default."""
+        spec = settings(runtime).embeddings
+        if self.embeddings is not None or not spec:
+            return self.embeddings
+        return await asyncio.to_thread(resolve_embeddings, spec)
 
     async def _resolve(self, spec: str) -> BaseChatModel:
         if spec not in self._resolved:

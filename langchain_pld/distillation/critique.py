@@ -26,7 +26,7 @@ from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.screening import Screen
 from langchain_pld.distillation.spending import Spending
 from langchain_pld.distillation.state import DistillationState
-from langchain_pld.distillation.teacher import Teacher
+from langchain_pld.distillation.teacher import Teacher, together
 from langchain_pld.distillation.templates import fill, label_lines
 from langchain_pld.rules import MicroRule
 from langchain_pld.task import Task
@@ -143,7 +143,7 @@ async def _judged(
         )
         return _verdict(label, batch, answer)
 
-    verdicts = await asyncio.gather(*(judge(batch) for batch in batches))
+    verdicts = await together(map(judge, batches))
     dropped = {one for ids, _ in verdicts for one in ids}
     kept = [micro for micro in micro_rules if micro.id not in dropped]
     lines = [line for _, line in verdicts if line]

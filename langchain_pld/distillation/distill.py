@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.store.base import BaseStore
 from langgraph.store.memory import InMemoryStore
-from langgraph.types import Checkpointer
+from langgraph.types import Checkpointer, Interrupt
 
 from langchain_pld.artifact import DistilledPrompt
+from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.context import DistillationContext
+from langchain_pld.distillation.embeddings import resolve_embeddings
 from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.plan import PLANS, Effort, Plan
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import Role, RunStore, check_roles
 from langchain_pld.distillation.state import DistillationInput
-from langchain_pld.errors import DistillationError
+from langchain_pld.errors import AnswersPendingError, DistillationError, InputError
 from langchain_pld.examples import ExampleSet
+from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
 
 __all__ = ["adistill", "distill"]
@@ -36,6 +41,8 @@ async def adistill(
     student: BaseChatModel | str,
     effort: Effort | Plan = "light",
     seed: int = 0,
+    incumbent: DistilledPrompt | None = None,
+    embeddings: Embeddings | str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     store: BaseStore | None = None,
     checkpointer: Checkpointer = None,
@@ -53,31 +60,39 @@ async def adistill(
         student: Chat model that will decide, or `provider:name`.
         effort: A preset, or concrete numbers.
         seed: Seed of every random choice.
+        incumbent: The prompt in use now, which a new one has to beat; without a detectable gain it stays.
+        embeddings: Vectors of drafted conditions, for clustering, or `provider:name`; an offline default when absent.
         on_progress: Called with each step's progress.
         store: Keeps examples, teacher's answers and scores; with a lasting one, a call once paid is not paid again.
         checkpointer: Keeps the state between nodes. A run that it knows goes on at the node that was not finished;
-            one that is finished gives its artifact.
+            one that is finished gives its artifact. A run that its budget ended goes on when it is given another one.
         run_id: Name of the run in store and checkpointer.
         config: Callbacks, tags and metadata for the graph's run.
 
     Raises:
         ExampleError: A text plays two roles, or a label has no rows.
+        InputError: The incumbent's prompt was made from another wording of the task.
         DistillationError: Too many of the teacher's calls failed, or the checkpointer knows a run of this name that
-            began with another task, plan or rows.
+            began with another task, plan, incumbent or rows.
         StudentError: The student cannot be reached, or no answer of it can be read.
+        AnswersPendingError: The teacher answers later; the message says what to do. Call again once it has answered.
     """
     sets: dict[Role, ExampleSet] = {"train": train, "validation": validation}
     if test is not None:
         sets["test"] = test
     check_roles(task, sets)
     graph = build_distillation_graph(
-        teacher=teacher, student=student, store=store or InMemoryStore(), checkpointer=checkpointer
+        teacher=teacher,
+        student=student,
+        embeddings=resolve_embeddings(embeddings) if isinstance(embeddings, str) else embeddings,
+        store=store or InMemoryStore(),
+        checkpointer=checkpointer,
     )
-    start: DistillationInput = {
-        "run_id": run_id,
-        "task": task,
-        "plan": effort if isinstance(effort, Plan) else PLANS[effort],
-    }
+    plan = effort if isinstance(effort, Plan) else PLANS[effort]
+    start: DistillationInput = {"run_id": run_id, "task": task, "plan": plan}
+    if incumbent is not None:
+        _check_incumbent(task, incumbent)
+        start["incumbent"] = incumbent
     config = RunnableConfig(**{**(config or {}), "run_name": "distil"})
     artifact: DistilledPrompt | None = None
     goes_on = False
@@ -86,9 +101,13 @@ async def adistill(
         known = await graph.aget_state(config)
         if known.values:
             _check_same(run_id, known.values, start, sets)
-            if "artifact" in known.values and not known.next:
+            if isinstance(checkpointer, BaseCheckpointSaver) and _may_spend_more(known.values, plan):
+                # All that was paid for lies in the Store: begun again, the run is soon where it was.
+                await checkpointer.adelete_thread(config["configurable"]["thread_id"])
+            elif "artifact" in known.values and not known.next:
                 return DistilledPrompt.model_validate(known.values["artifact"])
-            goes_on = True
+            else:
+                goes_on = True
     run = RunStore(graph.store, run_id)
     for role, rows in sets.items():
         await run.put_examples(role, rows)
@@ -99,6 +118,7 @@ async def adistill(
             on_progress(Progress.model_validate(event))
         elif mode == "values" and isinstance(event, dict):
             artifact = event.get("artifact", artifact)
+            _check_answered(event.get("__interrupt__", ()))
     assert artifact is not None, "the graph ended without an artifact"
     return artifact
 
@@ -113,6 +133,8 @@ def distill(
     student: BaseChatModel | str,
     effort: Effort | Plan = "light",
     seed: int = 0,
+    incumbent: DistilledPrompt | None = None,
+    embeddings: Embeddings | str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     store: BaseStore | None = None,
     checkpointer: Checkpointer = None,
@@ -130,6 +152,8 @@ def distill(
             student=student,
             effort=effort,
             seed=seed,
+            incumbent=incumbent,
+            embeddings=embeddings,
             on_progress=on_progress,
             store=store,
             checkpointer=checkpointer,
@@ -139,9 +163,37 @@ def distill(
     )
 
 
+def _check_incumbent(task: Task, incumbent: DistilledPrompt) -> None:
+    """Make sure that what would stay is the prompt that is in use."""
+    if incumbent.task.label_names != task.label_names or incumbent.system_prompt != compile_prompt(
+        task, incumbent.rules, incumbent.answer
+    ):
+        msg = (
+            f"the incumbent {incumbent.id} was made from another wording of the task {task.name!r}; give the task that "
+            "it holds, or no incumbent"
+        )
+        raise InputError(msg)
+
+
+def _may_spend_more(known: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether a run has another budget now that may make a difference to how it ends."""
+    if known["plan"].budget == plan.budget or "reviewed" in known:
+        return False
+    return "artifact" not in known or known["artifact"].finish_reason == "budget"
+
+
+def _check_answered(interrupts: Iterable[Interrupt]) -> None:
+    """Make sure that a run does not wait for its teacher."""
+    for waiting in interrupts:
+        if isinstance(waiting.value, dict) and waiting.value.get("waits_for") == "answers":
+            raise AnswersPendingError(waiting.value["what_to_do"])
+
+
 def _check_same(run_id: str, known: dict[str, Any], start: DistillationInput, sets: Mapping[Role, ExampleSet]) -> None:
-    """Make sure that a run goes on with what it began with."""
-    changed = [what for what in ("task", "plan") if known.get(what) != start.get(what)]
+    """Make sure that a run goes on with what it began with, its budget aside."""
+    changed = [what for what in ("task", "incumbent") if known.get(what) != start.get(what)]
+    if _unlimited(known["plan"]) != _unlimited(start["plan"]):
+        changed.append("plan")
     if "data" in known:
         began = {role: fingerprint.sha256 for role, fingerprint in known["data"].items()}
         if began != {role: rows.sha256 for role, rows in sets.items()}:
@@ -152,3 +204,7 @@ def _check_same(run_id: str, known: dict[str, Any], start: DistillationInput, se
             "answers that were paid for are not paid again"
         )
         raise DistillationError(msg)
+
+
+def _unlimited(plan: Plan) -> Plan:
+    return plan.model_copy(update={"budget": Budget()})

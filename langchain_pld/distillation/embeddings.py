@@ -12,10 +12,11 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_union
 from sklearn.preprocessing import normalize
 
-from langchain_pld.errors import DistillationError
+from langchain_pld.errors import DistillationError, MissingExtraError, ModelSetupError
 from langchain_pld.rules import MicroRule
+from langchain_pld.student.failures import passes_through
 
-__all__ = ["LexicalEmbeddings", "embed_micro_rules"]
+__all__ = ["LexicalEmbeddings", "embed_micro_rules", "resolve_embeddings"]
 
 _DIMENSIONS = 64
 _SEED = 0
@@ -72,14 +73,23 @@ async def embed_micro_rules(micro_rules: Sequence[MicroRule], embeddings: Embedd
         One row a micro-rule, of unit length, shape `(len(micro_rules), dimensions)`.
 
     Raises:
-        DistillationError: The embeddings gave another number of vectors, or vectors that cannot be used.
+        DistillationError: The embeddings could not be reached, or gave vectors that cannot be used.
     """
     if not micro_rules:
         return np.zeros((0, 0))
     texts = [" ".join([micro.condition, *micro.cues]) for micro in micro_rules]
     if embeddings is None:
         return np.asarray(await asyncio.to_thread(lambda: LexicalEmbeddings(texts).embed_documents(texts)))
-    answer = await embeddings.aembed_documents(texts)
+    try:
+        answer = await embeddings.aembed_documents(texts)
+    except Exception as error:  # whatever the client raised
+        if passes_through(error):
+            raise
+        msg = (
+            f"{type(embeddings).__name__} gave no vectors for {len(texts)} micro-rules "
+            f"({type(error).__name__}: {error}); mend that and go on, or start a run with other embeddings, or none"
+        )
+        raise DistillationError(msg) from error
     try:
         vectors = np.asarray(answer, dtype=float)
     except (TypeError, ValueError):
@@ -91,3 +101,26 @@ async def embed_micro_rules(micro_rules: Sequence[MicroRule], embeddings: Embedd
         )
         raise DistillationError(msg)
     return np.asarray(normalize(vectors))
+
+
+def resolve_embeddings(spec: str) -> Embeddings:
+    """Return the embeddings that `provider:name` names, e.g. `ollama:nomic-embed-text`.
+
+    Raises:
+        MissingExtraError: `langchain`, or the package of that provider, is not installed.
+        ModelSetupError: The name cannot be understood.
+    """
+    try:
+        from langchain.embeddings import init_embeddings
+    except ImportError as error:
+        raise MissingExtraError.of("langchain", "agents") from error
+    try:
+        found = init_embeddings(spec)
+    except ImportError as error:
+        msg = f"the embeddings {spec!r} need a package that is not installed: {error}"
+        raise MissingExtraError(msg) from error
+    except ValueError as error:
+        msg = f"{spec!r} names no embeddings: {str(error).splitlines()[0]}"
+        raise ModelSetupError(msg) from error
+    assert isinstance(found, Embeddings), "langchain gives a Runnable only where it is told to"
+    return found

@@ -1,18 +1,20 @@
-"""What a run will ask at most, told before it begins: calls, tokens, money, and minutes where the model runs here.
+"""What a run will ask, told before it begins: calls, tokens, money, and minutes where the model runs here.
 
-The bound follows from the numbers of the plan. It leaves out what depends on luck: questions that are asked twice
-because an answer did not fit, and calls that fail and are tried again. Races, ceilings and cached answers make a run
-cheaper than this.
+Both bounds follow from the numbers of the plan. The upper one leaves out what depends on luck: questions that are asked
+twice because an answer did not fit the schema, calls that fail and are tried again, texts that a student reads in
+several windows. The lower one is what is asked even when the prompt without rules is as good as it needs to be; cached
+answers and a budget make a run cheaper than that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict
 
 from langchain_pld.answer import AnswerFormat
+from langchain_pld.distillation.choosing import POOL
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.prices import price_of
 from langchain_pld.distillation.templates import label_lines
@@ -37,8 +39,9 @@ _CHAT = 20
 """Tokens around a text."""
 _CONTENT_FREE = 3
 """Inputs without content that each prompt is tried on, for the contextual calibration."""
-_PROBES = 4
-"""Calls that find out how the student's answers can be read."""
+_PROBES = 12
+"""Calls that find out how the student's answers can be read: two forms, three scorers, with and without thinking; then
+each answer word is written once, where the tokenizer is not at hand."""
 _JUDGED = 12
 """Conditions that a judgement covers."""
 _SHOWN = 8
@@ -46,7 +49,7 @@ _SHOWN = 8
 
 
 class EstimateLine(BaseModel):
-    """What one node will ask one model, at most."""
+    """What one node will ask one model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,8 +57,10 @@ class EstimateLine(BaseModel):
     """Node of the graph; `test` for the final reading of the test rows."""
     model: str
     """The model asked, as `provider:name`."""
+    least: int
+    """Calls at least."""
     calls: int
-    """Calls."""
+    """Calls at most; what follows is counted for these."""
     input_tokens: int
     """Prompt tokens of all calls."""
     output_tokens: int
@@ -69,7 +74,7 @@ class EstimateLine(BaseModel):
 
 
 class Estimate(BaseModel):
-    """What a run will ask, at most."""
+    """What a run will ask."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,8 +82,13 @@ class Estimate(BaseModel):
     """A line for each node and model."""
 
     @property
+    def least(self) -> int:
+        """Calls of all nodes at least."""
+        return sum(line.least for line in self.lines)
+
+    @property
     def calls(self) -> int:
-        """Calls of all nodes."""
+        """Calls of all nodes at most."""
         return sum(line.calls for line in self.lines)
 
     @property
@@ -107,7 +117,8 @@ def estimate(
     validation: ExampleSet,
     test: ExampleSet | None = None,
     teacher: str,
-    student: str,
+    students: Sequence[str],
+    incumbent: bool = False,
 ) -> Estimate:
     """Bound what a run will ask.
 
@@ -118,76 +129,138 @@ def estimate(
         validation: Rows for selection and calibration.
         test: Rows for the reported scores.
         teacher: The model that writes rules, as `provider:name`.
-        student: The model that will decide, as `provider:name`.
+        students: The models that will decide, as `provider:name`. What the teacher was asked for one of them it is not
+            asked again for the next.
+        incumbent: Whether there is a prompt in use that is scored as well.
     """
-    lines: list[EstimateLine] = []
-
-    def add(model: str, node: str, calls: int, shared: int, own: int, written: int, how: str, usual: int) -> None:
-        price = price_of(model, plan.prices)
-        tokens = {"input_tokens": calls * (shared + own), "output_tokens": calls * written}
-        here = model.startswith("embedded:")
-        lines.append(
-            EstimateLine(
-                node=node,
-                model=model,
-                calls=calls,
-                **tokens,
-                cost=None if price is None else price.of(**tokens),
-                seconds=calls * (own * _ENGLISH / READ_PER_S + usual / WRITTEN_PER_S) if here else None,
-                how=how,
-            )
-        )
-
-    def asks(node: str, calls: int, own: int, how: str) -> None:
-        if calls:
-            add(teacher, node, calls, question, own, _ANSWER, how, _USUAL_ANSWER)
-
-    def decides(node: str, texts: int, own: int, how: str) -> None:
-        if texts:
-            add(student, node, texts * stages, prompt, own, written, how, written)
-
-    labels, count = len(task.labels), _length(task)
-    question = _QUESTION + estimated_tokens(f"{task.instructions}\n{label_lines(task)}")
-    rules = min(plan.most_rules, labels * plan.rules_per_label)
-    stages = 2 if labels > 18 else 1
-    prompt = min(plan.most_prompt_tokens, _plain_prompt(task) + rules * _CONDITION)
-    written = 40 if "evidence" in plan.answer_forms else 1
-    explained = min(plan.train_examples, len(train))
-    train_text, row_text = count(train), count(validation) + _CHAT
-
-    unlabelled = sum(row.label is None for row in train)
-    voted = min(unlabelled, max(0, explained - (len(train) - unlabelled)))
-    made_up = plan.synthetic_per_small_label * labels
-    votes = plan.votes * (voted + made_up) + (labels if made_up else 0)
-    explained += made_up
-    how = f"{explained} examples, one call each" + (f", {votes} votes on labels" if votes else "")
-    asks("generate", explained + votes, train_text, how)
-    if plan.choose == "uncertain" and len(train) - unlabelled > plan.train_examples:
-        pool = min(2 * plan.train_examples, len(train) - unlabelled)
-        decides("generate", pool, train_text + _CHAT, f"{pool} examples without rules")
-    asks("extract", explained, train_text, "each draft asked for once more")
-    merges = labels * plan.rules_per_label * plan.drafts
-    shown = _SHOWN * _CONDITION + (_SHOWN + plan.contrast_examples) * _SHOWN_TEXT
-    asks("consolidate", merges + 1, shown, f"{labels} labels x {plan.rules_per_label} rules x {plan.drafts} drafts + 1")
-    edits = plan.rounds * plan.revisions
-    batches = labels + explained // _JUDGED if plan.judge else 0
-    how = f"{plan.rounds} passes x {plan.revisions} confusions" + (f" + {batches} judgements" if batches else "")
-    asks("critique", edits + batches, shown, how)
-    decides("critique", plan.rounds * explained, train_text + _CHAT, f"{plan.rounds} passes x {explained} examples")
-    asks("validate", int("teacher" in plan.answer_forms), 0, "one call for answer words")
-    forms = _answer_forms(task, plan)
-    prompts = 2 * forms + plan.trials + edits
-    rows = len(validation) + _CONTENT_FREE
-    how = f"{prompts} prompts x {rows} texts: 2 x {forms} answer forms, {plan.trials} trials, {edits} edits"
-    decides("validate", prompts * rows + _PROBES, row_text, how)
-    if test is not None:
-        decides("test", 2 * len(test), count(test) + _CHAT, f"2 prompts x {len(test)} rows")
+    counting = _Counting(task, plan, train, validation, test, teacher, incumbent=incumbent)
+    lines = [line for number, student in enumerate(students) for line in counting.of(student, first=not number)]
     return Estimate(lines=tuple(lines))
 
 
-def _length(task: Task) -> Callable[[ExampleSet], int]:
-    """Mean tokens of a text in a set of rows."""
-    return lambda rows: round(fmean(estimated_tokens(task.render(row.input)) for row in rows)) if len(rows) else 0
+class _Counting:
+    """Counts the calls of a run; see `estimate` for the arguments."""
+
+    def __init__(
+        self,
+        task: Task,
+        plan: Plan,
+        train: ExampleSet,
+        validation: ExampleSet,
+        test: ExampleSet | None,
+        teacher: str,
+        *,
+        incumbent: bool,
+    ) -> None:
+        labels = len(task.labels)
+        self._task, self._plan, self._teacher, self._incumbent = task, plan, teacher, incumbent
+        self._train, self._validation, self._test = train, validation, test
+        self._gold = sum(row.label is not None for row in train)
+        self._made_up = plan.synthetic_per_small_label * labels
+        self._explained = min(plan.train_examples, len(train)) + self._made_up
+        self._stages = 2 if labels > 18 else 1
+        self._question = _QUESTION + estimated_tokens(f"{task.instructions}\n{label_lines(task)}")
+        rules = min(plan.most_rules, labels * plan.rules_per_label)
+        self._prompt = min(plan.most_prompt_tokens, _plain_prompt(task) + rules * _CONDITION)
+        self._shown = _SHOWN * _CONDITION + (_SHOWN + plan.contrast_examples) * _SHOWN_TEXT
+
+    def of(self, student: str, *, first: bool) -> Iterator[EstimateLine]:
+        """The lines of one student; those of the first have what all students share."""
+        hard = self._plan.choose == "uncertain" and self._gold > self._plan.train_examples
+        if hard:
+            labels = len(self._task.labels)
+            pool = min(POOL * self._plan.train_examples, self._gold)
+            yield self._decides(
+                student, "generate", pool, self._train, f"{pool} examples without rules", least=pool, words=labels
+            )
+        # Which examples are hard differs from student to student.
+        if first or hard:
+            yield from self._rules()
+        yield from self._loop(student)
+        if first and "teacher" in self._plan.answer_forms:
+            yield self._asks("validate", 1, 0, "one call for answer words", least=1)
+        yield from self._scores(student)
+
+    def _rules(self) -> Iterator[EstimateLine]:
+        """From examples to merged rules."""
+        plan, labels, train = self._plan, len(self._task.labels), _length(self._task, self._train)
+        explained, made_up = self._explained, self._made_up
+        wanted = min(plan.train_examples, self._gold)
+        voted = min(len(self._train) - self._gold, max(0, plan.train_examples - self._gold))
+        votes = plan.votes * (voted + made_up) + (labels if made_up else 0)
+        how = f"{explained} examples, one call each" + (f", {votes} votes on labels" if votes else "")
+        twins = len(self._train) - len({self._task.render(row.input) for row in self._train})
+        yield self._asks("generate", explained + votes, train, how, least=max(0, wanted - twins))
+        yield self._asks("extract", explained, train, "each draft asked for once more")
+        if plan.judge:
+            batches = labels + explained // _JUDGED
+            yield self._asks("critique", batches, self._shown, f"{batches} judgements of drafts")
+        merges = labels * plan.rules_per_label * plan.drafts
+        how = f"{labels} labels x {plan.rules_per_label} rules x {plan.drafts} drafts, each asked for once more, + 1"
+        yield self._asks("consolidate", 2 * merges + 1, self._shown, how)
+
+    def _loop(self, student: str) -> Iterator[EstimateLine]:
+        """The passes over a student's mistakes."""
+        plan, explained = self._plan, self._explained
+        if plan.rounds:
+            edits = plan.rounds * plan.revisions
+            how = f"{plan.rounds} passes x {plan.revisions} confusions of {student}"
+            yield self._asks("critique", edits, self._shown, how)
+            how = f"{plan.rounds} passes x {explained} examples"
+            yield self._decides(student, "critique", plan.rounds * explained, self._train, how)
+
+    def _scores(self, student: str) -> Iterator[EstimateLine]:
+        """Validation and test rows under all prompts."""
+        plan, forms = self._plan, _answer_forms(self._task, self._plan)
+        edits, others = plan.rounds * plan.revisions, self._incumbent + plan.require_review
+        prompts = 2 * forms + plan.trials + edits + others
+        rows = len(self._validation) + _CONTENT_FREE
+        how = f"{prompts} prompts x {rows} texts: 2 x {forms} answer forms, {plan.trials} trials, {edits} edits"
+        how += f", {others} more" if others else ""
+        texts = len(self._validation)
+        words = forms * len(self._task.labels)
+        yield self._decides(student, "validate", prompts * rows, self._validation, how, least=texts, words=words)
+        if self._test is not None:
+            count, several = len(self._test), 2 + self._incumbent
+            how = f"{several} prompts x {count} rows"
+            yield self._decides(student, "test", several * count, self._test, how, least=count)
+
+    def _asks(self, node: str, calls: int, own: int, how: str, *, least: int = 0) -> EstimateLine:
+        """Questions to the teacher."""
+        return self._line(self._teacher, node, (least, calls), (self._question, own), (_ANSWER, _USUAL_ANSWER), how)
+
+    def _decides(
+        self, student: str, node: str, texts: int, rows: ExampleSet, how: str, *, least: int = 0, words: int = 0
+    ) -> EstimateLine:
+        """Texts that a student reads, and where it is got to know, the answer words that it writes."""
+        written = 40 if "evidence" in self._plan.answer_forms else 1
+        own = _length(self._task, rows) + _CHAT
+        calls = (least, texts * self._stages + (_PROBES + words if words else 0))
+        return self._line(student, node, calls, (self._prompt, own), (written, written), how)
+
+    def _line(
+        self, model: str, node: str, calls: tuple[int, int], read: tuple[int, int], written: tuple[int, int], how: str
+    ) -> EstimateLine:
+        """A line, from calls at least and at most, tokens shared with the call before and own, and tokens written."""
+        least, most = calls
+        tokens = {"input_tokens": most * sum(read), "output_tokens": most * written[0]}
+        price = price_of(model, self._plan.prices)
+        here = model.startswith("embedded:")
+        return EstimateLine(
+            node=node,
+            model=model,
+            least=least,
+            calls=most,
+            **tokens,
+            cost=None if price is None else price.of(**tokens),
+            seconds=most * (read[1] * _ENGLISH / READ_PER_S + written[1] / WRITTEN_PER_S) if here else None,
+            how=how,
+        )
+
+
+def _length(task: Task, rows: ExampleSet) -> int:
+    """Mean tokens of a text."""
+    return round(fmean(estimated_tokens(task.render(row.input)) for row in rows)) if len(rows) else 0
 
 
 def _plain_prompt(task: Task) -> int:

@@ -21,7 +21,7 @@ from langchain_pld.distillation.roles import ChosenRow, RunStore
 from langchain_pld.distillation.screening import Screen
 from langchain_pld.distillation.spending import Spending
 from langchain_pld.distillation.state import DistillationState
-from langchain_pld.distillation.teacher import Teacher
+from langchain_pld.distillation.teacher import Teacher, together
 from langchain_pld.rules import MicroRule
 from langchain_pld.student.hardening import clean_text
 from langchain_pld.task import Task
@@ -70,7 +70,7 @@ def extract_node(models: RunModels) -> Node:
             )
             return objection.reason if objection else _micro_rule(task, row, explanation, screen)
 
-        results = await asyncio.gather(*(draft(row, explanation) for row, explanation in explained))
+        results = await together(draft(row, explanation) for row, explanation in explained)
         micro_rules = [result for result in results if isinstance(result, MicroRule)]
         rejected = Counter(result for result in results if isinstance(result, str))
         note = f"extract: {len(micro_rules)} micro-rules, {asked_again} drafts asked for again"

@@ -1,6 +1,6 @@
 """generate: the teacher reasons about each example under its label.
 
-In: the data files or the examples in the Store. Out: the examples chosen to learn from and their explanations, both in
+In: files, rows, or examples in the Store. Out: the examples chosen to learn from and their explanations, both in
 the Store. Labelled train rows come first; where they do not fill the plan, unlabelled ones on whose label the votes of
 the teacher agree; where the plan wants it, made-up ones for labels with few. One joint call explains an example and
 drafts the condition that `extract` checks. An example whose call fails is recorded as failed; too many of them end the
@@ -13,7 +13,6 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
@@ -24,15 +23,15 @@ from langchain_pld.artifact import DataFingerprint
 from langchain_pld.distillation.bench import OnProgress
 from langchain_pld.distillation.choosing import POOL, choose_uncertain, zero_shot_losses
 from langchain_pld.distillation.context import DistillationContext, RunModels, settings
+from langchain_pld.distillation.loading import load
 from langchain_pld.distillation.node import Node
-from langchain_pld.distillation.plan import PLANS, Plan
+from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import (
     ChosenRow,
     Role,
     RunStore,
     balanced,
-    check_roles,
     labelled,
     text_key,
 )
@@ -40,11 +39,11 @@ from langchain_pld.distillation.screening import Screen
 from langchain_pld.distillation.spending import BudgetSpent, Spending
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.distillation.synthetic import invent, small_labels
-from langchain_pld.distillation.teacher import Teacher
+from langchain_pld.distillation.teacher import Teacher, together
 from langchain_pld.distillation.templates import fill, label_lines
 from langchain_pld.distillation.voting import elect
 from langchain_pld.errors import DistillationError
-from langchain_pld.examples import Example, ExampleSet, read_examples
+from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.student.hardening import clean_text, delimited
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
@@ -65,9 +64,8 @@ def generate_node(models: RunModels) -> Node:
     """Build the node."""
 
     async def generate(state: DistillationState, runtime: Runtime[DistillationContext]) -> dict[str, Any]:
-        run = RunStore(runtime.store, state.get("run_id") or "default")
-        task, sets = await _load(state, run)
-        plan = Plan.model_validate(state.get("plan") or PLANS[settings(runtime).effort])
+        plan = settings(runtime).over(state.get("plan"))
+        run, task, sets = await load(state, runtime, plan)
         spending = await Spending.of(run, plan, runtime)
         teacher = Teacher(
             await models.teacher_for(runtime),
@@ -94,6 +92,8 @@ def generate_node(models: RunModels) -> Node:
                 role: DataFingerprint(sha256=found.sha256, rows=len(found), source=found.source)
                 for role, found in sets.items()
             },
+            # They lie in the Store now.
+            **{f"{role}_rows": [] for role in sets if state.get(f"{role}_rows")},
             "explained": len(chosen) - len(failures),
             "log": [*log, note],
             "ledger": spending.ledger,
@@ -212,14 +212,22 @@ class _Choice:
         screen = await asyncio.to_thread(Screen.of, task, self._sets["train"])
         taken = {text_key(task, row.input) for found in self._sets.values() for row in found}
         made: list[Example] = []
-        for label in small_labels(task, rows):
+
+        async def made_up(label: str) -> tuple[list[Example], list[Example]] | Failure:
             answer = await invent(
                 task, label, rows, self._teacher, count=count, screen=screen, taken=taken, seed=self._seed
             )
             if isinstance(answer, Failure):
-                self.log.append(f"generate: no examples made up for {label}: {answer.message}")
-                continue
+                return answer
             voted, _ = await elect(task, answer, self._teacher, votes=plan.votes, agreement=plan.agreement)
+            return answer, voted
+
+        labels = small_labels(task, rows)
+        for label, outcome in zip(labels, await together(map(made_up, labels)), strict=True):
+            if isinstance(outcome, Failure):
+                self.log.append(f"generate: no examples made up for {label}: {outcome.message}")
+                continue
+            answer, voted = outcome
             kept = [row for row in voted if row.label == label]
             self.log.append(
                 f"generate: {len(kept)} of {count} made-up examples for {label} kept, {count - len(answer)} screened "
@@ -261,7 +269,7 @@ async def _explain_all(
 
     # Asked one label after the other, so that the prompts of one label share their prefix in the model's cache.
     by_label = sorted(rows, key=lambda row: str(row.label))
-    await asyncio.gather(*(explain(example) for example in by_label))
+    await together(explain(example) for example in by_label)
     _stop_at_too_many(failures, len(rows), teacher, plan)
     return [f"{failure.kind}: {failure.message}" for failure in failures]
 
@@ -276,33 +284,3 @@ def _stop_at_too_many(failures: Sequence[Failure], calls: int, teacher: Teacher,
             "for is kept: mend the cause and run again with the same store"
         )
         raise DistillationError(msg)
-
-
-async def _load(state: DistillationState, run: RunStore) -> tuple[Task, dict[Role, ExampleSet]]:
-    """The task and the rows of each role, from the Store or from the files that the state names."""
-    task = state.get("task")
-    if task is None:
-        if "task_file" not in state:
-            msg = "a run needs a task: give `task_file` (a YAML file) or `task`"
-            raise DistillationError(msg)
-        task = await asyncio.to_thread(Task.from_yaml, state["task_file"])
-    # LangGraph's server hands the input over as JSON and leaves it at that.
-    task = Task.model_validate(task)
-    files: dict[Role, str | None] = {
-        "train": state.get("train_file"),
-        "validation": state.get("validation_file"),
-        "test": state.get("test_file"),
-    }
-    sets: dict[Role, ExampleSet] = {}
-    for role, file in files.items():
-        known = await run.examples(role)
-        if known is not None:
-            sets[role] = known
-        elif file:
-            sets[role] = await asyncio.to_thread(read_examples, Path(file), task)
-            await run.put_examples(role, sets[role])
-        elif role != "test":
-            msg = f"a run needs {role} rows: give `{role}_file`"
-            raise DistillationError(msg)
-    check_roles(task, sets)
-    return task, sets

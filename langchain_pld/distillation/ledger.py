@@ -13,7 +13,9 @@ __all__ = ["merge_ledgers", "outcome", "total"]
 
 def merge_ledgers(left: list[LedgerLine], right: list[LedgerLine]) -> list[LedgerLine]:
     """The newer total of each node and model, in the order of first appearance. Reducer of the graph's state."""
-    newest = {(line.node, line.model): line for lines in (left, right) for line in total(lines)}
+    # A strict checkpointer gives back plain mappings.
+    read = ([LedgerLine.model_validate(line) for line in lines] for lines in (left, right))
+    newest = {(line.node, line.model): line for lines in read for line in total(lines)}
     return list(newest.values())
 
 

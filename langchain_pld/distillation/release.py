@@ -23,7 +23,7 @@ from langchain_pld.student.calibration import MINIMUM_ROWS
 from langchain_pld.student.gates import fit_gate
 from langchain_pld.task import Task
 
-__all__ = ["Contest", "gate_for", "release"]
+__all__ = ["Contest", "calibration_notes", "gate_for", "release"]
 
 Say = Callable[[str, str], OnProgress]
 
@@ -110,7 +110,10 @@ async def release(
         prompts["distilled" if winner is contest.champion else "rules, not shipped"] = contest.champion
     elif contest.all_rules is not None:
         prompts["rules, not shipped"] = contest.all_rules
-    scores = [card for name, one in prompts.items() for card in bench.cards(one, rows, name=name, role="validation")]
+    scores: list[ScoreCard] = []
+    for name, one in prompts.items():
+        # Asks the student's tokenizer, and resamples the rows.
+        scores += await asyncio.to_thread(bench.cards, one, rows, name=name, role="validation")
     unread: tuple[str, ...] = ()
     try:
         # What a person has yet to review is scored again afterwards; the test rows are read once.
@@ -130,7 +133,7 @@ async def release(
             "scores": tuple(scores),
             "finish_reason": finish_reason,
             "ledger": tuple(bench.spending.ledger),
-            "notes": (*reasons, *unread, *trials, *_calibration_notes(winner), *gate_notes),
+            "notes": (*reasons, *unread, *trials, *calibration_notes(winner), *gate_notes),
         }
     )
     return artifact, reasons[0]
@@ -209,14 +212,15 @@ async def _test_cards(
     cards = [card for card in baselines if card is not None]
     for name, scored in prompts.items():
         scores = await bench.score(scored.candidate, rows, "test", say("test", f"student reads the test rows, {name}"))
-        cards += bench.cards_of(scored, scores, rows, name=name, role="test")
+        cards += await asyncio.to_thread(bench.cards_of, scored, scores, rows, name=name, role="test")
     return cards
 
 
-def _calibration_notes(winner: ScoredCandidate) -> tuple[str, ...]:
-    if winner.fit is None:
+def calibration_notes(scored: ScoredCandidate) -> tuple[str, ...]:
+    """What calibrating a prompt brought, or why it was not calibrated."""
+    if scored.fit is None:
         return (f"not calibrated: fewer than {MINIMUM_ROWS} validation rows have a scored answer",)
-    return winner.fit.warnings
+    return (scored.fit.describe(), *scored.fit.warnings)
 
 
 def gate_for(

@@ -12,7 +12,7 @@ from langgraph.store.memory import InMemoryStore
 from langchain_pld.artifact import Calibration, DataFingerprint, DistilledPrompt, Gate
 from langchain_pld.distillation.bench import StudentBench
 from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
-from langchain_pld.distillation.release import gate_for
+from langchain_pld.distillation.release import calibration_notes, gate_for
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import Spending
 from langchain_pld.evaluation.comparison import compare
@@ -102,7 +102,6 @@ async def arescored(
     gate_note: tuple[str, ...] = ()
     if gate is not None:
         gate, gate_note = gate_for(gate, scored, rows, task, seed)
-    warnings = scored.fit.warnings if scored.fit else ("not calibrated: too few validation rows have a scored answer",)
     earlier = [found for found in artifact.notes if found != UNMEASURED]
     data = DataFingerprint(sha256=rows.sha256, rows=len(rows), source=rows.source)
     return artifact.model_copy(
@@ -113,7 +112,7 @@ async def arescored(
             "data": {**artifact.data, "validation": data},
             "scores": tuple(cards),
             "ledger": (*artifact.ledger, *spending.ledger),
-            "notes": (note, *warnings, *gate_note, *earlier),
+            "notes": (note, *calibration_notes(scored), *gate_note, *earlier),
         }
     )
 

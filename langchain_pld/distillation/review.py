@@ -22,10 +22,10 @@ from pydantic import ValidationError
 
 from langchain_pld.artifact import DistilledPrompt
 from langchain_pld.distillation.conflicts import find_conflicts
-from langchain_pld.distillation.context import DistillationContext
+from langchain_pld.distillation.context import DistillationContext, settings
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import RunStore
-from langchain_pld.distillation.screening import screen
+from langchain_pld.distillation.screening import Screen
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.errors import DistillationError, InputError
 from langchain_pld.examples import Example
@@ -64,9 +64,13 @@ async def review_node(state: DistillationState, runtime: Runtime[DistillationCon
     if _signable(state):
         answer = state["reviewed"]
         return {"artifact": artifact.signed(answer), "log": [f"review: signed, {answer.summary()}"]}
-    texts = await _source_texts(state, RunStore(runtime.store, state["run_id"]))
+    run = RunStore(runtime.store, state["run_id"])
+    texts = await _source_texts(state, run)
+    screen = await asyncio.to_thread(Screen.of, artifact.task, await run.examples("train") or ())
     alike = await asyncio.to_thread(near_conflicts, artifact.rules)
-    form = ReviewForm(artifact.task, artifact.rules, texts=texts, alike=alike, reviewer=_reviewer(get_config()))
+    form = ReviewForm(
+        artifact.task, artifact.rules, texts=texts, screen=screen, alike=alike, reviewer=_reviewer(runtime)
+    )
     # All that stands before an interrupt runs again when the answer comes, so there is nothing here but reading.
     while form.open:
         form.take(interrupt(form.request()))
@@ -96,6 +100,7 @@ class ReviewForm:
         task: The task of the rules.
         rules: The rules to decide about.
         texts: Texts of examples under their ids, as a model reads them; an edit must not copy from them.
+        screen: What an edited condition must not hold; that of the task alone when absent.
         alike: What `near_conflicts` found among the rules.
         reviewer: Who decides, where the answer does not say.
     """
@@ -106,6 +111,7 @@ class ReviewForm:
         rules: Sequence[Rule],
         *,
         texts: Mapping[str, str] | None = None,
+        screen: Screen | None = None,
         alike: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         reviewer: str | None = None,
     ) -> None:
@@ -116,6 +122,7 @@ class ReviewForm:
         self.problems: dict[str, str] = {}
         """What was wrong with the last answer, under the ids of the rules; under "" what concerns all of it."""
         self._texts = texts or {}
+        self._screen = screen or Screen.of(task, ())
         self._alike = alike or {}
         self._reviewer = reviewer
         self._signers: dict[str, None] = {}
@@ -248,7 +255,8 @@ class ReviewForm:
             msg = f"the condition is not a text of at most {_CONDITION_LENGTH} characters"
             raise InputError(msg)
         if condition != rule.condition:
-            condition = _checked(condition, (self._texts[key] for key in rule.sources if key in self._texts))
+            sources = [self._texts[key] for key in rule.sources if key in self._texts]
+            condition = _checked(condition, sources, self._screen)
         revised = rule.revised(condition, label=label)
         others = {other.id for other in self.rules} | {d.revised.id for d in self.decided.values() if d.revised}
         if revised.id != rule.id and revised.id in others:
@@ -334,10 +342,10 @@ async def _source_texts(state: DistillationState, run: RunStore) -> dict[str, st
     return {key: state["task"].render(Example.model_validate(value).input) for key, value in found.items()}
 
 
-def _reviewer(config: RunnableConfig) -> str | None:
-    """Who decides, as far as the run's config knows: `reviewer`, or the user whom LangGraph's server has checked."""
-    known = config.get("configurable") or {}
-    name = known.get("reviewer") or known.get("langgraph_auth_user_id")
+def _reviewer(runtime: Runtime[DistillationContext]) -> str | None:
+    """Who decides, as far as the run knows: by its config or settings, or the user whom LangGraph's server checked."""
+    known = get_config().get("configurable") or {}
+    name = known.get("reviewer") or settings(runtime).reviewer or known.get("langgraph_auth_user_id")
     return str(name) if name else None
 
 
@@ -395,15 +403,15 @@ def _by_rule(response: Mapping[str, Any], ids: Sequence[str], known: Sequence[st
     return dict(zip(ids, decisions, strict=True))
 
 
-def _checked(condition: str, sources: Iterable[str]) -> str:
+def _checked(condition: str, sources: Iterable[str], screen: Screen) -> str:
     """An edited condition as it may stand in a prompt, on one line."""
     condition = " ".join(clean_text(condition).split())
     if not condition:
         msg = "the edited condition is empty"
         raise InputError(msg)
-    reason = screen(condition, sources)
-    if reason:
-        msg = f"the edited condition {reason}"
+    objection = screen.objection(condition, sources)
+    if objection is not None:
+        msg = f"the edited condition {objection.reason}"
         raise InputError(msg)
     return condition
 

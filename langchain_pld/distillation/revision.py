@@ -30,7 +30,7 @@ from langchain_pld.distillation.racing import stratified_order
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import BudgetSpent, Spending
 from langchain_pld.distillation.state import DistillationState
-from langchain_pld.distillation.teacher import Teacher
+from langchain_pld.distillation.teacher import Teacher, together
 from langchain_pld.distillation.templates import fill, label_lines
 from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.rules import Rule
@@ -157,8 +157,8 @@ async def propose(
     """
     pairs = list(rows.failures)[:confusions]
     nearest = await asyncio.to_thread(_nearest, task, rows, pairs)
-    answers = await asyncio.gather(
-        *(_ask(task, rules, pair, rows.failures[pair][:_SHOWN_FAILURES], nearest[pair], teacher) for pair in pairs)
+    answers = await together(
+        _ask(task, rules, pair, rows.failures[pair][:_SHOWN_FAILURES], nearest[pair], teacher) for pair in pairs
     )
     log = []
     for pair, answer in zip(pairs, answers, strict=True):

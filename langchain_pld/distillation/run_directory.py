@@ -14,6 +14,7 @@ With a Postgres database the directory holds `run.json` alone, and all runs of t
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -76,24 +77,34 @@ class RunRecord(BaseModel):
     """Name of the run in checkpointer and Store."""
     task: RunFile
     """The task's YAML file."""
-    data: dict[Role, RunFile]
-    """Data role to its file."""
+    data: dict[Role | Literal["all"], RunFile]
+    """Data role to its file; or `all`, one file that is split by the seed."""
+    incumbent: RunFile | None = None
+    """The artifact in use now, where there is one."""
     skip_bad_rows: bool = False
     """Whether unusable rows are left out."""
     teacher: str
     """The model that writes rules, as `provider:name`."""
-    student: str
-    """The model that will decide, as `provider:name`."""
+    students: tuple[str, ...] = Field(min_length=1)
+    """The models that will decide, as `provider:name`."""
+    embeddings: str | None = None
+    """Where the vectors of drafted conditions come from, as `provider:name`; the offline default when absent."""
     plan: Plan
     """The numbers of the run."""
     seed: int = 0
     """Seed of every random choice."""
     out: Path
-    """Where the artifact goes."""
+    """Where the artifact goes; with several students the folder of the artifacts."""
     postgres: bool = False
     """Whether the state lies in a Postgres database. Its URL may hold a password and is not kept."""
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     """When the run began, ISO 8601, UTC."""
+
+    def artifact_of(self, student: str) -> Path:
+        """Where a student's artifact goes: `out` itself, or a file in it that is named after the student."""
+        if len(self.students) == 1:
+            return self.out
+        return self.out / f"{re.sub(r'[^A-Za-z0-9._]+', '-', student)}.pld.json"
 
 
 class RunDirectory:
@@ -124,7 +135,13 @@ class RunDirectory:
             msg = f"{self.path} holds a run already; go on with: pld distill --resume {self.path}"
             raise InputError(msg)
         self.path.mkdir(parents=True, exist_ok=True)
-        self._record.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        self.rewrite(record)
+
+    def rewrite(self, record: RunRecord) -> None:
+        """Write down anew what the run starts with, whole or not at all; for a run whose budget has changed."""
+        fresh = self._record.with_suffix(".new")
+        fresh.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        fresh.replace(self._record)
 
     def record(self) -> RunRecord:
         """What the run was started with.
@@ -148,6 +165,7 @@ class RunDirectory:
             InputError: Files are missing or changed; the message names them.
         """
         files = [("task", record.task), *record.data.items()]
+        files += [("incumbent", record.incumbent)] if record.incumbent is not None else []
         changed = [
             f"{role} {file.path} ({'changed' if file.path.is_file() else 'missing'})"
             for role, file in files

@@ -16,6 +16,7 @@ from functools import lru_cache
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+from langchain_pld.distillation.circular import circular
 from langchain_pld.distillation.planted import mentions_models, planted, steers
 from langchain_pld.examples import Example
 from langchain_pld.student.hardening import clean_text, skeleton
@@ -28,6 +29,7 @@ _CONTENT_WORDS = 2
 _SPACELESS_NGRAM = 8
 _COMMON_GROUPS = 3
 _SCRIPT_SHARE = 0.05
+_NO_LABELS = "Say what stands in such a text. Do not write a label, and do not speak of labels, categories or criteria."
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,21 @@ class Screen:
 
     common: frozenset[str] = frozenset()
     """Words, folded for comparison, that stand in the task's own text or in the texts of several groups."""
-    labels: tuple[str, ...] = ()
-    """The label names."""
+    task: Task | None = None
+    """The task, whose labels a condition must not rest on."""
     scripts: frozenset[str] | None = None
     """Scripts that conditions may be written in, by the first word of Unicode's names; `None`: any."""
     about_models: bool = False
     """Whether the task is about texts that address a model, so that conditions have to speak of that."""
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label names."""
+        return self.task.label_names if self.task is not None else ()
+
     @classmethod
     def of(cls, task: Task, rows: Iterable[Example]) -> Screen:
-        """The screen of a task and the rows that its conditions are drafted from."""
+        """The screen of a task and the rows that conditions are drafted from; without rows any script may be used."""
         own = " ".join([task.instructions, *(f"{label.name} {label.description}" for label in task.labels)])
         groups: dict[str, set[str]] = defaultdict(set)
         letters: dict[str, int] = defaultdict(int)
@@ -69,8 +76,8 @@ class Screen:
         often = {name for name, count in letters.items() if count > _SCRIPT_SHARE * sum(letters.values())}
         return cls(
             common=frozenset(common | set(_WORD.findall(skeleton(f"{own} {' '.join(task.fields)}")))),
-            labels=task.label_names,
-            scripts=frozenset(often | _scripts(own)),
+            task=task,
+            scripts=frozenset(often | _scripts(own)) if often else None,
             about_models=mentions_models(own),
         )
 
@@ -86,6 +93,8 @@ class Screen:
             reason = "is written in another script than the texts"
         if reason is not None:
             return Objection(reason, 'Write one plain sentence, "If the text …", about such texts and nothing else.')
+        if self.task is not None and circular(condition, self.task, common=self.common):
+            return Objection("rests on a label instead of the text", _NO_LABELS)
         return next((found for source in sources if (found := self.leak(condition, source))), None)
 
     def leak(self, condition: str, source: str) -> Objection | None:

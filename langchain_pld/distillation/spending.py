@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langgraph.runtime import Runtime
@@ -17,7 +17,7 @@ from langchain_pld.distillation.prices import Price, price_of
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import RunStore
 
-__all__ = ["BudgetSpent", "Spending"]
+__all__ = ["BudgetSpent", "Spending", "left_of"]
 
 _KIND, _KEY = "spending", "total"
 
@@ -66,13 +66,14 @@ class Spending:
     @classmethod
     async def of(cls, run: RunStore, plan: Plan, runtime: Runtime[Any]) -> Spending:
         """The spending of a run, as far as the Store knows it; its minutes go on from here."""
-        known = (await run.get_many(_KIND, [_KEY])).get(_KEY, {})
+        known = await _known(run)
         return cls(
             plan.budget,
             prices=plan.prices,
-            lines=[LedgerLine.model_validate(line) for line in known.get("lines", ())],
+            lines=_lines(known),
             seconds=known.get("seconds", 0.0),
-            stopped=known.get("stopped"),
+            # Another budget may allow what the one before did not.
+            stopped=known.get("stopped") if known.get("budget") == plan.budget.model_dump() else None,
             keep=lambda state: run.put_many(_KIND, {_KEY: state}),
             tell=lambda progress: runtime.stream_writer(progress.model_dump()),
         )
@@ -133,6 +134,7 @@ class Spending:
                     "lines": [line.model_dump() for line in self._lines],
                     "seconds": self.seconds,
                     "stopped": self.stopped,
+                    "budget": self.budget.model_dump(),
                 }
             )
 
@@ -154,3 +156,28 @@ class Spending:
         if cost >= limits.usd:
             return f"the budget of {limits.usd:g} USD is spent ({cost:.4f} USD were taken)"
         return None
+
+
+async def left_of(budget: Budget, runs: Iterable[RunStore]) -> Budget:
+    """What other runs have left of a budget that they share."""
+    for run in runs:
+        known = await _known(run)
+        lines = _lines(known)
+        spent = {
+            "calls": sum(line.calls for line in lines),
+            "tokens": sum(line.input_tokens + line.output_tokens for line in lines),
+            "usd": sum(line.cost or 0.0 for line in lines),
+            "minutes": known.get("seconds", 0.0) / 60,
+        }
+        limits = {name: limit for name, limit in budget.model_dump().items() if limit is not None}
+        budget = Budget(**{name: max(0, limit - spent[name]) for name, limit in limits.items()})
+    return budget
+
+
+async def _known(run: RunStore) -> dict[str, Any]:
+    """What the Store knows of a run's spending."""
+    return (await run.get_many(_KIND, [_KEY])).get(_KEY, {})
+
+
+def _lines(known: Mapping[str, Any]) -> list[LedgerLine]:
+    return [LedgerLine.model_validate(line) for line in known.get("lines", ())]

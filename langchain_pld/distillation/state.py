@@ -1,10 +1,15 @@
-"""The state of a run: references and small results. Examples, drafts and scores lie in the Store."""
+"""The state of a run: references and small results. Examples, drafts and scores lie in the Store.
+
+A person who looks at a node reads `overview`, `measured` and `log`.
+"""
 
 from __future__ import annotations
 
 import operator
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
+from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from langchain_pld.answer import Scorer
@@ -17,11 +22,11 @@ from langchain_pld.rules import MicroRule, Rule
 from langchain_pld.signature import ReviewAnswer
 from langchain_pld.task import Task
 
-__all__ = ["DistillationInput", "DistillationOutput", "DistillationState"]
+__all__ = ["DistillationInput", "DistillationOutput", "DistillationState", "Overview", "typed"]
 
 
 class DistillationInput(TypedDict, total=False):
-    """What a run starts from: files by path, or a run whose examples are in the Store already."""
+    """What a run starts from: task and rows by path or as they are, or a run whose rows are in the Store already."""
 
     task_file: str
     """Path of the task's YAML file."""
@@ -31,8 +36,16 @@ class DistillationInput(TypedDict, total=False):
     """Path of the rows for selection and calibration."""
     test_file: str
     """Path of the rows that are read once, at the end; optional."""
+    train_rows: list[dict[str, Any]]
+    """The rows themselves, in place of a file: mappings with `text` (or the task's fields), `label`, and optionally
+    `id` and `group`."""
+    validation_rows: list[dict[str, Any]]
+    """As `train_rows`."""
+    test_rows: list[dict[str, Any]]
+    """As `train_rows`."""
     run_id: str
-    """Name of the run; with a known name it goes on where it was."""
+    """Name of the run in the Store; made from the thread and the settings when absent. What a run of this name found
+    out is not asked for again."""
     task: Task
     """The task, where it is not given as a file."""
     plan: Plan
@@ -41,13 +54,40 @@ class DistillationInput(TypedDict, total=False):
     """The prompt in use now, which a new one has to beat; optional."""
 
 
+class Overview(TypedDict, total=False):
+    """What a person wants to see of a run, written anew after each node; a long list is shown in part."""
+
+    rows: dict[str, int]
+    """Data role to its rows."""
+    labels: dict[str, int]
+    """Label to the examples that the teacher explained."""
+    explanations: list[str]
+    """Some of them: label, text, and what the teacher said."""
+    micro_rules: dict[str, int]
+    """Label to its micro-rules."""
+    sample_micro_rules: list[str]
+    """Some of them, of each label."""
+    rules: list[str]
+    """The rules of the best prompt so far, before there is one all that were merged: condition, label and support."""
+    proposals: list[str]
+    """What the teacher wants to change, and why."""
+    prompt: str
+    """The student's best system prompt so far."""
+    spent: str
+    """Calls, tokens and money."""
+
+
 class DistillationOutput(TypedDict, total=False):
-    """What a run ends with."""
+    """What a run ends with, and what its stream shows after each node."""
 
     artifact: DistilledPrompt
     """The tested prompt."""
     finish_reason: str
     """Why the run ended."""
+    measured: dict[str, dict[str, float]]
+    """The latest figures on the validation rows: prompt to macro-F1 and log loss."""
+    overview: Overview
+    """The run at a glance."""
     log: list[str]
     """What each node did, a line each."""
 
@@ -59,10 +99,17 @@ class DistillationState(TypedDict, total=False):
     train_file: str
     validation_file: str
     test_file: str
+    train_rows: list[dict[str, Any]]
+    validation_rows: list[dict[str, Any]]
+    test_rows: list[dict[str, Any]]
     run_id: str
     task: Task
     plan: Plan
     incumbent: DistilledPrompt
+    settings: dict[str, Any]
+    """Those of the run's context that differ from the defaults."""
+    overview: Overview
+    measured: dict[str, dict[str, float]]
     data: dict[str, DataFingerprint]
     """Data role to its rows."""
     explained: int
@@ -95,3 +142,20 @@ class DistillationState(TypedDict, total=False):
     finish_reason: str
     log: Annotated[list[str], operator.add]
     ledger: Annotated[list[LedgerLine], merge_ledgers]
+
+
+def typed(state: DistillationState) -> DistillationState:
+    """The state as its types say.
+
+    LangGraph's server hands the input over as JSON, and where it is told to be strict, what comes back from a
+    checkpoint is plain as well.
+
+    Raises:
+        ValidationError: A value is not what its type says; it came from outside.
+    """
+    return _types().validate_python(state)
+
+
+@cache
+def _types() -> TypeAdapter[DistillationState]:
+    return TypeAdapter(DistillationState)

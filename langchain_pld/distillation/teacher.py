@@ -1,4 +1,8 @@
-"""Asking the teacher: one structured question at a time, within the budget, cached, repaired once, in the ledger."""
+"""Asking the teacher: one structured question at a time, within the budget, cached, repaired once, in the ledger.
+
+A teacher whose answers lie in files is asked in the same way. Where an answer is not there yet, asking raises
+`AnswersPendingError`, before anything is counted; `together` asks several questions so that all of them are told of.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
@@ -18,13 +22,17 @@ from pydantic import BaseModel, ValidationError
 from langchain_pld.artifact import LedgerLine
 from langchain_pld.distillation.ledger import outcome
 from langchain_pld.distillation.spending import Spending
+from langchain_pld.errors import AnswersPendingError
+from langchain_pld.models.batch_rows import REPAIR, Question, json_object
+from langchain_pld.models.filed import FiledChatModel
 from langchain_pld.student.binding import model_spec
 from langchain_pld.student.failures import RetryPolicy, failure_of, passes_through
 from langchain_pld.verdict import Failure
 
-__all__ = ["CALLS", "Teacher"]
+__all__ = ["CALLS", "Teacher", "together"]
 
 Answer = TypeVar("Answer", bound=BaseModel)
+T = TypeVar("T")
 
 CALLS = ("pld", "teacher_calls")
 """Where the Store keeps answers."""
@@ -85,6 +93,9 @@ class Teacher:
 
         Returns:
             The answer, or why there is none; the failure is of kind `budget` where the question was not asked.
+
+        Raises:
+            AnswersPendingError: The teacher answers later, and this answer is not there yet.
         """
         key = _key(self.spec, messages, schema, draft)
         # Of two that ask the same at one time, the second waits for the first one's answer.
@@ -93,7 +104,11 @@ class Teacher:
             if known is not None:
                 await self._spending.add(LedgerLine(node=self._node, model=self.spec, cache_hits=1))
                 return known
-            answer = await self._fresh(list(messages), schema)
+            if isinstance(self._model, FiledChatModel):
+                question = Question.of(messages, schema.model_json_schema(), draft)
+                answer = await self._filed(self._model, question, key, schema)
+            else:
+                answer = await self._fresh(list(messages), schema)
             if not isinstance(answer, Failure):
                 await self._store.aput(CALLS, key, {"answer": answer.model_dump(mode="json")})
             return answer
@@ -114,10 +129,9 @@ class Teacher:
 
         problem = ""
         for _ in range(2):
-            refused = self._spending.over(self.spec)
+            refused = await self._refused()
             if refused:
-                await self._spending.keep()
-                return Failure(kind="budget", message=refused)
+                return refused
             # Counted before it is made, so that calls in flight count and a killed run knows of them.
             await self._spending.add(LedgerLine(node=self._node, model=self.spec, calls=1))
             started = time.perf_counter()
@@ -136,15 +150,70 @@ class Teacher:
             problem = answer
             # Said inside the question, so that all before it stays in the server's prefix cache.
             question = messages[-1]
-            repair = f"An earlier answer did not fit: {problem}. Answer with JSON of the asked form and nothing else."
-            messages = [*messages[:-1], HumanMessage(f"{question.text}\n\n{repair}")]
-        return Failure(kind="unreadable", message=f"the teacher's answer did not fit the schema twice: {problem}")
+            messages = [*messages[:-1], HumanMessage(f"{question.text}\n\n{REPAIR.format(problem=problem)}")]
+        return _unreadable(problem)
+
+    async def _filed(
+        self, model: FiledChatModel, question: Question, key: str, schema: type[Answer]
+    ) -> Answer | Failure:
+        """An answer out of a file; one that did not fit was asked for again before it came here."""
+        refused = await self._refused()
+        if refused:
+            return refused
+        found = await asyncio.to_thread(model.answer_to, question)
+        answer = _read(None, found.text, schema)
+        line = LedgerLine(node=self._node, model=self.spec)
+        if await self._store.aget(CALLS, key) is not None:
+            line = line.model_copy(update={"cache_hits": 1})
+        else:
+            tokens = {"input_tokens": found.input_tokens, "output_tokens": found.output_tokens}
+            line = line.model_copy(update={"calls": 1, "failures": int(isinstance(answer, str)), **tokens})
+        await self._spending.add(line)
+        if not isinstance(answer, str):
+            return answer
+        # Unlike a call that failed, it is not made again when the node runs again: it counts once.
+        await self._store.aput(CALLS, key, {"failed": answer})
+        return _unreadable(answer)
+
+    async def _refused(self) -> Failure | None:
+        """Why the budget does not allow to ask, if it does not."""
+        refused = self._spending.over(self.spec)
+        if refused is None:
+            return None
+        await self._spending.keep()
+        return Failure(kind="budget", message=refused)
 
     async def _enter(self, message: AIMessage | None, started: float, *, failed: bool) -> None:
         line = outcome(self._node, self.spec, message, failed=failed, seconds=time.perf_counter() - started)
         usage = message.usage_metadata if message is not None else None
         details = usage.get("input_token_details", {}) if usage else {}
         await self._spending.add(line, cached_tokens=details.get("cache_read") or 0)
+
+
+async def together(asks: Iterable[Awaitable[T]]) -> list[T]:
+    """Await several at one time, as `asyncio.gather` does.
+
+    Raises:
+        AnswersPendingError: Some wait for answers of the teacher; it has the questions of all of them.
+    """
+    results = await asyncio.gather(*map(_settled, asks))
+    pending = [result for result in results if isinstance(result, AnswersPendingError)]
+    if pending:
+        questions = {one.id: one for error in pending for one in error.questions}
+        msg = f"{len(questions)} questions have no answer yet"
+        raise AnswersPendingError(msg, tuple(questions.values()))
+    return [result for result in results if not isinstance(result, AnswersPendingError)]
+
+
+def _unreadable(problem: str) -> Failure:
+    return Failure(kind="unreadable", message=f"the teacher's answer did not fit the schema twice: {problem}")
+
+
+async def _settled(ask: Awaitable[T]) -> T | AnswersPendingError:
+    try:
+        return await ask
+    except AnswersPendingError as pending:
+        return pending
 
 
 def _read(parsed: Any, text: str, schema: type[Answer]) -> Answer | str:
@@ -154,12 +223,11 @@ def _read(parsed: Any, text: str, schema: type[Answer]) -> Answer | str:
     answer that was cut off, and half a sentence would pass. What they parsed counts where the text has none, for
     instance because the answer came as the arguments of a tool.
     """
-    start, end = text.find("{"), text.rfind("}")
-    if start >= 0:
+    if "{" in text:
         try:
-            parsed = json.loads(text[start : end + 1], strict=False)
-        except (ValueError, RecursionError):
-            return "it holds no whole JSON object"
+            parsed = json_object(text)
+        except ValueError as error:
+            return str(error)
     try:
         return schema.model_validate(parsed)
     except ValidationError as error:

@@ -22,7 +22,9 @@ from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
 from langchain_pld.distillation.context import DistillationContext, RunModels, settings
 from langchain_pld.distillation.edits import Proposal, apply_edits
 from langchain_pld.distillation.node import Node
+from langchain_pld.distillation.overview import measured
 from langchain_pld.distillation.plan import Plan
+from langchain_pld.distillation.probing import entered
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.prompt_budget import fit, token_counter
 from langchain_pld.distillation.racing import stratified_order
@@ -36,7 +38,7 @@ from langchain_pld.distillation.teacher import Teacher
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.evaluation.metrics import Confusion, macro_f1
 from langchain_pld.examples import ExampleSet
-from langchain_pld.student.binding import fingerprint_of, most_labels, tokenizer_of
+from langchain_pld.student.binding import fingerprint_of, model_spec, most_labels, tokenizer_of
 from langchain_pld.student.probe import learn_first_tokens, probe_formats
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
@@ -60,7 +62,7 @@ def validate_node(models: RunModels) -> Node:
         scorer = state.get("scorer")
         if scorer is None:
             asker = Teacher(teacher, node="validate", store=run.store, concurrency=plan.concurrency, spending=spending)
-            formats, scorer = await _ways_to_answer(task, plan, student, asker, rows, log)
+            formats, scorer = await _ways_to_answer(task, plan, student, asker, rows, spending, log)
         fingerprint = await asyncio.to_thread(fingerprint_of, student)
         bench = StudentBench(task, student, fingerprint, scorer, run, spending, node="validate", seed=seed)
         here = _Pass(bench, plan, rows, lambda node, step: _progress(runtime, node, step), log)
@@ -75,6 +77,8 @@ def validate_node(models: RunModels) -> Node:
             update |= {"zero_shot": contest.zero_shot.candidate, "champion": contest.champion.candidate}
             if contest.all_rules is not None:
                 update["all_rules"] = contest.all_rules.candidate
+            prompts = {"zero-shot": contest.zero_shot, "incumbent": contest.incumbent, "best so far": contest.champion}
+            update["measured"] = measured(prompts, rows, task.label_names)
         ended = here.end(contest, improved, state.get("round", 0))
         if ended is not None:
             artifact, reason = await release(
@@ -161,7 +165,7 @@ class _Pass:
         count = await asyncio.to_thread(token_counter, self._bench.student)
         improved = False
         for proposal in state.get("proposals", ()):
-            candidate = self._edited(champion.candidate, proposal, train, screen, count)
+            candidate = await asyncio.to_thread(self._edited, champion.candidate, proposal, train, screen, count)
             if candidate == champion.candidate:
                 continue
             outcome = await self.attempt(candidate, champion, proposal.what)
@@ -258,7 +262,13 @@ class _Pass:
 
 
 async def _ways_to_answer(
-    task: Task, plan: Plan, student: BaseChatModel, teacher: Teacher, rows: ExampleSet, log: list[str]
+    task: Task,
+    plan: Plan,
+    student: BaseChatModel,
+    teacher: Teacher,
+    rows: ExampleSet,
+    spending: Spending,
+    log: list[str],
 ) -> tuple[list[AnswerFormat], Scorer]:
     """The answer forms to try, and how the student's answers can be read."""
     proposed: list[dict[str, str]] = []
@@ -278,12 +288,13 @@ async def _ways_to_answer(
         most_labels=most_labels(student),
     )
     prompts = [(compile_prompt(task, (), answer), answer) for answer in formats]
-    probe = await probe_formats(student, prompts, task.render(rows[0].input))
+    async with entered(spending, node="validate", model=model_spec(student)):
+        probe = await probe_formats(student, prompts, task.render(rows[0].input))
+        formats = [form.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for form in formats]
+        if probe.scorer == "logprobs":
+            formats = [await learn_first_tokens(student, form) if form.form == "words" else form for form in formats]
     if probe.thinking_tokens:
         log.append(f"validate: the student gets {probe.thinking_tokens} tokens to think")
-    formats = [form.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for form in formats]
-    if probe.scorer == "logprobs":
-        formats = [await learn_first_tokens(student, form) if form.form == "words" else form for form in formats]
     return formats, probe.scorer
 
 

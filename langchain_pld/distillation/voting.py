@@ -6,7 +6,6 @@ After self-consistency (Wang et al. 2023).
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from pydantic import BaseModel, Field, create_model
 
-from langchain_pld.distillation.teacher import Teacher
+from langchain_pld.distillation.teacher import Teacher, together
 from langchain_pld.distillation.templates import fill
 from langchain_pld.examples import Example
 from langchain_pld.student.hardening import clean_text, delimited
@@ -66,9 +65,7 @@ async def elect(
 
     async def label_of(row: Example) -> str | None:
         nonlocal done
-        answers = await asyncio.gather(
-            *(teacher.ask(vote_messages(task, row, number), ballot) for number in range(votes))
-        )
+        answers = await together(teacher.ask(vote_messages(task, row, number), ballot) for number in range(votes))
         failures.extend(answer for answer in answers if isinstance(answer, Failure))
         done += 1
         on_progress(done, len(rows))
@@ -76,7 +73,7 @@ async def elect(
         label, most = max(counts.items(), key=lambda item: item[1], default=("", 0))
         return label if most >= agreement * votes - 1e-9 else None
 
-    labels = await asyncio.gather(*(label_of(row) for row in rows))
+    labels = await together(map(label_of, rows))
     agreed = zip(rows, labels, strict=True)
     return [row.model_copy(update={"label": label}) for row, label in agreed if label is not None], failures
 

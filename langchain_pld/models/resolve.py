@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_pld.errors import MissingExtraError, ModelSetupError
@@ -9,7 +10,7 @@ from langchain_pld.errors import MissingExtraError, ModelSetupError
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_models import BaseChatModel
 
-__all__ = ["resolve_chat_model"]
+__all__ = ["anchored", "resolve_chat_model"]
 
 _TIMEOUT_S: Final = 300.0
 
@@ -19,8 +20,9 @@ def resolve_chat_model(spec: str | BaseChatModel, **options: Any) -> BaseChatMod
 
     Args:
         spec: `embedded:NAME` (a name of the catalogue, or a path to a .gguf file), `ollama:NAME`,
-            `google_genai:NAME`, or `PROVIDER:NAME` for any provider that `langchain.chat_models.init_chat_model`
-            knows. A chat model is returned as it is.
+            `google_genai:NAME`, `batch:DIR` (a teacher that answers later, through files in the folder),
+            `recorded:NAME` (a shipped recording, or the path of one), or `PROVIDER:NAME` for any provider that
+            `langchain.chat_models.init_chat_model` knows. A chat model is returned as it is.
         **options: Passed to the model's constructor, for instance `temperature=0`. A time limit of 300 seconds is set
             where the options give none, since a call to a guardrail must end.
 
@@ -49,7 +51,21 @@ def resolve_chat_model(spec: str | BaseChatModel, **options: Any) -> BaseChatMod
         return _ollama(name, options)
     if provider == "google_genai":
         return _google(name, options)
+    if provider == "batch":
+        from langchain_pld.models.batch import BatchChatModel
+
+        return BatchChatModel(folder=Path(name).expanduser(), **options)
+    if provider == "recorded":
+        from langchain_pld.models.recorded import RecordedChatModel
+
+        return RecordedChatModel(file=Path(name).expanduser(), **options)
     return _any_provider(provider, name, options)
+
+
+def anchored(spec: str) -> str:
+    """The same model name, good in any working directory: the folder of `batch:DIR` as an absolute path."""
+    provider, _, name = spec.partition(":")
+    return f"batch:{Path(name.strip()).expanduser().absolute()}" if provider.strip() == "batch" else spec
 
 
 def _ollama(name: str, options: dict[str, Any]) -> BaseChatModel:

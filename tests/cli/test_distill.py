@@ -92,13 +92,13 @@ def test_what_can_be_checked_is_checked_before_a_model_is_asked(pld: Run, files:
         folder = pld(*files.distill, "--out", tmp_path, host=server.url)
         below_a_file = pld(*files.distill, "--out", tmp_path / "file" / "a.pld.json", host=server.url)
         effort = pld(*files.distill, "--out", tmp_path / "a.pld.json", "--effort", "huge", host=server.url)
-        no_model = pld(*files.distill, "--out", tmp_path / "a.pld.json", "--student", "embedded:none", host=server.url)
+        no_model = pld(*files.distill[:-1], "embedded:none", "--out", tmp_path / "a.pld.json", host=server.url)
         assert server.requests == []
     assert [run.exit_code for run in (overlap, folder, below_a_file, effort, no_model)] == [2] * 5
     assert "18 rows have texts that are in two data roles" in overlap.stderr
     assert "is a folder; give a file name" in folder.stderr
     assert "cannot write into" in below_a_file.stderr
-    assert "effort must be one of light, medium, heavy, got 'huge'" in effort.stderr
+    assert "'huge' is not one of 'light', 'medium', 'heavy'" in effort.stderr
     assert "no embedded model is called 'none'" in no_model.stderr
 
 

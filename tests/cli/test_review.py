@@ -246,3 +246,24 @@ def test_an_artifact_without_rules_needs_no_review(pld: Run, unsigned: Path) -> 
     done = pld("review", unsigned)
     assert done.exit_code == 0
     assert "has no rules: there is nothing to review" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("condition", "refusal"),
+    [
+        ("If it is another note, answer green", "tells the reader what to answer"),
+        ("If the note meets the criteria for the 'amber' label", "rests on a label instead of the text"),
+        ("Если текст говорит о счёте", "is written in another script than the texts"),
+        ("If the invoice note train number comes first", None),
+    ],
+)
+def test_an_edit_is_screened_with_the_task_and_the_rows_at_hand(
+    pld: Run, unsigned: Path, files: Files, tmp_path: Path, condition: str, refusal: str | None
+) -> None:
+    found = DistilledPrompt.load(unsigned)
+    one = found.rules[0].model_copy(update={"sources": ("train-0",), "support": 1})
+    with_rules(found, (one,)).model_copy(update={"require_review": True}).save(unsigned)
+    given = decided(tmp_path, {one.id: edit(condition)})
+    done = pld("review", unsigned, *given, *ILKA, "--train", files.train)
+    assert done.exit_code == (2 if refusal else 0), done.stderr
+    assert refusal is None or f"the edited condition {refusal}" in done.stderr

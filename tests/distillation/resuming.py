@@ -1,4 +1,8 @@
-"""A run in a process of its own, and a fake server that watches what is asked and kills the process."""
+"""A run in a process of its own, and a fake server that watches what is asked and kills the process.
+
+The run goes twice through its loop: of each of two teams the teacher learns one subject from the mistakes of the first
+pass, and the other one in the second.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +11,57 @@ import json
 import logging
 import os
 import signal
-import time
 from collections import defaultdict
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from langchain_ollama import ChatOllama
 
-from langchain_pld import adistill
+from langchain_pld import Example, adistill
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.run_directory import RunDirectory
+from langchain_pld.examples import ExampleSet
 from tests.servers.fake_answers import FakeAnswer
-from tests.teams import SUBJECTS, TASK, probabilities, rows, rule_for
+from tests.teams import TASK
 
 CONCURRENCY = 4
-PLAN = PLANS["light"].model_copy(update={"train_examples": 12, "rules_per_label": 1, "concurrency": CONCURRENCY})
+PLAN = PLANS["light"].model_copy(
+    update={
+        "train_examples": 18,
+        "rules_per_label": 1,
+        "concurrency": CONCURRENCY,
+        "trials": 1,
+        "rounds": 2,
+        "ceiling": None,
+    }
+)
+SUBJECTS = {"amber": ("invoice", "receipt", "refund"), "violet": ("parcel", "crate"), "green": ("password", "badge")}
+DRAFTS = {
+    "amber": "If the text is about the invoice that somebody wrote",
+    "violet": "If whoever wrote it was in a hurry to get home",
+    "green": "If the whole office is asked for help at once",
+}
 
 
-def work(folder: Path, url: str, stop_at_note_of: str | None) -> None:
-    """Distil in the run directory `folder`; write the artifact beside it; or die at the note of a node."""
+def rows(role: str, count: int) -> ExampleSet:
+    """Notes of the three teams in turn, with the subjects of a team in turn."""
+    made = []
+    for n in range(count):
+        label = TASK.label_names[n % 3]
+        subject = SUBJECTS[label][n // 3 % len(SUBJECTS[label])]
+        made.append(Example(id=f"{role}-{n}", input=f"{subject} note {role} number {n}", label=label))
+    return ExampleSet.of(made, TASK, source=role)
+
+
+def work(folder: Path, url: str, stop_at_note: tuple[str, int] | None) -> None:
+    """Distil in the run directory `folder`; write the artifact beside it; or die at a node's n-th note."""
+    notes: list[str] = []
 
     def watch(progress: Progress) -> None:
-        if progress.note and progress.node == stop_at_note_of:
+        notes.extend([progress.node] * bool(progress.note))
+        if stop_at_note and notes.count(stop_at_note[0]) == stop_at_note[1]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,13 +71,14 @@ def work(folder: Path, url: str, stop_at_note_of: str | None) -> None:
 
 
 async def _distil(folder: Path, url: str, watch: Callable[[Progress], None]) -> Any:
-    model = ChatOllama(model="fake", base_url=url)
+    # An option that the watcher reads: who asks.
+    model = ChatOllama(model="fake", base_url=url, keep_alive=str(os.getpid()))
     async with RunDirectory(folder).opened() as (store, checkpointer):
         return await adistill(
             TASK,
-            train=rows("train", 15),
-            validation=rows("validation", 54),
-            test=rows("test", 9),
+            train=rows("train", 18),
+            validation=rows("validation", 51),
+            test=rows("test", 6),
             teacher=model,
             student=model,
             effort=PLAN,
@@ -73,9 +104,10 @@ class Watcher:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         """Kind and content of each request."""
-        self.victim: BaseProcess | None = None
         self.kill_at: tuple[str, int] | None = None
-        """Kill the victim at this many different requests of a kind."""
+        """Kill the process that asks at this many different requests of a kind."""
+        self.dead: set[str] = set()
+        """Processes that were killed so; what they had sent off before may arrive later, and counts for nothing."""
         self.in_flight: set[str] = set()
         """Requests that a killed process may not have kept the answer of."""
 
@@ -83,16 +115,16 @@ class Watcher:
         schema = request.get("format")
         content = json.dumps([request["messages"], schema], sort_keys=True)
         kind = _kind(request["messages"], schema)
+        if request["keep_alive"] in self.dead:
+            return FakeAnswer(status=503)
         self.asked.append((kind, content))
         if self.kill_at and self.kill_at[0] == kind and len(self.different(kind)) >= self.kill_at[1]:
-            # The process asks sooner than its parent knows its number.
-            while self.victim is None or self.victim.pid is None:
-                time.sleep(0.01)
             self.kill_at = None
-            os.kill(self.victim.pid, signal.SIGKILL)
+            self.dead.add(request["keep_alive"])
+            os.kill(int(request["keep_alive"]), signal.SIGKILL)
         if schema:
             return FakeAnswer(content=json.dumps(_fitting(schema, request["messages"])))
-        system, user = (message["content"] for message in request["messages"][:2])
+        system, user = (request["messages"][place]["content"] for place in (0, -1))
         return FakeAnswer.picking(probabilities(system, user))
 
     def different(self, kind: str) -> set[str]:
@@ -133,11 +165,25 @@ def _asked_again(messages: list[dict[str, Any]]) -> bool:
 def _fitting(schema: dict[str, Any], messages: list[dict[str, Any]]) -> dict[str, Any]:
     """An answer that fits whatever schema is asked for; a first draft about violet copies its example."""
     told = "\n".join(message["content"] for message in messages)
-    known = json.loads(rule_for(told)) if 'label is "' in told else {"condition": f"If it is about {SUBJECTS}"}
+    label = next((name for name in DRAFTS if f'label is "{name}"' in told), "amber")
+    known: dict[str, Any] = {"condition": DRAFTS[label]}
+    if schema["title"] == "Revision":
+        wrong = told.split("but correct is ")[1]
+        label, subject = wrong.split('"')[1], wrong.split("<<<")[1].split()[0]
+        condition = f"If the text is about the {subject} that somebody wrote of"
+        known["edits"] = [{"action": "add", "rule": 0, "label": label, "conditions": [condition]}]
     if 'label is "violet"' in told and schema["title"] == "Explanation" and not _asked_again(messages):
         known["condition"] = "If " + messages[1]["content"].split("<<<")[1].split(">>>")[0].strip()
-    empty = {"array": [], "integer": 0, "boolean": True, "number": 0.0, "object": {}}
+    empty: dict[str, Any] = {"array": [], "integer": 0, "boolean": True, "number": 0.0, "object": {}}
     return {
         name: known.get(name, empty.get(kind.get("type", "string"), "so it seems to be"))
         for name, kind in schema["properties"].items()
     }
+
+
+def probabilities(system_prompt: str, text: str) -> dict[str, float]:
+    """What the student answers: a subject that a rule tells of has its team, all else is probably amber."""
+    for label, subjects in SUBJECTS.items():
+        if any(subject in text and subject in system_prompt for subject in subjects):
+            return {other: 0.9 if other == label else 0.04 for other in SUBJECTS}
+    return {"amber": 0.5, "violet": 0.3, "green": 0.1}

@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.store.memory import InMemoryStore
 
 from langchain_pld import DistilledPrompt, adistill
@@ -18,6 +18,7 @@ from langchain_pld.distillation.prices import Price
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import BudgetSpent, Spending
+from langchain_pld.errors import StudentError
 from tests.distillation.test_graph import TASK, rows, student_script, teacher_script
 from tests.distillation.test_resume import PLAN
 from tests.fakes import FakeChatModel
@@ -89,7 +90,7 @@ async def test_the_ledger_of_a_whole_run_has_costs_and_stays_below_the_estimate(
         validation=VALIDATION,
         test=TEST,
         teacher="fake-chat:teacher",
-        student="fake-chat:student",
+        students=["fake-chat:student"],
     )
     bound: Counter[str] = Counter()
     for line in told.lines:
@@ -102,7 +103,7 @@ async def test_the_ledger_of_a_whole_run_has_costs_and_stays_below_the_estimate(
 
 
 def test_an_estimate_tells_minutes_of_the_embedded_model_and_unknown_prices() -> None:
-    told = estimate(TASK, PLAN, train=TRAIN, validation=VALIDATION, teacher="embedded:x", student="openai:gpt-99")
+    told = estimate(TASK, PLAN, train=TRAIN, validation=VALIDATION, teacher="embedded:x", students=["openai:gpt-99"])
     assert told.seconds is not None
     assert told.seconds > 60
     assert told.cost is None
@@ -128,3 +129,36 @@ def test_a_budget_in_dollars_allows_no_call_whose_price_nobody_knows() -> None:
     spending = Spending(Budget(usd=1.0))
     assert spending.over("ollama:a") is None
     assert "the price of openai:gpt-99 is not known" in (spending.over("openai:gpt-99") or "")
+
+
+@pytest.mark.parametrize("choose", ["random", "uncertain"])
+async def test_every_call_stands_in_the_ledger_those_that_find_out_how_to_read_answers_included(choose: str) -> None:
+    teacher = FakeChatModel(script=priced, model="teacher")
+    student = FakeChatModel(script=student_script, model="student")
+    plan = PLAN.model_copy(update={"choose": choose, "rounds": 1, "ceiling": None})
+    artifact = await adistill(
+        TASK, train=TRAIN, validation=VALIDATION, test=TEST, teacher=teacher, student=student, effort=plan
+    )
+    calls: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    for line in artifact.ledger:
+        calls[line.model] += line.calls
+        tokens[line.model] += line.input_tokens
+    assert calls == {"fake-chat:teacher": len(teacher.asked), "fake-chat:student": len(student.asked)}
+    assert tokens["fake-chat:student"] == 100 * len(student.asked)
+
+
+async def test_calls_of_a_student_that_cannot_be_read_stand_in_the_ledger_as_well() -> None:
+    kept = InMemoryStore()
+    with pytest.raises(StudentError):
+        await adistill(
+            TASK,
+            train=TRAIN,
+            validation=VALIDATION,
+            teacher=FakeChatModel(script=priced, model="teacher"),
+            student=FakeChatModel(script=lambda _: AIMessage("I would rather not."), model="student"),
+            effort=PLAN,
+            store=kept,
+        )
+    found = await Spending.of(RunStore(kept, "default"), PLAN, Mock())
+    assert [line.calls for line in found.ledger if line.model == "fake-chat:student"] == [3]

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from langchain_pld.distillation.edits import RuleEdit, apply_edits
 from langchain_pld.distillation.screening import Screen
 from langchain_pld.rules import MicroRule, Rule
+from tests.teams import TASK
 
-LABELS = ("amber", "violet", "green")
+LABELS = TASK.label_names
 
 
 def rule(label: str, subject: str) -> Rule:
@@ -24,7 +25,7 @@ FIRST, SECOND, THIRD = (found.id for found in RULES)
 
 def edited(*edits: RuleEdit, shown: tuple[str, ...] = ()) -> tuple[tuple[Rule, ...], list[str]]:
     return apply_edits(
-        RULES, edits, implicated={FIRST, SECOND}, labels=LABELS[:2], screen=Screen(labels=LABELS), shown=shown
+        RULES, edits, implicated={FIRST, SECOND}, labels=LABELS[:2], screen=Screen(task=TASK), shown=shown
     )
 
 

@@ -14,6 +14,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.store.memory import InMemoryStore
 
 from langchain_pld import DistilledPrompt, Example, adistill
+from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.errors import DistillationError
 from langchain_pld.examples import ExampleSet
@@ -23,7 +24,16 @@ from tests.fakes import FakeChatModel, text_of
 from tests.servers.ollama import OllamaServer
 
 PLAN = PLANS["light"].model_copy(update={"train_examples": 8, "rules_per_label": 1, "trials": 1, "rounds": 0})
-NODES = ("generate", "extract", "critique", "consolidate", "validate")
+NOTES = (
+    ("generate", 1),
+    ("extract", 1),
+    ("critique", 1),
+    ("consolidate", 1),
+    ("critique", 1),
+    ("critique", 2),
+    ("validate", 1),
+)
+"""Nodes and which of their notes in a process: the last ones of critique are those of the loop's two passes."""
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +46,11 @@ def forks() -> Any:
         yield context
 
 
-def run(forks: Any, watcher: Watcher, folder: Path, url: str, *, note: str | None = None) -> int | None:
+def run(forks: Any, folder: Path, url: str, *, note: tuple[str, int] | None = None) -> int | None:
     """One process at work on a run, until its end; returns its exit code."""
-    watcher.victim = process = forks.Process(target=work, args=(folder, url, note))
+    process = forks.Process(target=work, args=(folder, url, note))
     process.start()
-    process.join(60)
+    process.join(120)
     return process.exitcode
 
 
@@ -52,40 +62,57 @@ def comparable(artifact: DistilledPrompt) -> dict[str, Any]:
     return content
 
 
+def places_to_die(whole: Watcher) -> list[tuple[str, int]]:
+    """Kinds of requests, and at which one of a kind a run is to be killed; in the order in which a run comes to them.
+
+    The first request of a kind comes when the node before is done, the middle one in the midst of a fan-out. Of the
+    questions about mistakes these are the first and the second one of each pass of the loop.
+    """
+    kinds = whole.kinds()
+    places = {kind: {1, (count + 1) // 2} if kind != "Revision" else {1, 2, 3, 4} for kind, count in kinds.items()}
+    seen: dict[str, set[str]] = {kind: set() for kind in kinds}
+    ordered: dict[tuple[str, int], None] = {}
+    for kind, content in whole.asked:
+        seen[kind].add(content)
+        if len(seen[kind]) in places[kind]:
+            ordered[kind, len(seen[kind])] = None
+    return list(ordered)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 def test_a_run_killed_at_every_node_and_inside_every_fan_out_ends_as_an_unbroken_one(
     forks: Any, tmp_path: Path
 ) -> None:
     whole = Watcher()
     with OllamaServer(whole) as server:
-        assert run(forks, whole, tmp_path / "unbroken" / "run", server.url) == 0
+        assert run(forks, tmp_path / "unbroken" / "run", server.url) == 0
     expected = DistilledPrompt.load(tmp_path / "unbroken" / "run.pld.json")
     kinds = whole.kinds()
     assert {"Explanation", "Explanation again", "MergedRule"} <= set(kinds)
-    assert expected.rules
+    assert kinds["Revision"] == 4, "two passes of the loop, two confusions in each"
+    assert len(expected.rules) >= 4
 
     # Runs in one folder share the answers that were paid for: these have a folder each.
-    broken, folder, kills = Watcher(), tmp_path / "broken" / "run", 0
+    broken, folder, kills = Watcher(), tmp_path / "broken" / "run", list[str]()
     with OllamaServer(broken) as server:
-        # The first request of a kind comes when the node before is done, the middle one in the midst of a fan-out.
-        for kind, count in kinds.items():
-            for place in sorted({1, (count + 1) // 2}):
-                broken.kill_at = (kind, place)
-                assert run(forks, broken, folder, server.url) == -signal.SIGKILL, (kind, place)
-                broken.killed()
-                kills += 1
-        assert run(forks, broken, folder, server.url) == 0
+        for kind, place in places_to_die(whole):
+            broken.kill_at = (kind, place)
+            assert run(forks, folder, server.url) == -signal.SIGKILL, (kind, place)
+            broken.killed()
+            kills.append(kind)
+        assert run(forks, folder, server.url) == 0
     resumed = DistilledPrompt.load(tmp_path / "broken" / "run.pld.json")
     assert comparable(resumed) == comparable(expected)
     assert broken.paid_twice() == []
-    assert kills >= 9
+    assert len(kills) >= 13
+    assert kills.count("Revision") == 4
 
     noted, folder = Watcher(), tmp_path / "noted" / "run"
     with OllamaServer(noted) as server:
         # A node tells its note when its work is done and not yet in a checkpoint.
-        for node in NODES:
-            assert run(forks, noted, folder, server.url, note=node) == -signal.SIGKILL, node
-        assert run(forks, noted, folder, server.url) == 0
+        for note in NOTES:
+            assert run(forks, folder, server.url, note=note) == -signal.SIGKILL, note
+        assert run(forks, folder, server.url) == 0
     assert comparable(DistilledPrompt.load(tmp_path / "noted" / "run.pld.json")) == comparable(expected)
     assert noted.paid_twice() == []
     # What killed processes paid stands in the ledger, too.
@@ -159,3 +186,26 @@ async def test_many_rows_fit_into_the_files_of_a_run(tmp_path: Path) -> None:
         found = await kept.examples("train")
     assert found is not None
     assert found.sha256 == many.sha256
+
+
+@pytest.mark.parametrize("calls", [5, 30, 110])
+async def test_a_run_that_its_budget_ended_goes_on_with_a_larger_one_as_if_it_had_had_that_from_the_start(
+    calls: int,
+) -> None:
+    kept: dict[str, Any] = {"store": InMemoryStore(), "checkpointer": InMemorySaver(), "run_id": "r"}
+    small = PLAN.model_copy(update={"budget": Budget(calls=calls)})
+    teacher, again = FakeChatModel(script=teacher_script), FakeChatModel(script=teacher_script)
+    ended = await distil(teacher, **kept, effort=small)
+    assert ended.finish_reason == "budget"
+    assert await distil(again, **kept, effort=small) == ended
+    larger = await distil(again, **kept, effort=PLAN.model_copy(update={"budget": Budget(calls=10_000)}))
+    whole_teacher = FakeChatModel(script=teacher_script)
+    assert comparable(larger) == comparable(await distil(whole_teacher))
+    assert len(teacher.asked) + len(again.asked) == len(whole_teacher.asked), "no answer of the teacher is paid twice"
+
+
+async def test_a_run_that_came_to_its_end_is_not_begun_again_with_a_larger_budget() -> None:
+    kept: dict[str, Any] = {"store": InMemoryStore(), "checkpointer": InMemorySaver(), "run_id": "r"}
+    first = await distil(FakeChatModel(script=teacher_script), **kept)
+    silent = FakeChatModel(script=lambda _: AssertionError("asked"))
+    assert await distil(silent, **kept, effort=PLAN.model_copy(update={"budget": Budget(usd=5)})) == first

@@ -118,11 +118,21 @@ def test_the_settings_are_shown_with_descriptions_and_defaults(studio: Studio, g
     fields: dict[str, Any] = context["properties"]
     assert "student" in fields or graph_id == "moderation_agent"  # there the guard is the operator's
     assert all("default" in field and len(field["description"]) > 15 for field in fields.values())
+    drawn = {str(node["id"]) for node in studio.client.assistants.get_graph(assistant["assistant_id"])["nodes"]}
+    assert all(set(field["langgraph_nodes"]) <= drawn for field in fields.values())
 
 
 def test_the_agent_uses_its_tool_and_answers(studio: Studio, thread: str) -> None:
     ended = moderated(studio, thread, input=says("Where does Ana sit?"))
     assert words(ended)[-1] == "I see: Ana Brok, design, desk 12"
+
+
+def test_the_agents_prompt_is_a_setting(studio: Studio, thread: str) -> None:
+    before = len(studio.ollama.requests)
+    context = {"model": "ollama:fake", "system_prompt": "Answer in rhymes."}
+    studio.client.runs.wait(thread, "moderation_agent", input=says("Where does Ana sit?"), context=context)
+    heard = [request.body for request in studio.ollama.requests[before:] if request.body and request.body.get("tools")]
+    assert {body["messages"][0]["content"] for body in heard} == {"Answer in rhymes."}
 
 
 def test_the_agent_never_hears_a_blocked_message(studio: Studio, thread: str) -> None:

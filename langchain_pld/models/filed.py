@@ -1,0 +1,75 @@
+"""A chat model whose answers lie in files."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage, UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import Runnable, RunnableLambda
+from pydantic import BaseModel
+
+from langchain_pld.models.batch_rows import Answer, Question, json_object
+
+__all__ = ["FiledChatModel"]
+
+
+class FiledChatModel(BaseChatModel):
+    """Looks an answer up instead of writing one."""
+
+    @abstractmethod
+    def answer_to(self, question: Question) -> Answer:
+        """The answer to a question; reads files, so it blocks.
+
+        Raises:
+            PLDError: There is none.
+        """
+
+    def with_structured_output(
+        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """A runnable that gives the answer's JSON object.
+
+        Args:
+            schema: A JSON schema, or a pydantic model of which only the JSON schema is used.
+            include_raw: Give `raw`, `parsed` and `parsing_error` instead.
+            **kwargs: Refused.
+        """
+        if kwargs:
+            msg = f"{type(self).__name__} does not know the options {sorted(kwargs)}"
+            raise ValueError(msg)
+        if isinstance(schema, type) and issubclass(schema, BaseModel):
+            schema = schema.model_json_schema()
+
+        def parse(message: BaseMessage) -> Any:
+            try:
+                parsed, error = json_object(str(message.text)), None
+            except ValueError as caught:
+                if not include_raw:
+                    raise
+                parsed, error = None, caught
+            return {"raw": message, "parsed": parsed, "parsing_error": error} if include_raw else parsed
+
+        return self.bind(schema=schema) | RunnableLambda(parse)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,  # noqa: ARG002
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        *,
+        schema: Mapping[str, Any] | None = None,
+        **kwargs: Any,  # noqa: ARG002
+    ) -> ChatResult:
+        found = self.answer_to(Question.of(messages, schema or {}))
+        usage = UsageMetadata(
+            input_tokens=found.input_tokens,
+            output_tokens=found.output_tokens,
+            total_tokens=found.input_tokens + found.output_tokens,
+        )
+        message = AIMessage(content=found.text, usage_metadata=usage)
+        return ChatResult(generations=[ChatGeneration(message=message)])

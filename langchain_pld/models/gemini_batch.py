@@ -1,0 +1,181 @@
+"""Sends the open questions of an offline teacher through Gemini's batch interface, at half the price of single calls.
+
+The questions travel inside the request, in jobs of at most 15 MB. A job that was created is written down at once, in
+`DIR/jobs`: whoever waits for it may stop and come back, and nothing is sent twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_pld.errors import ModelSetupError
+from langchain_pld.models.batch import BatchFolder
+from langchain_pld.models.batch_rows import Question
+from langchain_pld.models.errors import ModelCallError
+
+if TYPE_CHECKING:
+    from google.genai import Client
+    from google.genai.types import BatchJob, InlinedRequest, InlinedResponse
+
+__all__ = ["GeminiBatch", "SentJob", "gemini_client"]
+
+_MOST_BYTES = 15_000_000
+_DONE = ("JOB_STATE_SUCCEEDED", "JOB_STATE_PARTIALLY_SUCCEEDED")
+_LOST = ("JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED")
+
+
+def gemini_client() -> Client:
+    """The client of google-genai, with the key of GOOGLE_API_KEY or GEMINI_API_KEY.
+
+    Raises:
+        ModelSetupError: There is no key.
+    """
+    from google.genai import Client
+
+    try:
+        return Client()
+    except ValueError as error:
+        msg = "Gemini needs a key: set GOOGLE_API_KEY"
+        raise ModelSetupError(msg) from error
+
+
+@dataclass(frozen=True)
+class SentJob:
+    """A job at Gemini."""
+
+    name: str
+    """Its name there, `batches/…`."""
+    questions: tuple[str, ...]
+    """Ids of the questions that it answers."""
+    state: str = "JOB_STATE_PENDING"
+    """As Gemini tells it."""
+    responses: Path | None = None
+    """Where its answers were written; `None` while there are none."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is still to be waited for."""
+        return self.state not in (*_DONE, *_LOST)
+
+
+class GeminiBatch:
+    """The jobs of one folder.
+
+    Args:
+        folder: Request and response files.
+        client: From `gemini_client`.
+    """
+
+    def __init__(self, folder: BatchFolder, client: Client) -> None:
+        self._folder = folder
+        self._client = client
+        self._jobs = folder.path / "jobs"
+
+    def send(self, model: str) -> list[SentJob]:
+        """Create jobs for the questions that are open and in no running job.
+
+        Args:
+            model: Gemini's name of the model, e.g. `gemini-2.5-pro`.
+
+        Raises:
+            ModelCallError: Gemini takes no job.
+        """
+        under_way = {one for job in self._running() for one in job.questions}
+        waiting = [one for one in self._folder.waiting() if one.id not in under_way]
+        return [self._create(model, some) for some in _portions(waiting)]
+
+    def collect(self) -> list[SentJob]:
+        """Look after the running jobs, and write the answers of those that are done into the response folder.
+
+        Raises:
+            ModelCallError: Gemini does not tell.
+        """
+        return [self._look_after(job) for job in self._running()]
+
+    def _create(self, model: str, questions: Sequence[Question]) -> SentJob:
+        requests = [_request(question) for question in questions]
+        name = _called(lambda: self._client.batches.create(model=model, src=requests)).name
+        job = SentJob(str(name), tuple(question.id for question in questions))
+        self._jobs.mkdir(exist_ok=True)
+        self._file(job).write_text(json.dumps({"name": job.name, "questions": job.questions}), encoding="utf-8")
+        return job
+
+    def _look_after(self, job: SentJob) -> SentJob:
+        found: BatchJob = _called(lambda: self._client.batches.get(name=job.name))
+        state = found.state.value if found.state else job.state
+        written = None
+        if state in _DONE:
+            responses = (found.dest and found.dest.inlined_responses) or []
+            rows = [_row(response, key) for response, key in zip(responses, job.questions, strict=False)]
+            if rows:
+                written = self._folder.keep("gemini", rows)
+        seen = SentJob(job.name, job.questions, state, written)
+        if not seen.runs:
+            self._file(job).unlink()
+        return seen
+
+    def _running(self) -> list[SentJob]:
+        found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(self._jobs.glob("*.json"))]
+        return [SentJob(one["name"], tuple(one["questions"])) for one in found]
+
+    def _file(self, job: SentJob) -> Path:
+        return self._jobs / f"{''.join(char if char.isalnum() else '-' for char in job.name)}.json"
+
+
+def _portions(questions: Sequence[Question]) -> Iterator[list[Question]]:
+    portion: list[Question] = []
+    size = 0
+    for question in questions:
+        length = len(question.line())
+        if portion and size + length > _MOST_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(question)
+        size += length
+    if portion:
+        yield portion
+
+
+def _request(question: Question) -> InlinedRequest:
+    from google.genai.types import Content, GenerateContentConfig, InlinedRequest, Part
+
+    system = "\n\n".join(str(one["content"]) for one in question.messages if one["role"] == "system")
+    roles = {"user": "user", "assistant": "model"}
+    contents: Any = [
+        Content(role=roles[one["role"]], parts=[Part(text=str(one["content"]))])
+        for one in question.messages
+        if one["role"] != "system"
+    ]
+    config = GenerateContentConfig(
+        system_instruction=system or None,
+        response_mime_type="application/json",
+        response_json_schema=dict(question.schema),
+    )
+    return InlinedRequest(contents=contents, config=config, metadata={"key": question.id})
+
+
+def _row(response: InlinedResponse, key: str) -> dict[str, Any]:
+    """A row of a response file in Gemini's own form; the order of the questions tells the id where Gemini does not."""
+    key = (response.metadata or {}).get("key", key)
+    if response.error is not None:
+        return {"key": key, "error": response.error.model_dump(mode="json", exclude_none=True) or "unknown"}
+    found = response.response
+    return {"key": key, "response": found.model_dump(mode="json", by_alias=True, exclude_none=True) if found else None}
+
+
+def _called(call: Any) -> Any:
+    from google.genai.errors import APIError
+    from httpx import HTTPError
+
+    try:
+        return call()
+    except APIError as error:
+        msg = f"Gemini's batch interface answers with {error.code} {error.status}: {error.message}"
+        raise ModelCallError(msg) from error
+    except HTTPError as error:
+        msg = f"Gemini cannot be reached ({type(error).__name__})"
+        raise ModelCallError(msg) from error

@@ -1,0 +1,114 @@
+"""Recorded answers: a teacher without a model, and the recordings that are shipped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+
+from langchain_pld import Task, adistill, read_examples
+from langchain_pld.cli.demo import NEW_TEXTS, recorded_plan
+from langchain_pld.errors import InputError, ModelSetupError
+from langchain_pld.models.batch import BatchFolder
+from langchain_pld.models.batch_rows import Question
+from langchain_pld.models.recorded import RECORDINGS, UnknownPromptError, record
+from langchain_pld.models.resolve import resolve_chat_model
+from tests.fakes import FakeChatModel, scored
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCHEMA = {"title": "Explanation", "type": "object", "properties": {"reason": {"type": "string"}}}
+
+
+def messages(text: str) -> list[BaseMessage]:
+    return [SystemMessage("Explain the label.\nAnswer in JSON."), HumanMessage(text)]
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    folder = BatchFolder(tmp_path / "answers")
+    folder.ask([Question.of(messages(text), SCHEMA) for text in ("a parcel came", "an invoice went out")], node="n")
+    ids = [one.id for one in folder.questions().values()]
+    folder.keep("t", [{"custom_id": key, "answer": f'So: {{"reason": "{key[-4:]}"}}'} for key in ids])
+    assert record(folder, tmp_path / "mine.jsonl", about="written for a test") == 2
+    return tmp_path / "mine.jsonl"
+
+
+def test_a_recorded_prompt_gets_its_answer_under_any_spelling_of_the_schema(recording: Path) -> None:
+    model = resolve_chat_model(f"recorded:{recording}")
+    expected = {"reason": Question.of(messages("a parcel came"), SCHEMA).id[-4:]}
+    for schema in (SCHEMA, {**SCHEMA, "description": "as another release words it"}):
+        assert model.with_structured_output(schema).invoke(messages("a parcel came")) == expected
+    head = json.loads(recording.read_text(encoding="utf-8").splitlines()[0])
+    assert head == {"recording": 1, "about": "written for a test", "questions": 2}
+
+
+def test_an_unknown_prompt_is_an_error_that_shows_what_differs_from_the_nearest(recording: Path) -> None:
+    model = resolve_chat_model(f"recorded:{recording}").with_structured_output(SCHEMA)
+    with pytest.raises(UnknownPromptError) as caught:
+        model.invoke(messages("an invoice went astray"))
+    assert "\n-an invoice went out\n+an invoice went astray" in str(caught.value)
+    assert "a parcel came" not in str(caught.value)
+    with pytest.raises(UnknownPromptError, match=r"-Explanation\n\+Judgement"):
+        resolve_chat_model(f"recorded:{recording}").with_structured_output({"title": "Judgement"}).invoke(
+            messages("a parcel came")
+        )
+
+
+def test_a_long_difference_is_cut(recording: Path) -> None:
+    model = resolve_chat_model(f"recorded:{recording}")
+    with pytest.raises(UnknownPromptError, match=r"and \d+ more lines") as caught:
+        model.invoke(messages("\n".join(f"line {n}" for n in range(500))))
+    assert len(str(caught.value).splitlines()) < 50
+
+
+def test_a_recording_needs_all_answers(tmp_path: Path) -> None:
+    folder = BatchFolder(tmp_path / "answers")
+    folder.ask([Question.of(messages("a parcel came"), SCHEMA)], node="n")
+    with pytest.raises(InputError, match="1 of 1 questions"):
+        record(folder, tmp_path / "mine.jsonl", about="half done")
+
+
+def test_a_missing_or_damaged_recording_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelSetupError, match=r"no recording of_no_task; .* shipped: nda_review, workplace_chat"):
+        resolve_chat_model("recorded:of_no_task")
+    (tmp_path / "bad.jsonl").write_text('{"recording": 1, "about": "x"}\n{"messages": []}\n')
+    with pytest.raises(ModelSetupError, match=r"bad\.jsonl:2: no row of a recording"):
+        resolve_chat_model(f"recorded:{tmp_path / 'bad.jsonl'}")
+
+
+@pytest.mark.parametrize("name", NEW_TEXTS)
+async def test_the_shipped_recording_answers_every_question_of_the_demo(name: str) -> None:
+    task = Task.from_yaml(EXAMPLES / f"{name}.yaml")
+    data: Any = {
+        role: read_examples(EXAMPLES / "data" / name / f"{role}.jsonl", task) for role in ("train", "validation")
+    }
+    even = scored(dict.fromkeys(task.label_names, 1 / len(task.labels)))
+
+    def student(asked: list[BaseMessage]) -> AIMessage:
+        return even
+
+    teacher = resolve_chat_model(f"recorded:{name}")
+    plan = recorded_plan().model_copy(update={"trials": 0})
+    notes: list[str] = []
+    artifact = await adistill(
+        task,
+        **data,
+        teacher=teacher,
+        student=FakeChatModel(script=student),
+        effort=plan,
+        on_progress=lambda progress: notes.append(progress.note or ""),
+    )
+    lines = [line for line in artifact.ledger if line.model == f"recorded:{name}"]
+    rows = (RECORDINGS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sum(line.calls for line in lines) == len(rows) - 1
+    assert sum(line.failures for line in lines) == 0
+    # Three ways to each label, and no draft was refused.
+    told = "\n".join(notes)
+    assert f"became {3 * len(task.labels)} rules" in told
+    assert ", 0 drafts asked for again" in told
+    about = json.loads(rows[0])["about"]
+    assert "strong writer" in about
+    assert "offline teacher" in about
