@@ -2,8 +2,9 @@
 
 For each set below FOLDER: macro-F1, expected calibration error and coverage at 5 % and 10 % risk on held-out rows, raw
 and calibrated, of the zero-shot prompt with label names as answers. The calibration is fitted on validation rows, the
-figures are from test rows. FILE is YAML: set to instructions, labels and rules; with `--rules` a prompt with these
-rules is measured too. The data are public benchmarks of third parties and no part of the project.
+figures are from test rows. "If right" is the error that exactly right probabilities would show on as many rows: its
+mean and 95th percentile. FILE is YAML: set to instructions, labels and rules; with `--rules` a prompt with these rules
+is measured too. The data are public benchmarks of third parties and no part of the project.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from langchain_pld.examples import ExampleSet
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
 from langchain_pld.rules import Rule
 from langchain_pld.student.binding import fingerprint_of, tokenizer_of
+from langchain_pld.student.reliability import consistent_error
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai")
 RISKS = (0.05, 0.1)
@@ -96,6 +98,7 @@ async def measure(
                     "macro_f1": card.macro_f1.value,
                     "macro_f1_interval": [card.macro_f1.low, card.macro_f1.high],
                     "ece": card.ece,
+                    "ece_if_right": consistent_error(np.array([list(p.values()) for p in probabilities if p])),
                     "failed": card.failed,
                 }
                 | {
@@ -137,7 +140,7 @@ async def main() -> None:
     print(file=sys.stderr)
 
     table = Table(title=f"{DEFAULT_MODEL}, test rows, calibrated on validation rows; ECE over 10 bins of equal size")
-    for column in ("set", "prompt", "scores", "rows", "macro-F1", "ECE", "cov. 5 %", "cov. 10 %", "failed"):
+    for column in ("set", "prompt", "scores", "rows", "macro-F1", "ECE", "if right", "cov. 5 %", "cov. 10 %", "failed"):
         table.add_column(column, justify="left" if column in {"set", "prompt", "scores"} else "right")
     for row in rows:
         low, high = row["macro_f1_interval"]
@@ -148,6 +151,7 @@ async def main() -> None:
             f"{row['validation_rows']}/{row['test_rows']}",
             f"{row['macro_f1']:.3f} [{low:.3f}, {high:.3f}]",
             f"{row['ece']:.3f}",
+            f"{row['ece_if_right'][0]:.3f}, {row['ece_if_right'][1]:.3f}",
             f"{row['coverage_at_5%_risk']:.2f}",
             f"{row['coverage_at_10%_risk']:.2f}",
             str(row["failed"]),

@@ -17,6 +17,7 @@ from langchain_pld.evaluation.metrics import (
     macro_f1,
     per_label_f1,
 )
+from langchain_pld.student.reliability import consistent_error
 
 LABELS = ("a", "b", "c")
 rows = st.lists(
@@ -93,3 +94,18 @@ def test_calibration_error_by_hand() -> None:
     # A bin for each row.
     assert expected_calibration_error(PROBABILITIES, GOLD) == pytest.approx((0.2 + 0.6 + 0.3 + 0.1) / 4)
     assert expected_calibration_error(np.eye(2), np.array([0, 1])) == 0
+
+
+def test_exactly_right_probabilities_still_show_an_error_on_few_rows() -> None:
+    few, many = (consistent_error(np.tile([0.8, 0.2], (rows, 1))) for rows in (100, 10_000))
+    # One bin of n rows errs by sqrt(2 p q / (pi n)) in the mean.
+    assert few[0] == pytest.approx(math.sqrt(2 * 0.8 * 0.2 / (math.pi * 10)), rel=0.1)
+    assert few[0] < few[1] < 2 * few[0]
+    assert many[0] < few[0] / 8
+    assert consistent_error(np.eye(3)) == (0, 0)
+
+
+def test_probabilities_that_are_too_sure_show_more_than_right_ones_would() -> None:
+    rng = np.random.default_rng(0)
+    too_sure, gold = np.tile([0.95, 0.05], (300, 1)), (rng.random(300) > 0.7).astype(int)
+    assert expected_calibration_error(too_sure, gold) > consistent_error(too_sure)[1]
