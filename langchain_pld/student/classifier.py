@@ -480,7 +480,9 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
 
     async def _acall(self, messages: list[BaseMessage], config: RunnableConfig) -> AIMessage:
         asked, options = self._asked_in_loop()
-        async with asyncio.timeout(None if self._waits_in_process else self.timeout_s):
+        if self._waits_in_process:
+            return await asked.ainvoke(messages, config, **options)
+        async with asyncio.timeout(self.timeout_s):
             return await asked.ainvoke(messages, config, **options)
 
     @cached_property
@@ -574,7 +576,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         own = (getattr(self.student, name, None) for name in ("timeout", "request_timeout", "default_request_timeout"))
         return any(isinstance(seconds, int | float) and 0 < seconds <= self.timeout_s for seconds in own)
 
-    @property
+    @cached_property
     def _waits_in_process(self) -> bool:
         # A wait in the queue of a model in this process is no hang, and Ollama's client has its time-out per request.
         return self.spec.partition(":")[0] in {"embedded", "ollama"}
