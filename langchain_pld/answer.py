@@ -37,8 +37,8 @@ class AnswerFormat(BaseModel):
     thinking_tokens: int = Field(default=0, ge=0)
     """Room for thinking before the answer, in tokens, for students whose thinking cannot be switched off."""
     first_tokens: dict[str, tuple[str, ...]] | None = Field(default=None, exclude_if=lambda known: known is None)
-    """Label name to the first tokens, lower case, that the student's tokenizer cuts its code into where these are too
-    short to be told from another word without knowing it; `None` where no tokenizer was at hand."""
+    """Label name to first tokens of its code, as the student's tokenizer cuts it, that are too short to be told from
+    another word's without knowing this; `None` where it is not known."""
     orders: int = Field(default=1, ge=1, le=24)
     """Label orders that each text is asked in; their log-probabilities are averaged. Every order is a call of its own,
     and an answer without probabilities is asked in one order."""

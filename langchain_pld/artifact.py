@@ -312,6 +312,12 @@ class DistilledPrompt(BaseModel):
         """Short id, `task-name@` and twelve hex digits of the content hash."""
         return f"{self.task.name}@{self.content_sha256[:12]}"
 
+    def answer_for(self, student: ModelFingerprint) -> AnswerFormat:
+        """The answer form as this student is read; another one's tokenizer may cut the words in another way."""
+        if self.student.differs_from(student):
+            return self.answer.model_copy(update={"first_tokens": None})
+        return self.answer
+
     def rules_for(self, label: str) -> tuple[Rule, ...]:
         """The rules that argue for a label, strongest first."""
         return tuple(rule for rule in self.rules if rule.label == label)

@@ -20,6 +20,7 @@ from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import Rule
 from langchain_pld.student.binding import fingerprint_of
+from langchain_pld.student.probe import learn_first_tokens
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
 
@@ -90,12 +91,15 @@ async def arescored(
     run = RunStore(InMemoryStore(), "rescoring")
     spending = Spending()
     bench = StudentBench(task, student, fingerprint, artifact.scorer, run, spending, node="review", seed=seed)
-    zero_shot = await bench.validate(Candidate(answer=artifact.answer), rows, on_progress)
+    answer = artifact.answer_for(fingerprint)
+    if answer.form == "words" and artifact.scorer == "logprobs":
+        answer = await learn_first_tokens(student, answer)
+    zero_shot = await bench.validate(Candidate(answer=answer), rows, on_progress)
     scored = zero_shot
     cards = bench.cards(zero_shot, rows, name="zero-shot", role="validation")
     note = f"all rules were rejected; the prompt without rules was measured on {len(rows)} validation rows"
     if artifact.rules:
-        scored = await bench.validate(Candidate(rules=artifact.rules, answer=artifact.answer), rows, on_progress)
+        scored = await bench.validate(Candidate(rules=artifact.rules, answer=answer), rows, on_progress)
         cards += bench.cards(scored, rows, name="distilled", role="validation")
         note = _compared(scored, zero_shot, rows, task, seed)
     gate = artifact.gate
@@ -106,6 +110,7 @@ async def arescored(
     data = DataFingerprint(sha256=rows.sha256, rows=len(rows), source=rows.source)
     return artifact.model_copy(
         update={
+            "answer": answer,
             "calibration": scored.calibration,
             "gate": gate,
             "student": fingerprint,

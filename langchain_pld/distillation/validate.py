@@ -223,7 +223,10 @@ class _Pass:
         incumbent = state.get("incumbent")
         if incumbent is None:
             return None
-        candidate = Candidate(rules=incumbent.rules, answer=incumbent.answer)
+        answer = incumbent.answer_for(self._bench.fingerprint)
+        if answer.form == "words" and self._bench.scorer == "logprobs":
+            answer = await learn_first_tokens(self._bench.student, answer)
+        candidate = Candidate(rules=incumbent.rules, answer=answer)
         return await self.score(candidate, f"the incumbent {incumbent.id}")
 
     def _edited(

@@ -126,15 +126,6 @@ class Answer:
     output_tokens: int = 0
     """As the provider counts them, its thinking included."""
 
-    def line(self) -> str:
-        """The row in the short form."""
-        return json.dumps({"custom_id": self.id, "answer": self.text, **self._usage()})
-
-    def _usage(self) -> dict[str, Any]:
-        if not self.input_tokens and not self.output_tokens:
-            return {}
-        return {"usage": {"prompt_tokens": self.input_tokens, "completion_tokens": self.output_tokens}}
-
 
 @dataclass(frozen=True)
 class BadRow:

@@ -407,7 +407,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
 
     def _reading(self, text: str) -> Generator[_Wanted, _Reply, tuple[Scores | Failure, Usage]]:
         """Ask about one text that fits the context."""
-        asking = questions(self.artifact, text)
+        asking = questions(self._asked_as, text)
         usage: Usage | None = None
         try:
             messages = next(asking)
@@ -558,6 +558,13 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         if isinstance(bound, RunnableBinding) and not bound.config and not bound.config_factories:
             return bound.bound, dict(bound.kwargs)
         return bound, {}
+
+    @cached_property
+    def _asked_as(self) -> DistilledPrompt:
+        """The artifact without what it knows of another student's tokenizer."""
+        if self._fingerprint is None or self._stranger is None:
+            return self.artifact
+        return self.artifact.model_copy(update={"answer": self.artifact.answer_for(self._fingerprint)})
 
     @cached_property
     def _rule_ids(self) -> dict[str, tuple[str, ...]]:

@@ -136,30 +136,34 @@ def first_token_matches(token: str, codes: Mapping[str, str]) -> str | None:
     Case, surrounding spaces and quotation marks are folded. A beginning counts from three characters on: shorter
     ones are too often the start of something else.
     """
-    return _spelled(token, {code.casefold(): label for label, code in codes.items()})
+    return _spelled(token, _folded(codes), {})
 
 
-def _spellings(answer: AnswerFormat) -> dict[str, str]:
-    """What a deciding token may spell, folded, to its label: the codes, and their first tokens where known."""
-    known = answer.first_tokens or {}
-    first = {text: label for label, texts in known.items() for text in texts}
-    return first | {code.casefold(): label for label, code in answer.codes.items()}
+def _folded(codes: Mapping[str, str]) -> dict[str, str]:
+    """Folded code to label."""
+    return {code.casefold(): label for label, code in codes.items()}
 
 
-def _spelled(token: str, folded: Mapping[str, str]) -> str | None:
-    start = token.strip(WRAPPING).casefold()
+def _first(answer: AnswerFormat) -> dict[str, str]:
+    """The short first tokens that are known, to their label; in their own case, since "I" is how a refusal begins."""
+    return {text: label for label, texts in (answer.first_tokens or {}).items() for text in texts}
+
+
+def _spelled(token: str, folded: Mapping[str, str], first: Mapping[str, str]) -> str | None:
+    text = token.strip(WRAPPING)
+    start = text.casefold()
     if start in folded:
         return folded[start]
     if len(start) < _SHORTEST_PREFIX:
-        return None
+        return first.get(text)
     begun = [label for code, label in folded.items() if code.startswith(start)]
     return begun[0] if len(begun) == 1 else None
 
 
-def _may_begin(token: str, spellings: Mapping[str, str]) -> bool:
+def _may_begin(token: str, folded: Mapping[str, str]) -> bool:
     """Whether a token too short to count is how a code begins."""
     start = token.strip(WRAPPING).casefold()
-    return 0 < len(start) < _SHORTEST_PREFIX and any(code.startswith(start) for code in spellings)
+    return 0 < len(start) < _SHORTEST_PREFIX and any(code.startswith(start) for code in folded)
 
 
 def with_first_tokens(answer: AnswerFormat, token_ids: Callable[[str], Sequence[int]]) -> AnswerFormat:
@@ -189,8 +193,8 @@ def with_written_tokens(answer: AnswerFormat, written: Mapping[str, AIMessage]) 
     found: dict[str, list[str | None]] = {}
     for label, message in written.items():
         tokens = _token_logprobs(message.response_metadata.get("logprobs"))
-        start = tokens[0].token.strip(WRAPPING).casefold() if tokens else ""
-        if not start or not answer.codes[label].casefold().startswith(start):
+        start = tokens[0].token.strip(WRAPPING) if tokens else ""
+        if not start or not answer.codes[label].startswith(start):
             return answer
         found[label] = [start]
     return _knowing(answer, found)
@@ -198,9 +202,7 @@ def with_written_tokens(answer: AnswerFormat, written: Mapping[str, AIMessage]) 
 
 def _knowing(answer: AnswerFormat, found: Mapping[str, Iterable[str | None]]) -> AnswerFormat:
     """The format with those of the first tokens that are short and one label's alone."""
-    starts = {
-        label: {(text or "").strip(WRAPPING).casefold() for text in texts} - {""} for label, texts in found.items()
-    }
+    starts = {label: {(text or "").strip(WRAPPING) for text in texts} - {""} for label, texts in found.items()}
     owners = Counter(start for one in starts.values() for start in one)
     short = {
         label: tuple(sorted(start for start in one if len(start) < _SHORTEST_PREFIX and owners[start] == 1))
@@ -228,13 +230,13 @@ def first_tokens_differ(answer: AnswerFormat, token_ids: Callable[[str], Sequenc
 
 def _told_apart_by_tokens(answer: AnswerFormat, token_ids: Callable[[str], Sequence[int]], space: str) -> bool:
     alone = token_ids(space)[:1] if space else []
-    spellings = _spellings(answer)
+    folded, short = _folded(answer.codes), _first(answer)
     for label, code in answer.codes.items():
         first = token_ids(space + code)[:1]
         if first and first == alone:  # the space is a token of its own: nothing is said yet
             continue
         text = _first_token(code, token_ids, space)
-        if text is None or _spelled(text, spellings) != label:
+        if text is None or _spelled(text, folded, short) != label:
             return False
     return True
 
@@ -303,13 +305,13 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
                 return Failure(kind="cut", message="the answer ended at the token limit before the label")
             return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
         position, evidence = found
-    masses, spellings = dict.fromkeys(answer.codes, 0.0), _spellings(answer)
+    masses, folded, short = dict.fromkeys(answer.codes, 0.0), _folded(answer.codes), _first(answer)
     unclear: dict[str, float] = {}
     for token, logprob in tokens[position].alternatives:
-        label = _spelled(token, spellings)
+        label = _spelled(token, folded, short)
         if label is not None:
             masses[label] += math.exp(logprob)
-        elif answer.first_tokens is None and _may_begin(token, spellings):
+        elif answer.first_tokens is None and _may_begin(token, folded):
             unclear[token] = math.exp(logprob)
     mass = math.fsum(masses.values())
     if unclear and _may_decide(unclear, masses):

@@ -27,7 +27,7 @@ from langchain_pld.student.prompt import compile_prompt
 from tests.fakes import FakeChatModel, scored, text_of
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaModel, OllamaServer
-from tests.student.made import LETTERS, RULES, TASK, artifact, classifier
+from tests.student.made import LETTERS, RULES, TASK, WORDS, artifact, classifier
 
 SAD = scored({"sad": 0.8, "glad": 0.2})
 
@@ -151,6 +151,20 @@ def test_a_model_that_keeps_failing_is_no_longer_asked() -> None:
     kinds = [(made.invoke("alas").failure or pytest.fail("no failure")).kind for _ in range(7)]
     assert kinds == ["connection"] * 5 + ["circuit_open"] * 2
     assert len(made.student.asked) == 5  # type: ignore[attr-defined]
+
+
+def test_first_tokens_of_one_student_say_nothing_about_another_ones() -> None:
+    known = WORDS.model_copy(update={"first_tokens": {"sad": ("s",)}})
+
+    def says_s(_: Any) -> AIMessage:
+        return scored({"s": 0.8, "glad": 0.1})
+
+    assert classifier(says_s, answer=known).invoke("a text").label == "sad"
+    with pytest.warns(UserWarning, match="this is not the student"):
+        other = classifier(says_s, answer=known, student=ModelFingerprint(spec="ollama:other"))
+    verdict = other.invoke("a text")
+    assert verdict.failure is not None
+    assert verdict.failure.kind == "unreadable"
 
 
 def test_another_student_warns_and_is_not_called_calibrated() -> None:
