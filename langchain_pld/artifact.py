@@ -229,7 +229,7 @@ class LedgerLine(BaseModel):
     output_tokens: int = 0
     """Generated tokens."""
     seconds: float = 0.0
-    """Wall-clock seconds of the calls, added up."""
+    """Wall-clock seconds of the calls, added up; an embedded model's calls without their wait for each other."""
     cost: float | None = None
     """Money by the price table; `None` where the model has no price."""
 

@@ -156,7 +156,7 @@ class StudentBench:
             losses[index] = -math.log(max(probabilities[gold[index]], _LEAST_PROBABILITY))
         return ScoredCandidate(
             candidate=candidate,
-            prompt=compile_prompt(self.task, candidate.rules, candidate.answer),
+            prompt=self.artifact(candidate).system_prompt,
             rows=scores,
             fit=fit,
             predictions=tuple(predictions),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from langchain_core.messages import AIMessage
 
@@ -30,7 +30,11 @@ def total(lines: Iterable[LedgerLine]) -> list[LedgerLine]:
 
 
 def outcome(node: str, model: str, message: AIMessage | None, *, failed: bool, seconds: float) -> LedgerLine:
-    """The tokens and seconds of one call, whose answer was of use or not."""
+    """The tokens and seconds of one call, whose answer was of use or not.
+
+    Calls in flight wait for each other where the model runs in this process; such a wait is left out, or the seconds of
+    calls made at one time would add up to a multiple of what they took.
+    """
     usage = message.usage_metadata if message is not None else None
     return LedgerLine(
         node=node,
@@ -38,8 +42,15 @@ def outcome(node: str, model: str, message: AIMessage | None, *, failed: bool, s
         failures=int(failed),
         input_tokens=usage["input_tokens"] if usage else 0,
         output_tokens=usage["output_tokens"] if usage else 0,
-        seconds=seconds,
+        seconds=max(0.0, seconds - _queued(message)),
     )
+
+
+def _queued(message: AIMessage | None) -> float:
+    """Seconds that the call waited for others, as an embedded model tells."""
+    timings = message.response_metadata.get("timings") if message is not None else None
+    waited = timings.get("queue_ms") if isinstance(timings, Mapping) else None
+    return waited / 1000 if isinstance(waited, int | float) else 0.0
 
 
 def _add(a: LedgerLine, b: LedgerLine) -> LedgerLine:

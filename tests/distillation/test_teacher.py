@@ -125,6 +125,21 @@ async def test_the_same_question_asked_at_one_time_is_paid_once_and_another_draf
     assert (asked.ledger[0].calls, asked.ledger[0].cache_hits) == (3, 4)
 
 
+async def test_the_seconds_of_a_call_leave_out_its_wait_in_the_queue_of_a_model_in_this_process() -> None:
+    def script(_: list[BaseMessage]) -> AIMessage:
+        return AIMessage(PLAIN, response_metadata={"timings": {"queue_ms": 60_000.0, "generate_ms": 5.0}})
+
+    asked = teacher(FakeChatModel(script=script, latency_s=0.02))
+    await asked.ask(QUESTION, Rule)
+    assert asked.ledger[0].seconds == 0.0
+    # Other servers' timings know no queue, or are none.
+    for metadata in ({"timings": {"prompt_ms": 1}}, {"timings": "fast"}, {"timings": {"queue_ms": "long"}}, {}):
+        said = AIMessage(PLAIN, response_metadata=metadata)
+        other = teacher(FakeChatModel(script=lambda _, said=said: said, latency_s=0.02))
+        await other.ask(QUESTION, Rule)
+        assert other.ledger[0].seconds >= 0.02
+
+
 async def test_the_rate_limiter_of_the_model_is_waited_for() -> None:
     limiter = InMemoryRateLimiter(requests_per_second=20, check_every_n_seconds=0.01, max_bucket_size=1)
     model = FakeChatModel(script=lambda _: AIMessage(PLAIN), rate_limiter=limiter)
