@@ -38,7 +38,7 @@ class Asked:
             return _failed(refused)
         try:
             verdict = self._read(
-                quiet_context(config).run(within, deadline_s, lambda: self._classifier.invoke(value, config))
+                within(deadline_s, lambda: self._classifier.invoke(value, config), quiet_context(config))
             )
         except Exception as error:  # whatever a classifier raises is an error of the check, never a pass
             if passes_through(error):
