@@ -58,6 +58,24 @@ WORDS = {
     },
     "contract_nli": {"entailment": "yes", "contradiction": "no", "not_mentioned": "unstated"},
 }
+# Sets that FILE does not define; nobody wrote rules for them.
+DEFINITIONS: dict[str, dict[str, Any]] = {
+    "unfair_tos": {
+        "instructions": "Decide which kind of unfair clause a sentence of a service's terms is, if any.",
+        "labels": {
+            "arbitration": "disputes go to an arbitrator, not to a court",
+            "choice_of_law": "says which country's or state's law governs",
+            "content_removal": "the provider may remove or alter the user's content as it sees fit",
+            "contract_by_using": "the user is bound by merely using or visiting the service",
+            "jurisdiction": "says which court or place disputes are brought to",
+            "limitation_of_liability": "the provider is not liable, or only up to a limit",
+            "unilateral_change": "the provider may change the terms or the service by itself",
+            "unilateral_termination": "the provider may suspend or end the account or the service by itself",
+            "other": "none of these",
+        },
+        "rules": [],
+    },
+}
 SHOTS = 8
 
 
@@ -143,7 +161,7 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
     benches[FewShotBench].shots = shown(task, shots, answer)  # type: ignore[attr-defined]
     # These rules name their label themselves; the one they are filed under is only the arrow at their end.
     rules = tuple(Rule.merged(_mentioned(text, task), text, ()) for text in definition["rules"])
-    others = {f"{SHOTS}-shot": (FewShotBench, ()), "rules by a person": (StudentBench, rules)}
+    others = {f"{SHOTS}-shot": (FewShotBench, ())} | ({"rules by a person": (StudentBench, rules)} if rules else {})
     if options.clustering == "auto":
         for prompt, (kind, of) in others.items():
             cards += await _cards(benches[kind], Candidate(rules=of, answer=answer), prompt, validation, test, told)
@@ -154,7 +172,7 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
         "rows": {"train": len(train), "validation": len(validation), "test": len(test)},
         "shipped": "rules" if artifact.rules else "zero-shot",
         "finish_reason": artifact.finish_reason,
-        "note": artifact.notes[0] if artifact.notes else "",
+        "notes": list(artifact.notes),
         "rules": len(artifact.rules),
         "answer": list(answer.codes.values()),
         "cards": [_figures(card) for card in cards],
@@ -239,7 +257,10 @@ async def main() -> None:
     parser.add_argument("--test", type=int, default=120)
     options = parser.parse_args()
     if options.data is not None:
-        definitions = yaml.safe_load(options.definitions.read_text(encoding="utf-8"))
+        definitions = DEFINITIONS | yaml.safe_load(options.definitions.read_text(encoding="utf-8"))
+        unknown = [name for name in options.sets if name not in definitions]
+        if unknown:
+            parser.error(f"{options.definitions} says nothing about {unknown[0]}; it defines {', '.join(definitions)}")
         options.out.mkdir(parents=True, exist_ok=True)
         for seed in options.seeds:
             for name in options.sets:
