@@ -13,8 +13,6 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from langchain_core.embeddings import Embeddings
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langgraph.runtime import Runtime
 from pydantic import BaseModel, Field
@@ -23,7 +21,7 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.distillation.clustering import Clustering, cluster_label
 from langchain_pld.distillation.conflicts import find_conflicts, settle
 from langchain_pld.distillation.context import DistillationContext, RunModels, settings
-from langchain_pld.distillation.embeddings import embed_micro_rules
+from langchain_pld.distillation.embedding_calls import Embedder
 from langchain_pld.distillation.node import Node
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.progress import Progress
@@ -73,8 +71,8 @@ def consolidate_node(models: RunModels) -> Node:
             concurrency=plan.concurrency,
             spending=spending,
         )
-        embeddings = await models.embeddings_for(runtime)
-        found = await _clusterings(state["micro_rules"], task, plan, embeddings, seed)
+        embedder = Embedder(await models.embeddings_for(runtime), run, spending, node="consolidate")
+        found = await _clusterings(state["micro_rules"], task, plan, embedder, seed)
         log = [f"consolidate: {label}: {line}" for label, one in found.items() for line in one.log]
         clusters = [members for clustering in found.values() for members in clustering.groups]
 
@@ -99,7 +97,7 @@ def consolidate_node(models: RunModels) -> Node:
         families = await together(map(merge, clusters))
         log += sorted(refused)
         rules: tuple[Rule, ...] = tuple({family[0].id: family[0] for family in families}.values())
-        rules, lines = await _told_apart(task, rules, plan, embeddings, teacher, screen)
+        rules, lines = await _told_apart(task, rules, plan, embedder, teacher, screen)
         log += lines
         rules, gone = await _within_budget(task, rules, plan, models, runtime)
         noise = [micro for clustering in found.values() for micro in clustering.noise]
@@ -147,10 +145,10 @@ def quoted(task: Task, example: Example) -> str:
 
 
 async def _clusterings(
-    micro_rules: Sequence[MicroRule], task: Task, plan: Plan, embeddings: Embeddings | None, seed: int
+    micro_rules: Sequence[MicroRule], task: Task, plan: Plan, embedder: Embedder, seed: int
 ) -> dict[str, Clustering]:
     """The micro-rules of each label in clusters; a label without micro-rules is left out."""
-    vectors = await embed_micro_rules(micro_rules, embeddings)
+    vectors = await embedder.vectors(micro_rules)
     found: dict[str, Clustering] = {}
     for label in task.label_names:
         places = [place for place, micro in enumerate(micro_rules) if micro.label == label]
@@ -203,7 +201,7 @@ async def _told_apart(
     task: Task,
     rules: tuple[Rule, ...],
     plan: Plan,
-    embeddings: Embeddings | None,
+    embedder: Embedder,
     teacher: Teacher,
     screen: Screen,
 ) -> tuple[tuple[Rule, ...], list[str]]:
@@ -211,7 +209,7 @@ async def _told_apart(
     if len(rules) < 2:
         return rules, []
     as_drafts = [MicroRule(label=rule.label, condition=rule.condition, source=rule.id) for rule in rules]
-    vectors: np.ndarray = await embed_micro_rules(as_drafts, embeddings)
+    vectors = await embedder.vectors(as_drafts)
     conflicts = find_conflicts(rules, vectors, similarity=plan.conflict_similarity)
     if not conflicts:
         return rules, []

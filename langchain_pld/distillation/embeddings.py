@@ -16,7 +16,7 @@ from langchain_pld.errors import DistillationError, MissingExtraError, ModelSetu
 from langchain_pld.rules import MicroRule
 from langchain_pld.student.failures import passes_through
 
-__all__ = ["LexicalEmbeddings", "embed_micro_rules", "resolve_embeddings"]
+__all__ = ["LexicalEmbeddings", "embed_micro_rules", "resolve_embeddings", "said_by"]
 
 _DIMENSIONS = 64
 _SEED = 0
@@ -77,7 +77,7 @@ async def embed_micro_rules(micro_rules: Sequence[MicroRule], embeddings: Embedd
     """
     if not micro_rules:
         return np.zeros((0, 0))
-    texts = [" ".join([micro.condition, *micro.cues]) for micro in micro_rules]
+    texts = list(map(said_by, micro_rules))
     if embeddings is None:
         return np.asarray(await asyncio.to_thread(lambda: LexicalEmbeddings(texts).embed_documents(texts)))
     try:
@@ -101,6 +101,11 @@ async def embed_micro_rules(micro_rules: Sequence[MicroRule], embeddings: Embedd
         )
         raise DistillationError(msg)
     return np.asarray(normalize(vectors))
+
+
+def said_by(micro: MicroRule) -> str:
+    """What of a micro-rule is embedded."""
+    return " ".join([micro.condition, *micro.cues])
 
 
 def resolve_embeddings(spec: str) -> Embeddings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def test_embeddings_that_are_not_there_end_the_run_with_one_line_and_all_is_kept
     with OllamaServer(ollama_script) as server:
         done = pld(*files.distill, *options, host=server.url)
     assert done.exit_code == 1
-    assert "OllamaEmbeddings gave no vectors for 18 micro-rules" in done.stderr
+    assert re.search(r"OllamaEmbeddings gave no vectors for \d+ micro-rules", done.stderr)
     assert f"go on with: pld distill --resume {the_run(files)}" in done.stderr
     assert "Traceback" not in done.stderr
 
