@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import string
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -82,16 +82,16 @@ class AnswerFormat(BaseModel):
 
     @classmethod
     def two_stage(cls, task: Task) -> AnswerFormat:
-        """Answer in two stages: about as many groups as labels in a group.
+        """Answer in two stages: as few groups as can be, each of as many labels as one answer shows.
 
         Labels are sorted by name before they are cut into groups, so that names with a common beginning, which are
-        mostly kin, come together.
+        mostly kin, are told from each other side by side.
 
         Raises:
             ValueError: There are fewer than 4 labels, or more than two stages of `MOST_OPTIONS` can tell apart.
         """
         names = sorted(task.label_names, key=str.casefold)
-        count = math.isqrt(len(names) - 1) + 1
+        count = max(2, -(-len(names) // MOST_OPTIONS))
         if len(names) < 4 or count > MOST_OPTIONS:
             msg = f"two stages serve 4 to {MOST_OPTIONS**2} labels, task {task.name!r} has {len(names)}"
             raise ValueError(msg)
@@ -115,12 +115,12 @@ class AnswerFormat(BaseModel):
         letters = dict.fromkeys(code[0] for code in self.codes.values())
         return {letter: tuple(name for name, code in self.codes.items() if code[0] == letter) for letter in letters}
 
-    def group_letters(self) -> AnswerFormat:
-        """The first question of two stages, as a format of its own: each group's letter stands for itself."""
-        return self._stage({letter: letter for letter in self.groups})
+    def best_letters(self, best: Mapping[str, str]) -> AnswerFormat:
+        """The last question of two stages, as a format of its own: one label of each group, with the group's letter."""
+        return self._stage({label: group for group, label in best.items()})
 
     def member_letters(self, group: str) -> AnswerFormat:
-        """The second question of two stages: the labels of one group, each with its letter.
+        """A question of the first stage: the labels of one group, each with its letter.
 
         Raises:
             ValueError: The group has one label only, so that there is nothing to ask.

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict
 
-from langchain_pld.answer import AnswerFormat
+from langchain_pld.answer import MOST_OPTIONS, AnswerFormat
 from langchain_pld.distillation.choosing import POOL
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.prices import price_of
@@ -158,7 +158,8 @@ class _Counting:
         self._gold = sum(row.label is not None for row in train)
         self._made_up = plan.synthetic_per_small_label * labels
         self._explained = min(plan.train_examples, len(train)) + self._made_up
-        self._stages = 2 if labels > 18 else 1
+        # Each group of labels is asked about, then the best of each.
+        self._stages = 1 + max(2, -(-labels // MOST_OPTIONS)) if labels > MOST_OPTIONS else 1
         self._question = _QUESTION + estimated_tokens(f"{task.instructions}\n{label_lines(task)}")
         rules = min(plan.most_rules, labels * plan.rules_per_label)
         self._prompt = min(plan.most_prompt_tokens, _plain_prompt(task) + rules * _CONDITION)

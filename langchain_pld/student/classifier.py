@@ -31,6 +31,7 @@ from langchain_pld.student.inputs import ClassifierInput, input_text
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.questions import label_orders, questions
 from langchain_pld.student.scoring import Scores
+from langchain_pld.student.two_stage import last_line
 from langchain_pld.student.waiting import within
 from langchain_pld.student.windows import (
     RESERVED_TOKENS,
@@ -390,8 +391,9 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         prompt, answer = self.artifact.system_prompt, self.artifact.answer
         taken = RESERVED_TOKENS + answer.thinking_tokens + self._tokens(prompt)
         if answer.form == "two_stage":
-            # The second question repeats a line of the prompt behind the text.
-            taken += max(self._tokens(line) for line in prompt.split("\n"))
+            # A question has a line of the prompt behind the text, the last one a label of each line.
+            longest = {group: max(labels, key=len) for group, labels in answer.groups.items()}
+            taken += max(self._tokens(line) for line in (*prompt.split("\n"), last_line(longest)))
         self._known_room = context - taken
         return self._known_room
 

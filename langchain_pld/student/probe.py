@@ -15,6 +15,7 @@ from langchain_pld.student.binding import bind_student, model_spec
 from langchain_pld.student.failures import RetryPolicy, failure_of, passes_through
 from langchain_pld.student.prompt import chat
 from langchain_pld.student.scoring import Scores, read_answer, thinks, with_written_tokens
+from langchain_pld.student.two_stage import first_question
 from langchain_pld.verdict import Failure
 
 __all__ = ["THINKING_TOKENS", "Probe", "learn_first_tokens", "probe_formats", "probe_student"]
@@ -111,12 +112,14 @@ async def probe_student(
     thinking = False
     for room in (0, THINKING_TOKENS):
         asked = answer.model_copy(update={"thinking_tokens": room})
-        shown = asked.group_letters() if asked.form == "two_stage" else asked
+        messages, shown = chat(system_prompt, text), asked
+        if asked.form == "two_stage":
+            messages, shown = first_question(system_prompt, text, asked)
         scorers: tuple[Scorer, ...] = get_args(Scorer)
         for scorer in scorers:
             bound = bind_student(student, asked, scorer, timeout_s=timeout_s)
             try:
-                reply: AIMessage = await RetryPolicy().async_retrying()(bound.ainvoke, chat(system_prompt, text))
+                reply: AIMessage = await RetryPolicy().async_retrying()(bound.ainvoke, messages)
             except NotImplementedError:
                 continue
             except Exception as error:  # typed below, and raised when the model cannot be reached at all

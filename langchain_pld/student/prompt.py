@@ -33,8 +33,8 @@ def compile_prompt(task: Task, rules: Sequence[Rule], answer: AnswerFormat) -> s
         listed = [_label_line(name, code, descriptions[name]) for name, code in answer.codes.items()]
     parts = [task.instructions.strip(), "Labels:\n" + "\n".join(listed)]
     if rules:
-        codes = {name: f"{name}, group {code[0]}" for name, code in answer.codes.items()}
-        codes = codes if answer.form == "two_stage" else answer.codes
+        # A label's letter is another one in each stage: its name stays.
+        codes = {name: name for name in answer.codes} if answer.form == "two_stage" else answer.codes
         lines = [f"{n}. {rule.condition.strip()} -> {codes[rule.label]}" for n, rule in enumerate(rules, 1)]
         parts.append("Rules, strongest first:\n" + "\n".join(lines))
     parts.append(
@@ -56,14 +56,14 @@ def _label_line(name: str, code: str, description: str) -> str:
 
 
 def _answer_line(answer: AnswerFormat) -> str:
-    codes = list(answer.groups or answer.codes.values())
+    codes = list(answer.codes.values())
     listed = f"{', '.join(codes[:-1])} or {codes[-1]}"
     if answer.form == "letters":
         return f"Answer with exactly one letter: {listed}."
     if answer.form == "two_stage":
         return (
-            f"Answer with exactly one letter: that of the group that holds the label, {listed}. "
-            "Where one group is listed behind the text, answer with exactly one letter: that of the label in it."
+            "Behind the text stand some of the labels, each with a letter. "
+            "Answer with exactly one letter: that of the one that fits the text best."
         )
     if answer.form == "evidence":
         return (

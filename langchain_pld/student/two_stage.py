@@ -1,17 +1,19 @@
-"""Asking about more labels than one answer can show: first for a group of labels, then for the label in it.
+"""Asking about more labels than one answer can show: the best label of each group, then the best of those.
 
-The system prompt lists every group with the letters of its labels, one line a group, and is the same for both
-questions. The second question is the first message again with one of those lines behind the text. So nothing is asked
-that is not in the artifact's hashed system prompt, and both questions share its cached prefix.
+The system prompt lists every group with the letters of its labels, one line a group, and is the same for all questions.
+A question is the text and, behind it, the labels in question: first each group's own line, byte for byte, then the
+labels that were best in theirs. All questions share the system prompt's cached prefix. A student that cannot tell which
+group holds a label, since the groups say nothing, can still tell which of some labels fits best.
 
-A label's probability is P(group) * P(label | group). The likeliest groups are asked until they hold a set share of the
-probability; the labels of the others share their group's equally.
+The answers are joined by Luce's choice axiom (R. D. Luce, Individual Choice Behavior, 1959): how much likelier one of
+two labels is does not depend on what else there is to choose from. So a label has its group's share of the last answer,
+times how likely it was in its group compared with the best one there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
@@ -20,29 +22,15 @@ from langchain_pld.student.hardening import clean_text, delimited
 from langchain_pld.student.scoring import LOG_FLOOR, Scores, read_answer
 from langchain_pld.verdict import Failure
 
-__all__ = ["COVERED", "MOST_GROUPS", "group_line", "group_question", "two_stage"]
-
-COVERED = 0.9
-"""Groups are asked until they hold this share of the probability."""
-
-MOST_GROUPS = 3
-"""Most groups that are asked about one text."""
+__all__ = ["first_question", "group_line", "group_question", "last_line", "two_stage"]
 
 
 def two_stage(
-    system_prompt: str,
-    text: str,
-    answer: AnswerFormat,
-    scorer: Scorer,
-    *,
-    min_label_mass: float = 0.0,
-    covered: float = COVERED,
-    most_groups: int = MOST_GROUPS,
+    system_prompt: str, text: str, answer: AnswerFormat, scorer: Scorer, *, min_label_mass: float = 0.0
 ) -> Generator[list[BaseMessage], AIMessage | Failure, Scores | Failure]:
     """Decide about one text: yields the chats to ask one after another, is sent the replies, returns the scores.
 
-    Where the scorer gives no probabilities, the one group that was answered is asked. An answer that cannot be read
-    makes the whole unreadable.
+    An answer that cannot be read makes the whole unreadable.
 
     Args:
         system_prompt: The artifact's.
@@ -50,38 +38,38 @@ def two_stage(
         answer: A format of the form `two_stage`.
         scorer: How answers are read.
         min_label_mass: Below this probability on valid answers, an answer is unreadable.
-        covered: Share of the probability, 0 to 1, that the asked groups hold.
-        most_groups: Most groups to ask.
     """
     content = delimited(clean_text(text))
-    reply = yield [SystemMessage(system_prompt), HumanMessage(content)]
-    first = _read(reply, answer.group_letters(), scorer, min_label_mass)
-    if isinstance(first, Failure):
-        return first
-    groups = answer.groups
-    shares = first.log_probabilities or {first.label: 0.0}
     within: dict[str, Scores] = {}
-    reached = 0.0
-    for group in sorted(shares, key=shares.__getitem__, reverse=True)[:most_groups]:
-        if within and reached >= covered:
-            break
-        reached += math.exp(shares[group])
-        if len(groups[group]) == 1:
-            label = groups[group][0]
-            within[group] = Scores(log_probabilities={label: 0.0}, label=label, label_mass=first.label_mass)
+    for group, labels in answer.groups.items():
+        if len(labels) == 1:
+            within[group] = Scores(log_probabilities={labels[0]: 0.0}, label=labels[0], label_mass=None)
             continue
         reply = yield group_question(system_prompt, content, answer, group)
-        second = _read(reply, answer.member_letters(group), scorer, min_label_mass)
-        if isinstance(second, Failure):
-            return second
-        within[group] = second
-    if first.log_probabilities is None:
-        return within[first.label]
-    return _joined(first, within, answer)
+        one = _read(reply, answer.member_letters(group), scorer, min_label_mass)
+        if isinstance(one, Failure):
+            return one
+        within[group] = one
+    best = {group: one.label for group, one in within.items()}
+    reply = yield _last_question(system_prompt, content, best)
+    last = _read(reply, answer.best_letters(best), scorer, min_label_mass)
+    if isinstance(last, Failure) or last.log_probabilities is None:
+        return last
+    return _joined(last, within, answer)
+
+
+def first_question(system_prompt: str, text: str, answer: AnswerFormat) -> tuple[list[BaseMessage], AnswerFormat]:
+    """The first question about a text, and the format of its answer."""
+    content = delimited(clean_text(text))
+    for group, labels in answer.groups.items():
+        if len(labels) > 1:
+            return group_question(system_prompt, content, answer, group), answer.member_letters(group)
+    best = {group: labels[0] for group, labels in answer.groups.items()}
+    return _last_question(system_prompt, content, best), answer.best_letters(best)
 
 
 def group_question(system_prompt: str, content: str, answer: AnswerFormat, group: str) -> list[BaseMessage]:
-    """The second question: the delimited text, then the group's own line of the system prompt, byte for byte.
+    """A question of the first stage: the delimited text, then the group's own line of the system prompt, byte for byte.
 
     Raises:
         ValueError: The system prompt has no such line, so it was not written for this answer format.
@@ -103,6 +91,15 @@ def group_line(answer: AnswerFormat, group: str, descriptions: dict[str, str]) -
     return f"Group {group}: {', '.join(labels)}"
 
 
+def last_line(best: Mapping[str, str]) -> str:
+    """The line that lists one label of each group, each with its group's letter."""
+    return f"Best of each group: {', '.join(f'{group} = {label}' for group, label in best.items())}"
+
+
+def _last_question(system_prompt: str, content: str, best: Mapping[str, str]) -> list[BaseMessage]:
+    return [SystemMessage(system_prompt), HumanMessage(f"{content}\n\n{last_line(best)}")]
+
+
 def _line_start(answer: AnswerFormat, group: str) -> str:
     name = answer.groups[group][0]
     return f"Group {group}: {answer.codes[name][1]} = {name}"
@@ -114,21 +111,17 @@ def _read(reply: AIMessage | Failure, answer: AnswerFormat, scorer: Scorer, min_
     return read_answer(reply, answer, scorer, min_label_mass=min_label_mass)
 
 
-def _joined(first: Scores, within: dict[str, Scores], answer: AnswerFormat) -> Scores:
-    """One distribution over all labels."""
-    groups, shares = answer.groups, first.log_probabilities or {}
-    joint: dict[str, float] = {}
-    for group, labels in groups.items():
-        asked = within[group].log_probabilities if group in within else None
-        for label in labels:
-            joint[label] = shares[group] + (asked[label] if asked else -math.log(len(labels)))
-    floored = {label: max(joint[label], LOG_FLOOR) for label in answer.labels}
-    total = math.log(math.fsum(map(math.exp, floored.values())))
-    scores = {label: value - total for label, value in floored.items()}
-    weights = {group: math.exp(shares[group]) for group in within}
-    mass = math.fsum(weights[group] * (one.label_mass or 0.0) for group, one in within.items())
+def _joined(last: Scores, within: Mapping[str, Scores], answer: AnswerFormat) -> Scores:
+    """One distribution over all labels, in which the last answer's choice is the likeliest."""
+    shares, joint = last.log_probabilities or {}, {}
+    for one in within.values():
+        inside = one.log_probabilities or {}
+        for label, value in inside.items():
+            joint[label] = max(shares[one.label] + value - inside[one.label], LOG_FLOOR)
+    total = math.log(math.fsum(map(math.exp, joint.values())))
     return Scores(
-        log_probabilities=scores,
-        label=max(scores, key=scores.__getitem__),
-        label_mass=(first.label_mass or 0.0) * mass / math.fsum(weights.values()),
+        log_probabilities={label: joint[label] - total for label in answer.labels},
+        label=last.label,
+        # An answer is as good as the weakest that it rests on.
+        label_mass=min(one.label_mass for one in (last, *within.values()) if one.label_mass is not None),
     )

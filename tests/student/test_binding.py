@@ -65,7 +65,7 @@ def test_evidence_ends_with_its_line_unless_the_student_thinks_in_lines() -> Non
 
 
 def test_the_schema_of_two_stages_allows_the_letters_of_both_questions() -> None:
-    assert ollama(MANY, "structured").format["properties"]["label"]["enum"] == list("ABCDEFGHI")
+    assert ollama(MANY, "structured").format["properties"]["label"]["enum"] == list("ABCDEFGHIJKLMNOP")
 
 
 def test_how_many_labels_an_answer_shows_depends_on_the_provider() -> None:

@@ -322,7 +322,7 @@ def test_two_stages_and_label_orders_are_asked_as_the_artifact_says() -> None:
         "calibration": Calibration.identity(task.label_names),
     }
     verdict = classifier(lambda _: scored({"B": 0.95, "A": 0.05}), **parts).invoke("alas")
-    assert (verdict.label, verdict.usage.calls) == ("wild", 2)
+    assert (verdict.label, verdict.usage.calls) == ("wild", 3)
     turned = AnswerFormat.words(TASK).model_copy(update={"orders": 3})
     verdict = classifier(lambda _: SAD, answer=turned, system_prompt=compile_prompt(TASK, RULES, turned)).invoke("alas")
     assert (verdict.label, verdict.usage.calls) == ("sad", 3)
