@@ -14,7 +14,7 @@ __all__ = ["MOST_OPTIONS", "AnswerForm", "AnswerFormat", "Scorer"]
 
 AnswerForm = Literal["words", "letters", "evidence", "two_stage"]
 """`words`: the label's word; `letters`: a letter code; `evidence`: a short quotation, then the label's word;
-`two_stage`: a letter for a group of labels, then, asked again, a letter for the label in it."""
+`two_stage`: asked for each group of labels, the letter of the best; then, of those, the letter of the best."""
 
 Scorer = Literal["logprobs", "structured", "text"]
 """How an answer becomes label scores: token log-probabilities, a JSON-schema answer, or strict text."""

@@ -77,7 +77,7 @@ def read_answer(
     """Read one answer.
 
     Thinking before the answer is stepped over where the form has room for it; else it makes the answer unreadable.
-    The two questions of a two-stage answer are read by `two_stage`, not here.
+    The questions of a two-stage answer are read by `two_stage`, not here.
 
     Args:
         message: What the model returned.
@@ -112,7 +112,7 @@ def thinks(message: AIMessage) -> bool:
 
 
 def answer_schema(answer: AnswerFormat) -> dict[str, Any]:
-    """JSON schema of a structured answer; the codes are literals, for two stages the letters of both questions."""
+    """JSON schema of a structured answer; the codes are literals, for two stages the letters of all questions."""
     codes = list(answer.codes.values())
     if answer.form == "two_stage":
         codes = sorted(set("".join(codes)))

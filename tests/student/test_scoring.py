@@ -298,6 +298,9 @@ def test_numbers_that_are_no_probabilities_are_unreadable(raw: Any) -> None:
         ('{"label": "sad"}', "sad"),
         ('```json\n{"label": "SAD "}\n```', "sad"),
         ('```{"label": "glad"}```', "glad"),
+        # A fence on one side only: the answer was cut, or is a piece of something else.
+        ('```json\n{"label": "sad"}', None),
+        ('{"label": "sad"}\n```', None),
         ('{"label": "sadness"}', None),
         ('{"label": ["sad"]}', None),
         ('{"label": null}', None),
