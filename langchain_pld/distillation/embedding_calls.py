@@ -59,7 +59,7 @@ class Embedder:
             fresh = {key: vector.tolist() for key, vector in zip(missing, new, strict=True)}
             await self._run.put_many(_KIND, {key: {"vector": vector} for key, vector in fresh.items()})
             known |= fresh
-        elif by_key:
+        else:
             await self._spending.add(LedgerLine(node=self._node, model=spec, cache_hits=1))
         lengths = sorted({len(vector) for vector in known.values()})
         if len(lengths) > 1:

@@ -12,6 +12,7 @@ from langgraph.store.memory import InMemoryStore
 from langchain_pld.artifact import Calibration, DataFingerprint, DistilledPrompt, Gate
 from langchain_pld.distillation.bench import StudentBench
 from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
+from langchain_pld.distillation.probing import entered
 from langchain_pld.distillation.release import calibration_notes, gate_for
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import Spending
@@ -93,7 +94,8 @@ async def arescored(
     bench = StudentBench(task, student, fingerprint, artifact.scorer, run, spending, node="review", seed=seed)
     answer = artifact.answer_for(fingerprint)
     if answer.form == "words" and artifact.scorer == "logprobs":
-        answer = await learn_first_tokens(student, answer)
+        async with entered(spending, node="review", model=fingerprint.spec):
+            answer = await learn_first_tokens(student, answer)
     zero_shot = await bench.validate(Candidate(answer=answer), rows, on_progress)
     scored = zero_shot
     cards = bench.cards(zero_shot, rows, name="zero-shot", role="validation")

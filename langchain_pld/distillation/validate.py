@@ -225,7 +225,8 @@ class _Pass:
             return None
         answer = incumbent.answer_for(self._bench.fingerprint)
         if answer.form == "words" and self._bench.scorer == "logprobs":
-            answer = await learn_first_tokens(self._bench.student, answer)
+            async with entered(self._bench.spending, node="validate", model=self._bench.fingerprint.spec):
+                answer = await learn_first_tokens(self._bench.student, answer)
         candidate = Candidate(rules=incumbent.rules, answer=answer)
         return await self.score(candidate, f"the incumbent {incumbent.id}")
 

@@ -148,6 +148,20 @@ async def test_every_call_stands_in_the_ledger_those_that_find_out_how_to_read_a
     assert tokens["fake-chat:student"] == 100 * len(student.asked)
 
 
+async def test_the_calls_that_learn_how_an_incumbent_is_read_stand_in_the_ledger() -> None:
+    def models() -> dict[str, Any]:
+        teacher, student = (FakeChatModel(script=one, model="m") for one in (priced, student_script))
+        return {"teacher": teacher, "student": student.model_copy(update={"model": "student"})}
+
+    roles: dict[str, Any] = {"train": TRAIN, "validation": VALIDATION, "effort": PLAN}
+    before = await adistill(TASK, **roles, **models())
+    incumbent = before.model_copy(update={"answer": before.answer.model_copy(update={"first_tokens": None})})
+    again = models()
+    artifact = await adistill(TASK, **roles, **again, incumbent=incumbent)
+    calls = sum(line.calls for line in artifact.ledger if line.model == "fake-chat:student")
+    assert calls == len(again["student"].asked)
+
+
 async def test_calls_of_a_student_that_cannot_be_read_stand_in_the_ledger_as_well() -> None:
     kept = InMemoryStore()
     with pytest.raises(StudentError):
