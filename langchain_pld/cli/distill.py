@@ -172,6 +172,7 @@ def _distil(directory: RunDirectory, record: RunRecord, *, begins: bool, databas
     from langchain_pld.artifact import DistilledPrompt
     from langchain_pld.cli.embedded import ready_model
     from langchain_pld.cli.progress import StepBars
+    from langchain_pld.distillation.embedding_calls import embeddings_spec
     from langchain_pld.distillation.embeddings import resolve_embeddings
     from langchain_pld.distillation.estimate import estimate
     from langchain_pld.distillation.roles import check_roles
@@ -190,9 +191,10 @@ def _distil(directory: RunDirectory, record: RunRecord, *, begins: bool, databas
         sets = split_examples(task, read["all"], validation=_VALIDATION, test=_TEST, seed=record.seed)
     check_roles(task, sets)
     _check_students(record)
-    _check_priced(record)
     incumbent = None if record.incumbent is None else DistilledPrompt.load(record.incumbent.path)
     vectors = None if record.embeddings is None else resolve_embeddings(record.embeddings)
+    embeds = None if vectors is None else embeddings_spec(vectors)
+    _check_priced(record, embeds)
     expected = estimate(
         task,
         record.plan,
@@ -201,6 +203,7 @@ def _distil(directory: RunDirectory, record: RunRecord, *, begins: bool, databas
         test=sets.get("test"),
         teacher=record.teacher,
         students=record.students,
+        embeddings=embeds,
         incumbent=incumbent is not None,
     )
     models = {spec: ready_model(spec) for spec in dict.fromkeys((record.teacher, *record.students))}
@@ -370,11 +373,11 @@ def _check_students(record: RunRecord) -> None:
         check_writable(path)
 
 
-def _check_priced(record: RunRecord) -> None:
+def _check_priced(record: RunRecord, embeddings: str | None) -> None:
     """A budget in dollars needs the prices of all models."""
     from langchain_pld.distillation.prices import price_of
 
-    for model in dict.fromkeys((record.teacher, *record.students)):
+    for model in dict.fromkeys((record.teacher, *record.students, *([embeddings] if embeddings else ()))):
         if record.plan.budget.usd is not None and price_of(model, record.plan.prices) is None:
             msg = f"the price of {model} is not known; give it with --prices"
             raise typer.BadParameter(msg, param_hint="--max-usd")

@@ -74,6 +74,8 @@ def consolidate_node(models: RunModels) -> Node:
         embedder = Embedder(await models.embeddings_for(runtime), run, spending, node="consolidate")
         found = await _clusterings(state["micro_rules"], task, plan, embedder, seed)
         log = [f"consolidate: {label}: {line}" for label, one in found.items() for line in one.log]
+        if embedder.refused:
+            log.insert(0, f"consolidate: conditions are compared by their words alone: {embedder.refused}")
         clusters = [members for clustering in found.values() for members in clustering.groups]
 
         done = 0

@@ -27,7 +27,7 @@ class Embedder:
     """Gives the vectors of micro-rules.
 
     A text that the run has embedded before is not embedded again. Embeddings do not tell what they counted, so that the
-    ledger's tokens are an estimate: one for four bytes.
+    ledger's tokens are an estimate: one for four bytes. Where the budget allows no call, the offline default stands in.
 
     Args:
         embeddings: Where the vectors come from; the offline default, which costs nothing, when absent.
@@ -41,6 +41,8 @@ class Embedder:
         self._run = run
         self._spending = spending
         self._node = node
+        self.refused: str | None = None
+        """Why the offline default stood in at the last call, if it did."""
 
     async def vectors(self, micro_rules: Sequence[MicroRule]) -> np.ndarray:
         """One row a micro-rule, of unit length, shape `(len(micro_rules), dimensions)`.
@@ -54,6 +56,10 @@ class Embedder:
         by_key = {_key(spec, micro): micro for micro in micro_rules}
         known = {key: kept["vector"] for key, kept in (await self._run.get_many(_KIND, list(by_key))).items()}
         missing = {key: micro for key, micro in by_key.items() if key not in known}
+        self.refused = self._spending.over(spec) if missing else None
+        if self.refused:
+            await self._spending.keep()
+            return await embed_micro_rules(micro_rules)
         if missing:
             new = await self._paid(spec, list(missing.values()), self._embeddings)
             fresh = {key: vector.tolist() for key, vector in zip(missing, new, strict=True)}

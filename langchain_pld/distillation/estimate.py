@@ -29,8 +29,8 @@ READ_PER_S, WRITTEN_PER_S = 100, 15
 """Tokens a second of the default embedded model on two idle cores, measured; what a prompt shares with the one before
 is not read again."""
 
-_QUESTION, _CONDITION, _SHOWN_TEXT = 350, 75, 120
-"""Tokens of a question's own words, of a condition, and of a text that is shown in part."""
+_QUESTION, _CONDITION, _SHOWN_TEXT, _EMBEDDED = 350, 75, 120, 150
+"""Tokens of a question's own words, of a condition, of a text that is shown in part, and of a condition with cues."""
 _ANSWER, _USUAL_ANSWER = 300, 90
 """Tokens of a teacher's answer: the longest that the schema allows, and what is usual, for the minutes."""
 _ENGLISH = 0.5
@@ -118,6 +118,7 @@ def estimate(
     test: ExampleSet | None = None,
     teacher: str,
     students: Sequence[str],
+    embeddings: str | None = None,
     incumbent: bool = False,
 ) -> Estimate:
     """Bound what a run will ask.
@@ -131,9 +132,11 @@ def estimate(
         teacher: The model that writes rules, as `provider:name`.
         students: The models that will decide, as `provider:name`. What the teacher was asked for one of them it is not
             asked again for the next.
+        embeddings: The model that embeds drafted conditions, as `provider:name`; the offline default, which asks
+            nobody, when absent.
         incumbent: Whether there is a prompt in use that is scored as well.
     """
-    counting = _Counting(task, plan, train, validation, test, teacher, incumbent=incumbent)
+    counting = _Counting(task, plan, train, validation, test, teacher, embeddings, incumbent=incumbent)
     lines = [line for number, student in enumerate(students) for line in counting.of(student, first=not number)]
     return Estimate(lines=tuple(lines))
 
@@ -149,11 +152,13 @@ class _Counting:
         validation: ExampleSet,
         test: ExampleSet | None,
         teacher: str,
+        embeddings: str | None,
         *,
         incumbent: bool,
     ) -> None:
         labels = len(task.labels)
         self._task, self._plan, self._teacher, self._incumbent = task, plan, teacher, incumbent
+        self._embeddings = embeddings
         self._train, self._validation, self._test = train, validation, test
         self._gold = sum(row.label is not None for row in train)
         self._made_up = plan.synthetic_per_small_label * labels
@@ -199,6 +204,11 @@ class _Counting:
         merges = labels * plan.rules_per_label * plan.drafts
         how = f"{labels} labels x {plan.rules_per_label} rules x {plan.drafts} drafts, each asked for once more, + 1"
         yield self._asks("consolidate", 2 * merges + 1, self._shown, how)
+        if self._embeddings:
+            merged = labels * plan.rules_per_label
+            how = f"{explained} drafts in one call, {merged} rules in another"
+            own = _EMBEDDED * (explained + merged) // 2
+            yield self._line(self._embeddings, "consolidate", (0, 2), (0, own), (0, 0), how)
 
     def _loop(self, student: str) -> Iterator[EstimateLine]:
         """The passes over a student's mistakes."""

@@ -125,11 +125,13 @@ def test_a_run_that_requires_a_review_ends_with_the_command_for_it(pld: Run, fil
 def test_conditions_are_grouped_as_asked_by_vectors_of_the_embeddings_named(pld: Run, files: Files) -> None:
     options = ["--embeddings", "ollama:fake", "--clustering", "kmeans", "--out", files.folder / "a.pld.json"]
     with OllamaServer(ollama_script) as server:
-        done = pld(*files.distill, *options, host=server.url)
+        done = pld(*files.distill, *options, "--json", host=server.url)
         embedded = [request.body["input"] for request in server.requests if request.path == "/api/embed"]
     assert done.exit_code == 0, done.stderr
     assert "clustering kmeans" in done.stderr
     assert any("invoice" in text for text in embedded[0])
+    told = json.loads(done.stdout)["estimate"]
+    assert any(line["how"] == "18 drafts in one call, 6 rules in another" and line["calls"] == 2 for line in told)
 
 
 def test_embeddings_that_are_not_there_end_the_run_with_one_line_and_all_is_kept(pld: Run, files: Files) -> None:

@@ -9,6 +9,7 @@ from langchain_google_genai import GoogleGenerativeAIEmbeddings
 from langchain_ollama import OllamaEmbeddings
 from langgraph.store.memory import InMemoryStore
 
+from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.embedding_calls import Embedder, embeddings_spec
 from langchain_pld.distillation.embeddings import embed_micro_rules
 from langchain_pld.distillation.prices import Price
@@ -70,6 +71,19 @@ async def test_a_failed_call_is_in_the_ledger_and_nothing_of_it_is_kept() -> Non
     assert (spending.ledger[0].calls, spending.ledger[0].failures) == (1, 1)
     mended, _ = embedder(FakeEmbeddings(size=4, asked=[]), store)
     assert (await mended.vectors([ONE])).shape == (1, 4)
+
+
+async def test_where_the_budget_allows_no_call_words_are_compared_and_nobody_is_asked() -> None:
+    embeddings = FakeEmbeddings(size=4, asked=[])
+    spending = Spending(Budget(calls=1))
+    careful = Embedder(embeddings, RunStore(InMemoryStore(), "run"), spending, node="consolidate")
+    await careful.vectors([ONE, TWO])
+    assert careful.refused is None
+    assert np.allclose(await careful.vectors([ONE, THREE]), await embed_micro_rules([ONE, THREE]))
+    assert careful.refused == spending.stopped == "the budget of 1 calls is spent"
+    assert (await careful.vectors([ONE])).shape == (1, 4), "what was paid for is still there"
+    assert careful.refused is None
+    assert embeddings.asked == [[ONE.condition, TWO.condition]]
 
 
 async def test_other_embeddings_under_the_same_name_are_refused_in_a_run() -> None:

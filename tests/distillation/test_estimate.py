@@ -14,6 +14,7 @@ from langchain_pld import Example, adistill
 from langchain_pld.distillation.estimate import EstimateLine, estimate
 from langchain_pld.distillation.plan import PLANS, Effort, Plan
 from langchain_pld.examples import ExampleSet
+from tests.distillation.test_embedding_calls import FakeEmbeddings
 from tests.fakes import FakeChatModel, scored, text_of
 from tests.teams import SUBJECTS, TASK, rows
 
@@ -110,12 +111,14 @@ async def test_a_run_asks_no_more_and_no_less_than_was_told(effort: Effort, unla
         update={"train_examples": 24, "ceiling": None, "race_level": 0.0, "synthetic_per_small_label": made_up}
     )
     sets = data(plan, unlabelled=unlabelled)
-    artifact = await adistill(TASK, **sets, **models(), effort=plan)  # type: ignore[arg-type]
-    told = estimate(TASK, plan, **sets, teacher=TEACHER, students=[STUDENT])  # type: ignore[arg-type]
+    embeddings = FakeEmbeddings(size=8, asked=[])
+    artifact = await adistill(TASK, **sets, **models(), effort=plan, embeddings=embeddings)  # type: ignore[arg-type]
+    told = estimate(TASK, plan, **sets, teacher=TEACHER, students=[STUDENT], embeddings="fake:words")  # type: ignore[arg-type]
     check(told.lines, artifact.ledger)
     calls = by_node(artifact.ledger, "calls")
     assert {node for node, model in calls if model == TEACHER} >= {"generate", "extract", "consolidate", "critique"}
     assert calls["critique", STUDENT] > 0, "the loop was not reached"
+    assert calls["consolidate", "fake:words"] > 0
 
 
 async def test_a_run_that_is_as_good_as_it_needs_to_be_at_once_asks_the_least() -> None:
