@@ -1,11 +1,11 @@
 """What distilling brings: `python -m tests.benchmarks.distillation --help`.
 
 For each set below FOLDER and each seed: macro-F1 on test rows, raw and calibrated on validation rows, of the zero-shot
-prompt, of eight labelled examples in the prompt, of rules written by a person, and of the distilled prompt; beside it
-what distilling took. Teacher and student are the embedded model. Train rows are drawn evenly over the labels, the other
-rows as they come, so that their shares of labels are the set's own. FILE is YAML: set to instructions, labels and
-rules. Each run is kept in a file of its own in OUT, and one that is there is not made again: a stopped measurement goes
-on. The data are public benchmarks of third parties and no part of the project.
+prompt, of eight labelled examples in the prompt, of rules written by a person, and of the distilled prompt, with the
+paired difference to zero-shot; beside it what distilling took. Teacher and student are the embedded model. Train rows
+are drawn evenly over the labels, the other rows as they come, so that their shares of labels are the set's own. FILE is
+YAML: set to instructions, labels and rules. Each run is kept in a file of its own in OUT, and one that is there is not
+made again: a stopped measurement goes on. The data are public benchmarks of third parties and no part of the project.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,21 @@ from rich.table import Table
 from langchain_pld import Task, adistill, read_examples
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, DistilledPrompt, ScoreCard
+from langchain_pld.distillation.answer_search import answer_formats
 from langchain_pld.distillation.bench import StudentBench
-from langchain_pld.distillation.candidates import Candidate
+from langchain_pld.distillation.budget import Budget
+from langchain_pld.distillation.candidates import Candidate, RowScore, ScoredCandidate
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import Role, RunStore
-from langchain_pld.distillation.spending import Spending
+from langchain_pld.distillation.spending import BudgetSpent, Spending
+from langchain_pld.evaluation.comparison import compare
+from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
 from langchain_pld.rules import Rule
-from langchain_pld.student.binding import fingerprint_of
+from langchain_pld.student.binding import fingerprint_of, most_labels, tokenizer_of
+from langchain_pld.student.probe import learn_first_tokens
 from langchain_pld.student.prompt import chat
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai", "unfair_tos")
@@ -138,7 +143,7 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
     def progressing(event: Progress) -> None:
         told(f"{event.node}: {event.step}")(event.done, event.total)
 
-    started = time.monotonic()
+    store, started = InMemoryStore(), time.monotonic()
     artifact = await adistill(
         task,
         train=train,
@@ -149,22 +154,32 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
         effort=PLANS["light"].model_copy(update={"clustering": options.clustering}),
         seed=seed,
         on_progress=progressing,
+        store=store,
+        run_id=name,
     )
     minutes = (time.monotonic() - started) / 60
     cards = [card for card in artifact.scores if card.role == "test"]
 
     answer = artifact.answer
-    store, fingerprint = RunStore(InMemoryStore(), name), fingerprint_of(model)
-    benches = {kind: kind(task, model, fingerprint, artifact.scorer, store, Spending(), node="benchmark", seed=seed)
+    # The run's own Store: what the student was asked in it is not asked again.
+    kept, fingerprint = RunStore(store, name), fingerprint_of(model)
+    benches = {kind: kind(task, model, fingerprint, artifact.scorer, kept, Spending(), node="benchmark", seed=seed)
                for kind in (StudentBench, FewShotBench)}  # fmt: skip
     shots = drawn_evenly(read_examples(folder / "train.jsonl", task), SHOTS, seed)
     benches[FewShotBench].shots = shown(task, shots, answer)  # type: ignore[attr-defined]
     # These rules name their label themselves; the one they are filed under is only the arrow at their end.
     rules = tuple(Rule.merged(_mentioned(text, task), text, ()) for text in definition["rules"])
     others = {f"{SHOTS}-shot": (FewShotBench, ())} | ({"rules by a person": (StudentBench, rules)} if rules else {})
+    predictions = {}
+    if artifact.rules:
+        shipped = Candidate(rules=artifact.rules, answer=answer)
+        _, predictions["distilled"] = await _cards(benches[StudentBench], shipped, "distilled", validation, test, told)
     if options.clustering == "auto":
         for prompt, (kind, of) in others.items():
-            cards += await _cards(benches[kind], Candidate(rules=of, answer=answer), prompt, validation, test, told)
+            candidate = Candidate(rules=of, answer=answer)
+            more, predictions[prompt] = await _cards(benches[kind], candidate, prompt, validation, test, told)
+            cards += more
+    plain = await _zero_shot(benches[StudentBench], validation, test)
     return {
         "set": name,
         "seed": seed,
@@ -176,6 +191,7 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
         "rules": len(artifact.rules),
         "answer": list(answer.codes.values()),
         "cards": [_figures(card) for card in cards],
+        "against_zero_shot": {prompt: _paired(test, task, of, plain) for prompt, of in predictions.items()},
         "calls": sum(line.calls for line in artifact.ledger),
         "tokens": sum(line.input_tokens + line.output_tokens for line in artifact.ledger),
         "minutes": round(minutes, 1),
@@ -184,11 +200,47 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
 
 async def _cards(
     bench: StudentBench, candidate: Candidate, name: str, validation: ExampleSet, test: ExampleSet, told: Any
-) -> list[ScoreCard]:
+) -> tuple[list[ScoreCard], list[str | None]]:
+    """Score cards on the test rows, and the labels given to them."""
     scored = await bench.validate(candidate, validation, told(f"{name}, validation"))
     role: Role = "test"
     scores = await bench.score(candidate, test, role, told(f"{name}, test"))
-    return bench.cards_of(scored, scores, test, name=name, role=role)
+    return bench.cards_of(scored, scores, test, name=name, role=role), _labels(scored, scores)
+
+
+async def _zero_shot(bench: StudentBench, validation: ExampleSet, test: ExampleSet) -> list[str | None]:
+    """The labels that the zero-shot prompt gave in the run: the one whose test rows were read."""
+    model = bench.student
+    bench.spending = Spending(Budget(calls=0))
+    forms = answer_formats(bench.task, PLANS["light"].answer_forms, token_ids=tokenizer_of(model),
+                           most_labels=most_labels(model))  # fmt: skip
+    for form in forms:
+        learned = await learn_first_tokens(model, form) if form.form == "words" else form
+        candidate = Candidate(rules=(), answer=learned)
+        try:
+            scores = await bench.score(candidate, test, "test", lambda *_: None)
+            return _labels(await bench.validate(candidate, validation), scores)
+        except BudgetSpent:  # not in the Store
+            continue
+    msg = "the run has read the test rows with none of the zero-shot prompts"
+    raise LookupError(msg)
+
+
+def _labels(scored: ScoredCandidate, scores: Sequence[RowScore]) -> list[str | None]:
+    """The label of each row, calibrated where that had a lower log loss."""
+    if scored.calibration.method == "none":
+        return [score.label for score in scores]
+    applied = [score.log_probabilities and scored.calibration.apply(score.log_probabilities) for score in scores]
+    return [max(p, key=p.__getitem__) if p else s.label for p, s in zip(applied, scores, strict=True)]
+
+
+def _paired(test: ExampleSet, task: Task, new: list[str | None], plain: list[str | None]) -> dict[str, Any]:
+    found = compare(gold_labels(test), new, plain, task.label_names, [row.group for row in test])
+    return {
+        "difference": round(found.difference.value, 3),
+        "interval": [round(found.difference.low, 3), round(found.difference.high, 3)],
+        "mcnemar_p": round(found.mcnemar_p, 3),
+    }
 
 
 def _mentioned(text: str, task: Task) -> str:
