@@ -224,6 +224,13 @@ class StudentBench:
             cards.append(self._card(scored, scores, applied, rows, name=name, role=role, calibrated=True))
         return cards
 
+    def labels_of(self, scored: ScoredCandidate, scores: Sequence[RowScore]) -> list[str | None]:
+        """The label of each of other rows, with the calibration of the validation rows; `None` where it failed."""
+        if scored.calibration.method == "none":
+            return [score.label for score in scores]
+        applied = [score.log_probabilities and scored.calibration.apply(score.log_probabilities) for score in scores]
+        return [max(p, key=p.__getitem__) if p else s.label for p, s in zip(applied, scores, strict=True)]
+
     def _card(
         self,
         scored: ScoredCandidate,

@@ -12,7 +12,7 @@ from langchain_pld.artifact import DataFingerprint, DistilledPrompt, Gate, Model
 from langchain_pld.distillation.bench import OnProgress, StudentBench
 from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
 from langchain_pld.distillation.plan import Plan
-from langchain_pld.distillation.roles import RunStore, labelled
+from langchain_pld.distillation.roles import Role, RunStore, labelled
 from langchain_pld.distillation.spending import BudgetSpent
 from langchain_pld.errors import InputError
 from langchain_pld.evaluation.baselines import majority_card, ngram_card
@@ -114,13 +114,14 @@ async def release(
     for name, one in prompts.items():
         # Asks the student's tokenizer, and resamples the rows.
         scores += await asyncio.to_thread(bench.cards, one, rows, name=name, role="validation")
-    unread: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
     try:
         # What a person has yet to review is scored again afterwards; the test rows are read once.
         if not plan.require_review or contest.reviewed or not winner.candidate.rules:
-            scores += await _test_cards(bench, run, prompts, say)
+            cards, read = await _test_cards(bench, run, prompts, say)
+            scores += cards
     except BudgetSpent as spent:
-        unread = (f"the test rows were not read: {spent}",)
+        read = (f"the test rows were not read: {spent}",)
     gate: Gate | None = None
     gate_notes: tuple[str, ...] = ()
     if plan.gate_alpha is not None:
@@ -133,7 +134,7 @@ async def release(
             "scores": tuple(scores),
             "finish_reason": finish_reason,
             "ledger": tuple(bench.spending.ledger),
-            "notes": (*reasons, *unread, *trials, *calibration_notes(winner), *gate_notes),
+            "notes": (*reasons, *read, *trials, *calibration_notes(winner), *gate_notes),
         }
     )
     return artifact, reasons[0]
@@ -175,10 +176,20 @@ def _gate_between(
 def _compared(
     challenger: ScoredCandidate, incumbent: ScoredCandidate, rows: ExampleSet, bench: StudentBench, level: float
 ) -> Comparison:
+    return _paired(challenger.predictions, incumbent.predictions, rows, bench, level)
+
+
+def _paired(
+    challenger: Sequence[str | None],
+    incumbent: Sequence[str | None],
+    rows: ExampleSet,
+    bench: StudentBench,
+    level: float,
+) -> Comparison:
     return compare(
         gold_labels(rows),
-        challenger.predictions,
-        incumbent.predictions,
+        challenger,
+        incumbent,
         bench.task.label_names,
         [row.group for row in rows],
         level=level,
@@ -186,10 +197,10 @@ def _compared(
     )
 
 
-def _figures(comparison: Comparison) -> str:
+def _figures(comparison: Comparison, role: Role = "validation") -> str:
     difference = comparison.difference
     return (
-        f"macro-F1 on {comparison.rows} validation rows {difference.value:+.3f}, "
+        f"macro-F1 on {comparison.rows} {role} rows {difference.value:+.3f}, "
         f"{difference.level:.0%} interval {difference.low:+.3f} to {difference.high:+.3f}, "
         f"McNemar p {comparison.mcnemar_p:.2g}"
     )
@@ -197,11 +208,14 @@ def _figures(comparison: Comparison) -> str:
 
 async def _test_cards(
     bench: StudentBench, run: RunStore, prompts: dict[str, ScoredCandidate], say: Say
-) -> list[ScoreCard]:
-    """The only place where test rows are read: the prompts beside the plain baselines."""
+) -> tuple[list[ScoreCard], tuple[str, ...]]:
+    """The only place where test rows are read: the prompts beside the plain baselines, and what they are to each other.
+
+    The sentences compare all prompts with the zero-shot one. They are told and nothing is chosen by them.
+    """
     rows = await run.examples("test")
     if rows is None:
-        return []
+        return [], ()
     train = labelled(await run.required("train"))
     baselines = await asyncio.to_thread(
         lambda: [
@@ -210,10 +224,22 @@ async def _test_cards(
         ]
     )
     cards = [card for card in baselines if card is not None]
+    labels: dict[str, list[str | None]] = {}
     for name, scored in prompts.items():
         scores = await bench.score(scored.candidate, rows, "test", say("test", f"student reads the test rows, {name}"))
         cards += await asyncio.to_thread(bench.cards_of, scored, scores, rows, name=name, role="test")
-    return cards
+        labels[name] = bench.labels_of(scored, scores)
+    plain = labels.pop("zero-shot")
+    found = {name: await asyncio.to_thread(_paired, own, plain, rows, bench, 0.95) for name, own in labels.items()}
+    return cards, tuple(
+        f"{name} against zero-shot, {_figures(one, 'test')}: {_verdict(one)}" for name, one in found.items()
+    )
+
+
+def _verdict(comparison: Comparison) -> str:
+    if comparison.better or comparison.worse:
+        return f"detectably {'better' if comparison.better else 'worse'}"
+    return "no detectable difference"
 
 
 def calibration_notes(scored: ScoredCandidate) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from langchain_pld.artifact import Calibration, DistilledPrompt, ScoreCard
 from langchain_pld.distillation.answer_search import answer_formats
 from langchain_pld.distillation.bench import StudentBench
 from langchain_pld.distillation.budget import Budget
-from langchain_pld.distillation.candidates import Candidate, RowScore, ScoredCandidate
+from langchain_pld.distillation.candidates import Candidate
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import Role, RunStore
@@ -205,7 +205,7 @@ async def _cards(
     scored = await bench.validate(candidate, validation, told(f"{name}, validation"))
     role: Role = "test"
     scores = await bench.score(candidate, test, role, told(f"{name}, test"))
-    return bench.cards_of(scored, scores, test, name=name, role=role), _labels(scored, scores)
+    return bench.cards_of(scored, scores, test, name=name, role=role), bench.labels_of(scored, scores)
 
 
 async def _zero_shot(bench: StudentBench, validation: ExampleSet, test: ExampleSet) -> list[str | None]:
@@ -219,19 +219,11 @@ async def _zero_shot(bench: StudentBench, validation: ExampleSet, test: ExampleS
         candidate = Candidate(rules=(), answer=learned)
         try:
             scores = await bench.score(candidate, test, "test", lambda *_: None)
-            return _labels(await bench.validate(candidate, validation), scores)
+            return bench.labels_of(await bench.validate(candidate, validation), scores)
         except BudgetSpent:  # not in the Store
             continue
     msg = "the run has read the test rows with none of the zero-shot prompts"
     raise LookupError(msg)
-
-
-def _labels(scored: ScoredCandidate, scores: Sequence[RowScore]) -> list[str | None]:
-    """The label of each row, calibrated where that had a lower log loss."""
-    if scored.calibration.method == "none":
-        return [score.label for score in scores]
-    applied = [score.log_probabilities and scored.calibration.apply(score.log_probabilities) for score in scores]
-    return [max(p, key=p.__getitem__) if p else s.label for p, s in zip(applied, scores, strict=True)]
 
 
 def _paired(test: ExampleSet, task: Task, new: list[str | None], plain: list[str | None]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage
@@ -100,6 +100,31 @@ async def test_without_a_detectable_gain_the_zero_shot_prompt_stays() -> None:
     names = {card.name for card in artifact.scores}
     assert "rules, not shipped" in names
     assert "distilled" not in names
+
+
+@pytest.mark.parametrize(
+    ("on_test_rows", "difference", "verdict"),
+    [
+        (lambda right: right, +0.667, "detectably better"),
+        (lambda _: "amber", +0.0, "no detectable difference"),
+        (lambda right: "violet" if right == "amber" else "amber", -0.333, "detectably worse"),
+    ],
+)
+async def test_the_notes_tell_what_the_shipped_rules_brought_on_the_test_rows_whatever_it_is(
+    on_test_rows: Callable[[str], str], difference: float, verdict: str
+) -> None:
+    def script(messages: list[BaseMessage]) -> AIMessage:
+        right = "amber" if "invoice" in text_of(messages) else "violet"
+        if "Rules" not in str(messages[0].text):
+            return scored({"amber": 0.9, "violet": 0.1})
+        label = on_test_rows(right) if " test " in text_of(messages) else right
+        return scored({label: 0.9, "violet" if label == "amber" else "amber": 0.1})
+
+    artifact = await run(FakeChatModel(script=teacher_script), FakeChatModel(script=script))
+    assert artifact.rules, "nothing is chosen by the test rows"
+    (note,) = (note for note in artifact.notes if "test rows" in note)
+    assert note.startswith(f"distilled against zero-shot, macro-F1 on 20 test rows {difference:+.3f}, 95% interval ")
+    assert note.endswith(f": {verdict}")
 
 
 async def test_the_scored_prompt_is_the_shipped_prompt() -> None:
