@@ -11,13 +11,13 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.distillation.answer_search import answer_formats
 from langchain_pld.distillation.bench import OnProgress, StudentBench
 from langchain_pld.distillation.candidates import Candidate
-from langchain_pld.distillation.probing import entered
+from langchain_pld.distillation.probing import entered, readable
 from langchain_pld.distillation.roles import RunStore, balanced
 from langchain_pld.distillation.spending import Spending
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.student.binding import fingerprint_of, model_spec, most_labels, tokenizer_of
-from langchain_pld.student.probe import learn_first_tokens, probe_student
+from langchain_pld.student.probe import probe_student
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
 
@@ -64,9 +64,8 @@ async def zero_shot_losses(
     answer = await asyncio.to_thread(_answer, task, student)
     async with entered(spending, node="generate", model=model_spec(student)):
         probe = await probe_student(student, compile_prompt(task, (), answer), answer, task.render(rows[0].input))
-        answer = answer.model_copy(update={"thinking_tokens": probe.thinking_tokens})
-        if probe.scorer == "logprobs" and answer.form == "words":
-            answer = await learn_first_tokens(student, answer)
+    answer = answer.model_copy(update={"thinking_tokens": probe.thinking_tokens})
+    answer = await readable(student, answer, probe.scorer, run, spending, node="generate")
     fingerprint = await asyncio.to_thread(fingerprint_of, student)
     bench = StudentBench(task, student, fingerprint, probe.scorer, run, spending, node="generate", seed=seed)
     scores = await bench.score(Candidate(answer=answer), rows, "train", on_progress)

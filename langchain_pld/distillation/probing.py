@@ -1,22 +1,57 @@
-"""Calls that find out how a student's answers can be read, in the ledger."""
+"""Calls that find out how a student's answers can be read: in the ledger, and once a run."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 from typing_extensions import override
 
+from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.artifact import LedgerLine
+from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import Spending
+from langchain_pld.student.binding import model_spec
+from langchain_pld.student.probe import learn_first_tokens
 
-__all__ = ["entered"]
+__all__ = ["entered", "readable"]
+
+_KIND = "first-tokens"
+
+
+async def readable(
+    student: BaseChatModel, answer: AnswerFormat, scorer: Scorer, run: RunStore, spending: Spending, *, node: str
+) -> AnswerFormat:
+    """The answer format with all that has to be known to read it, see `learn_first_tokens`; learned once a run.
+
+    Args:
+        student: The model that answers.
+        answer: What it answers with.
+        scorer: How its answers are read; only log-probabilities need to know tokens.
+        run: Keeps what was learned.
+        spending: The run's ledger.
+        node: The node that asks.
+    """
+    if answer.form != "words" or scorer != "logprobs" or answer.first_tokens is not None:
+        return answer
+    spec = model_spec(student)
+    key = hashlib.sha256(f"{spec}\n{answer.model_dump_json()}".encode()).hexdigest()
+    known = (await run.get_many(_KIND, [key])).get(key)
+    if known is not None:
+        return AnswerFormat.model_validate(known)
+    async with entered(spending, node=node, model=spec):
+        found = await learn_first_tokens(student, answer)
+    if found.first_tokens is not None:
+        await run.put_many(_KIND, {key: found.model_dump(mode="json")})
+    return found
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from langgraph.store.memory import InMemoryStore
 from langchain_pld.artifact import Calibration, DataFingerprint, DistilledPrompt, Gate
 from langchain_pld.distillation.bench import StudentBench
 from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
-from langchain_pld.distillation.probing import entered
+from langchain_pld.distillation.probing import readable
 from langchain_pld.distillation.release import calibration_notes, gate_for
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import Spending
@@ -21,7 +21,6 @@ from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import Rule
 from langchain_pld.student.binding import fingerprint_of
-from langchain_pld.student.probe import learn_first_tokens
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
 
@@ -92,10 +91,7 @@ async def arescored(
     run = RunStore(InMemoryStore(), "rescoring")
     spending = Spending()
     bench = StudentBench(task, student, fingerprint, artifact.scorer, run, spending, node="review", seed=seed)
-    answer = artifact.answer_for(fingerprint)
-    if answer.form == "words" and artifact.scorer == "logprobs":
-        async with entered(spending, node="review", model=fingerprint.spec):
-            answer = await learn_first_tokens(student, answer)
+    answer = await readable(student, artifact.answer_for(fingerprint), artifact.scorer, run, spending, node="review")
     zero_shot = await bench.validate(Candidate(answer=answer), rows, on_progress)
     scored = zero_shot
     cards = bench.cards(zero_shot, rows, name="zero-shot", role="validation")

@@ -24,7 +24,7 @@ from langchain_pld.distillation.edits import Proposal, apply_edits
 from langchain_pld.distillation.node import Node
 from langchain_pld.distillation.overview import measured
 from langchain_pld.distillation.plan import Plan
-from langchain_pld.distillation.probing import entered
+from langchain_pld.distillation.probing import entered, readable
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.prompt_budget import fit, token_counter
 from langchain_pld.distillation.racing import stratified_order
@@ -39,7 +39,7 @@ from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.evaluation.metrics import Confusion, macro_f1
 from langchain_pld.examples import ExampleSet
 from langchain_pld.student.binding import fingerprint_of, model_spec, most_labels, tokenizer_of
-from langchain_pld.student.probe import learn_first_tokens, probe_formats
+from langchain_pld.student.probe import probe_formats
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
@@ -62,15 +62,15 @@ def validate_node(models: RunModels) -> Node:
         scorer = state.get("scorer")
         if scorer is None:
             asker = Teacher(teacher, node="validate", store=run.store, concurrency=plan.concurrency, spending=spending)
-            formats, scorer = await _ways_to_answer(task, plan, student, asker, rows, spending, log)
+            formats, scorer = await _ways_to_answer(task, plan, student, asker, rows, run, spending, log)
         fingerprint = await asyncio.to_thread(fingerprint_of, student)
         bench = StudentBench(task, student, fingerprint, scorer, run, spending, node="validate", seed=seed)
-        here = _Pass(bench, plan, rows, lambda node, step: _progress(runtime, node, step), log)
+        here = _Pass(bench, run, plan, rows, lambda node, step: _progress(runtime, node, step), log)
         if formats:
             log.append(f"validate: answers of {fingerprint.spec} are read by {scorer}")
             contest, improved = await here.first(state, formats)
         else:
-            contest, improved = await here.later(state, run)
+            contest, improved = await here.later(state)
         tried = [*state.get("tried", ()), *here.notes]
         update: dict[str, Any] = {"tried": tried, "scorer": scorer, "round": state.get("round", 0) + 1, "proposals": []}
         if contest is not None:
@@ -108,16 +108,20 @@ class _Pass:
 
     Args:
         bench: Scores candidates.
+        run: The run's part of the Store.
         plan: The run's numbers.
         rows: The validation rows, each beginning of which stands for the whole.
         say: Makes the progress callback of a node and step.
         log: The run's log.
     """
 
-    def __init__(self, bench: StudentBench, plan: Plan, rows: ExampleSet, say: Say, log: list[str]) -> None:
+    def __init__(
+        self, bench: StudentBench, run: RunStore, plan: Plan, rows: ExampleSet, say: Say, log: list[str]
+    ) -> None:
         self.say = say
         self.notes: list[str] = []
         self._bench = bench
+        self._run = run
         self._plan = plan
         self._rows = rows
         self._log = log
@@ -147,7 +151,7 @@ class _Pass:
         self._log += [f"validate: {step}" for step in steps]
         return Contest(zero_shot, champion, incumbent, all_rules), True
 
-    async def later(self, state: DistillationState, run: RunStore) -> tuple[Contest | None, bool]:
+    async def later(self, state: DistillationState) -> tuple[Contest | None, bool]:
         """The best prompt so far, with each proposal that makes it better; or the rules that a person accepted."""
         # Scored before, so these come from the Store.
         zero_shot = await self.score(state["zero_shot"], "zero-shot")
@@ -160,7 +164,7 @@ class _Pass:
             return None, False
         if "reviewed" in state:
             return Contest(zero_shot, champion, incumbent, reviewed=True), False
-        train = await run.taught()
+        train = await self._run.taught()
         screen = await asyncio.to_thread(Screen.of, self._bench.task, train)
         count = await asyncio.to_thread(token_counter, self._bench.student)
         improved = False
@@ -223,10 +227,15 @@ class _Pass:
         incumbent = state.get("incumbent")
         if incumbent is None:
             return None
-        answer = incumbent.answer_for(self._bench.fingerprint)
-        if answer.form == "words" and self._bench.scorer == "logprobs":
-            async with entered(self._bench.spending, node="validate", model=self._bench.fingerprint.spec):
-                answer = await learn_first_tokens(self._bench.student, answer)
+        bench = self._bench
+        answer = await readable(
+            bench.student,
+            incumbent.answer_for(bench.fingerprint),
+            bench.scorer,
+            self._run,
+            bench.spending,
+            node="validate",
+        )
         candidate = Candidate(rules=incumbent.rules, answer=answer)
         return await self.score(candidate, f"the incumbent {incumbent.id}")
 
@@ -271,6 +280,7 @@ async def _ways_to_answer(
     student: BaseChatModel,
     teacher: Teacher,
     rows: ExampleSet,
+    run: RunStore,
     spending: Spending,
     log: list[str],
 ) -> tuple[list[AnswerFormat], Scorer]:
@@ -294,9 +304,8 @@ async def _ways_to_answer(
     prompts = [(compile_prompt(task, (), answer), answer) for answer in formats]
     async with entered(spending, node="validate", model=model_spec(student)):
         probe = await probe_formats(student, prompts, task.render(rows[0].input))
-        formats = [form.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for form in formats]
-        if probe.scorer == "logprobs":
-            formats = [await learn_first_tokens(student, form) if form.form == "words" else form for form in formats]
+    formats = [form.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for form in formats]
+    formats = [await readable(student, form, probe.scorer, run, spending, node="validate") for form in formats]
     if probe.thinking_tokens:
         log.append(f"validate: the student gets {probe.thinking_tokens} tokens to think")
     return formats, probe.scorer

@@ -21,7 +21,7 @@ from langchain_pld.distillation.spending import BudgetSpent, Spending
 from langchain_pld.errors import StudentError
 from tests.distillation.test_graph import TASK, rows, student_script, teacher_script
 from tests.distillation.test_resume import PLAN
-from tests.fakes import FakeChatModel
+from tests.fakes import FakeChatModel, scored
 
 TRAIN, VALIDATION, TEST = rows("train", 12), rows("validation", 60), rows("test", 20)
 PRICES = {"teacher": Price(input=5.0, output=10.0), "student": Price(input=0, output=0)}
@@ -160,6 +160,23 @@ async def test_the_calls_that_learn_how_an_incumbent_is_read_stand_in_the_ledger
     artifact = await adistill(TASK, **roles, **again, incumbent=incumbent)
     calls = sum(line.calls for line in artifact.ledger if line.model == "fake-chat:student")
     assert calls == len(again["student"].asked)
+
+
+async def test_what_was_learned_about_reading_answers_is_asked_once_in_a_run_of_several_passes() -> None:
+    def writes(messages: list[BaseMessage]) -> AIMessage:
+        told = str(messages[-1].text)
+        return scored({told.split()[-1]: 0.9}) if told.startswith("Write this word") else student_script(messages)
+
+    plan = PLAN.model_copy(update={"choose": "uncertain", "train_examples": 8, "rounds": 2, "ceiling": None})
+    roles: dict[str, Any] = {"train": TRAIN, "validation": VALIDATION, "effort": plan}
+    before = await adistill(TASK, **roles, teacher=FakeChatModel(script=priced), student=FakeChatModel(script=writes))
+    incumbent = before.model_copy(update={"answer": before.answer.model_copy(update={"first_tokens": None})})
+    student = FakeChatModel(script=writes, model="student")
+    artifact = await adistill(TASK, **roles, teacher=FakeChatModel(script=priced), student=student, incumbent=incumbent)
+    nodes = {line.node for line in artifact.ledger if line.model == "fake-chat:student"}
+    assert nodes == {"generate", "critique", "validate"}
+    written = [told for messages in student.asked if (told := str(messages[-1].text)).startswith("Write this word")]
+    assert sorted(written) == [f"Write this word and nothing else: {label}" for label in ("amber", "violet")]
 
 
 async def test_calls_of_a_student_that_cannot_be_read_stand_in_the_ledger_as_well() -> None:
