@@ -430,8 +430,8 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             label = max(probabilities, key=probabilities.__getitem__)
             confidence = probabilities[label]
         gate = self.artifact.gate
-        # A gate cannot be passed without a probability.
-        decided = gate is None or (confidence is not None and gate.admits(label, confidence))
+        # A gate cannot be passed without a probability, nor by a student whose risk it was not fitted to.
+        decided = gate is None or (confidence is not None and self._stranger is None and gate.admits(label, confidence))
         return Verdict(
             status="decided" if decided else "abstained",
             label=label if decided else None,
@@ -527,9 +527,10 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     def _compare(self, student: ModelFingerprint) -> None:
         self._stranger = self.artifact.student.differs_from(student)
         if self._stranger:
+            abstains = ", and its gate lets nothing pass" if self.artifact.gate is not None else ""
             warnings.warn(
                 f"this is not the student that {self.artifact.id} was measured with ({self._stranger}): its scores say "
-                "nothing about this one, and probabilities are not called calibrated",
+                f"nothing about this one, probabilities are not called calibrated{abstains}",
                 UserWarning,
                 stacklevel=2,
             )

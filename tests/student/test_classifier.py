@@ -182,6 +182,14 @@ def test_a_gate_abstains_below_its_threshold(threshold: float | None, status: st
     assert verdict.label == ("sad" if status == "decided" else None)
 
 
+def test_a_gate_that_was_fitted_for_another_student_lets_nothing_pass_and_the_warning_says_so() -> None:
+    stranger, gate = ModelFingerprint(spec="ollama:other"), Gate(alpha=0.1, threshold=0.1)
+    with pytest.warns(UserWarning, match="this is not the student .* its gate lets nothing pass"):
+        made = classifier(lambda _: SAD, student=stranger, gate=gate)
+    verdict = made.invoke("alas")
+    assert (verdict.status, verdict.label, verdict.leaning) == ("abstained", None, "sad")
+
+
 def test_an_answer_without_scores_never_passes_a_gate() -> None:
     verdict = classifier(lambda _: AIMessage("sad"), scorer="text", gate=Gate(alpha=0.1, threshold=0.0)).invoke("x")
     assert (verdict.status, verdict.confidence) == ("abstained", None)
