@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import random
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +26,9 @@ import yaml
 from langgraph.store.memory import InMemoryStore
 from rich.console import Console
 from rich.table import Table
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.pipeline import make_pipeline
 
 from langchain_pld import Task, adistill, read_examples
 from langchain_pld.answer import AnswerFormat
@@ -38,7 +42,7 @@ from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import Role, RunStore
 from langchain_pld.distillation.spending import BudgetSpent, Spending
 from langchain_pld.evaluation.comparison import compare
-from langchain_pld.evaluation.evaluate import gold_labels
+from langchain_pld.evaluation.evaluate import gold_labels, score_card
 from langchain_pld.examples import ExampleSet
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
 from langchain_pld.rules import Rule
@@ -47,7 +51,8 @@ from langchain_pld.student.probe import learn_first_tokens
 from langchain_pld.student.prompt import chat
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai", "unfair_tos")
-FIELDS = {"contract_nli": ("premise", "hypothesis")}
+# A column that gives much away alone: what naive Bayes makes of it on all train rows stands beside the other scores.
+ALONE = {"contract_nli": "hypothesis"}
 WORDS = {
     # Names that begin alike cannot be told apart by their first token; a task file would name other words, as here.
     "unfair_tos": {
@@ -99,7 +104,6 @@ def task_of(name: str, definition: dict[str, Any]) -> Task:
         name=name,
         instructions=definition["instructions"],
         labels=[{"name": label, "description": text} for label, text in definition["labels"].items()],
-        fields=FIELDS.get(name, ()),
         verbalizers=[WORDS[name]] if name in WORDS else [],
     )
 
@@ -159,6 +163,8 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
     )
     minutes = (time.monotonic() - started) / 60
     cards = [card for card in artifact.scores if card.role == "test"]
+    if name in ALONE:
+        cards.insert(0, _alone(task, folder, ALONE[name], test, seed))
 
     answer = artifact.answer
     # The run's own Store: what the student was asked in it is not asked again.
@@ -168,7 +174,7 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
     shots = drawn_evenly(read_examples(folder / "train.jsonl", task), SHOTS, seed)
     benches[FewShotBench].shots = shown(task, shots, answer)  # type: ignore[attr-defined]
     # These rules name their label themselves; the one they are filed under is only the arrow at their end.
-    rules = tuple(Rule.merged(_mentioned(text, task), text, ()) for text in definition["rules"])
+    rules = tuple(Rule.merged(_mentioned(text, task), _in_words(text, answer), ()) for text in definition["rules"])
     others = {f"{SHOTS}-shot": (FewShotBench, ())} | ({"rules by a person": (StudentBench, rules)} if rules else {})
     predictions = {}
     if artifact.rules:
@@ -196,6 +202,18 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
         "tokens": sum(line.input_tokens + line.output_tokens for line in artifact.ledger),
         "minutes": round(minutes, 1),
     }
+
+
+def _alone(task: Task, folder: Path, column: str, test: ExampleSet, seed: int) -> ScoreCard:
+    """Naive Bayes on the words of one column."""
+    lines = {role: (folder / f"{role}.jsonl").read_text(encoding="utf-8").splitlines() for role in ("train", "test")}
+    train, rows = ([json.loads(line) for line in lines[role]] for role in ("train", "test"))
+    shown = {row["id"]: row[column] for row in rows}
+    model = make_pipeline(CountVectorizer(), MultinomialNB())
+    model.fit([row[column] for row in train], [row["label"] for row in train])
+    predicted = [str(label) for label in model.predict([shown[row.id] for row in test])]
+    name, none = f"{column} alone, naive Bayes ({len(train)} rows)", [None] * len(test)
+    return score_card(task.label_names, test, predicted, none, name=name, role="test", student="-", seed=seed)
 
 
 async def _cards(
@@ -238,6 +256,13 @@ def _paired(test: ExampleSet, task: Task, new: list[str | None], plain: list[str
 def _mentioned(text: str, task: Task) -> str:
     """The label that a rule names last."""
     return max(task.label_names, key=lambda label: text.rfind(label))
+
+
+def _in_words(text: str, answer: AnswerFormat) -> str:
+    """A rule in which labels are called what the student answers."""
+    for label, code in answer.codes.items():
+        text = re.sub(rf"\b{re.escape(label)}\b", code, text)
+    return text
 
 
 def _figures(card: ScoreCard) -> dict[str, Any]:

@@ -46,6 +46,7 @@ async def test_a_set_is_measured_once_with_paired_differences(
     (tmp_path / "sets.yaml").write_text(yaml.safe_dump({"teams": definition}), encoding="utf-8")
     model = FakeLoadedModel(script=both)
     monkeypatch.setattr(distillation, "EmbeddedChatModel", lambda **_: model)
+    monkeypatch.setitem(distillation.ALONE, "teams", "text")
     command = ["distillation", "--data", tmp_path, "--definitions", tmp_path / "sets.yaml", "--out", out]
     monkeypatch.setattr(sys, "argv", [*map(str, command), "--sets", "teams", "--seeds", "3"])
 
@@ -55,6 +56,7 @@ async def test_a_set_is_measured_once_with_paired_differences(
     cards: dict[tuple[str, bool], Any] = {(card["prompt"], card["calibrated"]): card for card in result["cards"]}
     assert cards["distilled", False]["macro_f1"] == cards["rules by a person", False]["macro_f1"] == 1.0
     assert cards["zero-shot", False]["macro_f1"] < 0.5
+    assert cards["text alone, naive Bayes (60 rows)", False]["macro_f1"] == 1.0
     paired = result["against_zero_shot"]
     assert set(paired) == {"distilled", "8-shot", "rules by a person"}
     assert paired["distilled"]["interval"][0] > 0.3

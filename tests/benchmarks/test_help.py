@@ -18,6 +18,7 @@ def test_a_benchmark_tells_its_options(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [name, "--help"])
+    monkeypatch.delitem(sys.modules, f"tests.benchmarks.{name}", raising=False)  # as in a process of its own
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(f"tests.benchmarks.{name}", run_name="__main__")
