@@ -21,9 +21,10 @@ from pydantic import BaseModel, TypeAdapter
 
 from langchain_pld.errors import InputError, MissingExtraError
 from langchain_pld.guardrail.check import GuardrailError
-from langchain_pld.guardrail.middleware import WITHHELD, PLDGuardrailMiddleware
+from langchain_pld.guardrail.middleware import PLDGuardrailMiddleware
 from langchain_pld.guardrail.people import kept_examples
 from langchain_pld.guardrail.policy import GuardrailPolicy
+from langchain_pld.guardrail.replacement import WITHHELD
 from tests.fakes import FakeChatModel, scored
 from tests.guardrail.agents import BAD, FakeMainModel, by_word, calls, guard, says
 from tests.student.made import TASK, artifact

@@ -1,0 +1,71 @@
+"""Messages in the place of others: what a guard puts where it withholds something."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, ToolMessage
+from langgraph.types import Command
+
+__all__ = ["WAITING", "WITHHELD", "emptied", "exchanged", "with_arguments"]
+
+WITHHELD = "[withheld by a guardrail]"
+"""What stands in the history in place of a blocked message."""
+WAITING = "[waiting for a person's decision]"
+"""What stands in the history while a person is asked."""
+
+
+def emptied(message: BaseMessage, words: str) -> Any:
+    """A message in the place of another: nothing of what that one said or wanted to do is kept."""
+    common: dict[str, Any] = {"content": words, "id": message.id, "name": message.name}
+    if isinstance(message, AIMessage):
+        return AIMessage(**common, usage_metadata=message.usage_metadata)
+    if isinstance(message, ToolMessage):
+        return ToolMessage(**common, tool_call_id=message.tool_call_id, status="error")
+    if isinstance(message, ChatMessage):
+        return ChatMessage(**common, role=message.role)
+    return HumanMessage(**common)
+
+
+def with_arguments(message: AIMessage, arguments: dict[str | None, dict[str, Any]]) -> AIMessage:
+    """The message with other arguments in some of its calls, wherever providers keep a copy of them."""
+    if not arguments:
+        return message
+    calls = [{**call, "args": arguments.get(call["id"], call["args"])} for call in message.tool_calls]
+    content = message.content
+    if isinstance(content, list):
+        content = [_with_block_arguments(block, arguments) for block in content]
+    kept = {
+        key: value for key, value in message.additional_kwargs.items() if key not in {"tool_calls", "function_call"}
+    }
+    return message.model_copy(update={"tool_calls": calls, "content": content, "additional_kwargs": kept})
+
+
+def _with_block_arguments(block: Any, arguments: dict[str | None, dict[str, Any]]) -> Any:
+    call = (
+        next((block[key] for key in ("id", "call_id") if block.get(key) in arguments), None)
+        if isinstance(block, dict)
+        else None
+    )
+    if call is None:
+        return block
+    args = arguments[call]
+    new = {"input": args, "args": args, "arguments": json.dumps(args)}
+    return {key: new.get(key, value) for key, value in block.items() if key != "partial_json"}
+
+
+def exchanged(result: Any, instead: dict[int, BaseMessage], pending: dict[str, Any]) -> Any:
+    """A tool's result with some messages exchanged, and with the questions to a person in the state."""
+    if isinstance(result, list):
+        return [exchanged(part, instead, pending) for part in result]
+    if isinstance(result, Command):
+        update = result.update or {}
+        update = dict(update) if isinstance(update, dict) else {"messages": update}
+        found = update.get("messages", [])
+        found = found if isinstance(found, list) else [found]
+        changed = {**update, "messages": [instead.get(id(message), message) for message in found]}
+        return replace(result, update={**changed, **({"pld_pending": pending} if pending else {})})
+    message = instead.get(id(result), result)
+    return Command(update={"messages": [message], "pld_pending": pending}) if pending else message
