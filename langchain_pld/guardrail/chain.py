@@ -12,17 +12,10 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from langchain_pld.guardrail.check import Decision, Guard, GuardrailError, acheck_all, check_all, quiet_config
-from langchain_pld.guardrail.stream import (
-    Replacement,
-    StreamHold,
-    aguard_stream,
-    call_text,
-    checkable,
-    guard_stream,
-    marked,
-    placed,
-)
+from langchain_pld.guardrail.check import Decision, Guard, GuardrailError, acheck_all, check_all, placed, quiet_config
+from langchain_pld.guardrail.content import call_text, checkable
+from langchain_pld.guardrail.replacement import marked
+from langchain_pld.guardrail.stream import Replacement, StreamHold, aguard_stream, guard_stream
 
 __all__ = ["GuardedRunnable", "guarded"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator, Sequence
+from copy import copy
 from typing import Any, cast
 
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
@@ -35,6 +36,7 @@ __all__ = [
     "Stage",
     "acheck_all",
     "check_all",
+    "placed",
     "quiet_config",
     "stage_input",
 ]
@@ -362,6 +364,27 @@ async def acheck_all(guards: Sequence[Guard], value: ClassifierInput, config: Ru
             for check in checks:
                 check.cancel()
     return Decision.of(findings, latency_ms=(time.perf_counter() - started) * 1000)
+
+
+def placed(guards: Guard | Sequence[Guard], stage: Stage) -> tuple[Guard, ...]:
+    """The guards as they stand at a stage, which their records then tell. They share their circuit breakers.
+
+    Raises:
+        InputError: There is none, so nothing would be checked, or one is not a `Guard`.
+    """
+    asked = []
+    several: Sequence[Any] = guards if isinstance(guards, Sequence) else (guards,)
+    for guard in several:
+        if not isinstance(guard, Guard):
+            msg = f"a guard is needed here, not a {type(guard).__name__}; make one: Guard(classifier, policy)"
+            raise InputError(msg)
+        here = copy(guard)
+        here.stage = stage
+        asked.append(here)
+    if not asked:
+        msg = "no guard was given, so nothing would be checked; pass at least one"
+        raise InputError(msg)
+    return tuple(asked)
 
 
 def _why(outcome: Outcome, label: str | None, verdict: Verdict) -> str:

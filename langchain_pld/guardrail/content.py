@@ -18,7 +18,7 @@ from langchain_core.prompt_values import PromptValue
 
 from langchain_pld.student.inputs import ClassifierInput
 
-__all__ = ["Stage", "content_of", "stage_input"]
+__all__ = ["Stage", "call_text", "checkable", "content_of", "stage_input", "unreadable_parts", "visible_text"]
 
 Stage = Literal["input", "output", "tool_call", "tool_result"]
 """Where in an agent a guard stands."""
@@ -41,7 +41,7 @@ def stage_input(messages: Sequence[BaseMessage], stage: Stage) -> Any:
     if stage == "tool_call":
         last = _turn(messages, AIMessage)[-1:]
         calls = [call for message in last for call in (*message.tool_calls, *message.invalid_tool_calls)]
-        return "\n".join(f"{call['name']} {_arguments(call['args'])}" for call in calls) or []
+        return "\n".join(map(call_text, calls)) or []
     return _turn(messages, HumanMessage, ChatMessage)
 
 
@@ -54,10 +54,6 @@ def _turn(messages: Sequence[BaseMessage], *kinds: type[BaseMessage]) -> list[An
         elif turn:
             break
     return turn
-
-
-def _arguments(arguments: object) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
 
 
 def content_of(value: ClassifierInput) -> tuple[bool, bool]:
@@ -89,3 +85,51 @@ def _holds_media(message: BaseMessage) -> bool:
         return False
     readable = {"text", "output_text"} | (_OWN_PARTS if isinstance(message, AIMessage) else set())
     return any(not isinstance(part, str) and part.get("type") not in readable for part in message.content)
+
+
+def checkable(message: BaseMessage) -> Any:
+    """What is handed to a guard of a message: the words that a reader may see, and what no classifier can read."""
+    if not isinstance(message, AIMessage):
+        return message
+    text, unreadable = visible_text(message), unreadable_parts(message)
+    return AIMessage([{"type": "text", "text": text}, *unreadable]) if unreadable else text
+
+
+def visible_text(message: BaseMessage) -> str:
+    """All the words of a message that a reader may get to see: its text, and its reasoning where it has some."""
+    words = [str(message.text)]
+    if isinstance(message.content, list):
+        words += [
+            value
+            for block in message.content
+            if isinstance(block, dict)
+            for key in ("reasoning", "thinking", "refusal")
+            if isinstance(value := block.get(key), str)
+        ]
+    words += [
+        value
+        for key in ("reasoning_content", "reasoning", "refusal")
+        if isinstance(value := message.additional_kwargs.get(key), str)
+    ]
+    return "\n".join(part for part in words if part)
+
+
+def call_text(call: Any) -> str:
+    """A tool call as the text that is checked: its name and its arguments."""
+    arguments = call["args"]
+    words = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
+    return f"{call['name']} {words}"
+
+
+def unreadable_parts(message: BaseMessage) -> list[Any]:
+    """The parts of a model's message that no classifier can read."""
+    if isinstance(message.content, str):
+        return []
+    return [part for part in message.content if isinstance(part, dict) and part.get("type") not in _READABLE]
+
+
+_READABLE = {
+    *("text", "output_text", "text_delta", "refusal", "reasoning", "thinking", "redacted_thinking"),
+    *("tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call", "input_json_delta"),
+}
+"""Content parts whose words are in `visible_text` or in the tool calls."""

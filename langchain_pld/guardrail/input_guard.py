@@ -10,9 +10,9 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, ChatMess
 from typing_extensions import override
 
 from langchain_pld.guardrail.check import Decision
+from langchain_pld.guardrail.content import visible_text
 from langchain_pld.guardrail.middleware import Answered, GuardState, PLDGuardrailMiddleware, astored, stored
-from langchain_pld.guardrail.replacement import WITHHELD, emptied
-from langchain_pld.guardrail.stream import marked, visible_text
+from langchain_pld.guardrail.replacement import WITHHELD, emptied, marked
 
 __all__ = ["InputGuard"]
 

@@ -19,10 +19,9 @@ from langgraph.store.base import BaseStore
 from langgraph.types import interrupt
 
 from langchain_pld.errors import InputError, MissingExtraError
-from langchain_pld.guardrail.check import Decision, Finding, Guard, Stage, acheck_all, check_all
+from langchain_pld.guardrail.check import Decision, Finding, Guard, Stage, acheck_all, check_all, placed
 from langchain_pld.guardrail.people import Answer, Inquiry, Kept
 from langchain_pld.guardrail.policy import GuardrailPolicy
-from langchain_pld.guardrail.stream import placed
 from langchain_pld.student.classifier import PLDClassifier
 
 try:

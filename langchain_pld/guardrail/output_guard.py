@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from typing_extensions import override
 
 from langchain_pld.guardrail.check import Decision, quiet_config
+from langchain_pld.guardrail.content import checkable, visible_text
 from langchain_pld.guardrail.middleware import (
     Answered,
     GuardState,
@@ -25,8 +26,7 @@ from langchain_pld.guardrail.middleware import (
     running_config,
     stored,
 )
-from langchain_pld.guardrail.replacement import WAITING, emptied
-from langchain_pld.guardrail.stream import MARK, checkable, marked, visible_text
+from langchain_pld.guardrail.replacement import MARK, WAITING, emptied, marked
 
 __all__ = ["OutputGuard"]
 

@@ -1,4 +1,4 @@
-"""Messages in the place of others: what a guard puts where it withholds something."""
+"""Messages in the place of others, and the note that a guard leaves on a message."""
 
 from __future__ import annotations
 
@@ -9,12 +9,37 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, ToolMessage
 from langgraph.types import Command
 
-__all__ = ["WAITING", "WITHHELD", "emptied", "exchanged", "with_arguments"]
+from langchain_pld.guardrail.check import Decision
 
+__all__ = ["MARK", "WAITING", "WITHHELD", "emptied", "exchanged", "marked", "with_arguments"]
+
+MARK = "pld_guard"
+"""Key in a message's `response_metadata` under which guards note what they decided about it."""
 WITHHELD = "[withheld by a guardrail]"
 """What stands in the history in place of a blocked message."""
 WAITING = "[waiting for a person's decision]"
 """What stands in the history while a person is asked."""
+
+
+def marked(message: Any, decision: Decision | None, guard: str | None = None) -> Any:
+    """A copy of a message with a note of what was decided about it; the note holds none of the text.
+
+    Args:
+        message: The message.
+        decision: What the guards decided; a person's refusal when absent.
+        guard: Under which name it is noted; the names of the guards that checked when absent.
+    """
+    note: dict[str, Any] = {"action": "block", "reason": "a person refused it"}
+    if decision is not None:
+        # Where a message is marked, a question that could not be put has become a block.
+        note = {
+            "action": decision.action if decision.allowed else "block",
+            "label": decision.label,
+            "reason": decision.reason,
+        }
+        guard = guard or "+".join(decision.guards)
+    notes = {**(message.response_metadata.get(MARK) or {}), guard or "person": note}
+    return message.model_copy(update={"response_metadata": {**message.response_metadata, MARK: notes}})
 
 
 def emptied(message: BaseMessage, words: str) -> Any:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
-from copy import copy
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -13,26 +11,19 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from langchain_pld.errors import InputError
-from langchain_pld.guardrail.check import Decision, Guard, Stage, acheck_all, check_all
+from langchain_pld.guardrail.check import Decision, Guard, acheck_all, check_all, placed
+from langchain_pld.guardrail.content import call_text, unreadable_parts, visible_text
+from langchain_pld.guardrail.replacement import marked
 
 __all__ = [
-    "MARK",
     "Replacement",
     "StreamHold",
     "aguard_stream",
-    "call_text",
-    "checkable",
     "guard_stream",
     "guarded_astream",
     "guarded_astream_events",
     "guarded_stream",
-    "marked",
-    "placed",
-    "visible_text",
 ]
-
-MARK = "pld_guard"
-"""Key in a message's `response_metadata` under which guards note what they decided about it."""
 
 Replacement = str | Callable[[Decision], Any]
 """What is said instead of blocked content, or a function that makes it of the decision."""
@@ -298,77 +289,6 @@ async def guarded_astream_events(
         await _aclose(stream)
 
 
-def marked(message: Any, decision: Decision | None, guard: str | None = None) -> Any:
-    """A copy of a message with a note of what was decided about it; the note holds none of the text.
-
-    Args:
-        message: The message.
-        decision: What the guards decided; a person's refusal when absent.
-        guard: Under which name it is noted; the names of the guards that checked when absent.
-    """
-    note: dict[str, Any] = {"action": "block", "reason": "a person refused it"}
-    if decision is not None:
-        # Where a message is marked, a question that could not be put has become a block.
-        note = {
-            "action": decision.action if decision.allowed else "block",
-            "label": decision.label,
-            "reason": decision.reason,
-        }
-        guard = guard or "+".join(decision.guards)
-    notes = {**(message.response_metadata.get(MARK) or {}), guard or "person": note}
-    return message.model_copy(update={"response_metadata": {**message.response_metadata, MARK: notes}})
-
-
-def placed(guards: Guard | Sequence[Guard], stage: Stage) -> tuple[Guard, ...]:
-    """The guards as they stand at a stage, which their records then tell. They share their circuit breakers.
-
-    Raises:
-        InputError: There is none, so nothing would be checked, or one is not a `Guard`.
-    """
-    asked = []
-    several: Sequence[Any] = guards if isinstance(guards, Sequence) else (guards,)
-    for guard in several:
-        if not isinstance(guard, Guard):
-            msg = f"a guard is needed here, not a {type(guard).__name__}; make one: Guard(classifier, policy)"
-            raise InputError(msg)
-        here = copy(guard)
-        here.stage = stage
-        asked.append(here)
-    if not asked:
-        msg = "no guard was given, so nothing would be checked; pass at least one"
-        raise InputError(msg)
-    return tuple(asked)
-
-
-def checkable(message: BaseMessage) -> Any:
-    """What is handed to a guard of a message: the words that a reader may see, and what no classifier can read."""
-    if not isinstance(message, AIMessage):
-        return message
-    text = visible_text(message)
-    if not _has_media(message):
-        return text
-    return AIMessage([{"type": "text", "text": text}, *_media(message)])
-
-
-def visible_text(message: BaseMessage) -> str:
-    """All the words of a message that a reader may get to see: its text, and its reasoning where it has some."""
-    words = [str(message.text)]
-    if isinstance(message.content, list):
-        words += [
-            value
-            for block in message.content
-            if isinstance(block, dict)
-            for key in ("reasoning", "thinking", "refusal")
-            if isinstance(value := block.get(key), str)
-        ]
-    words += [
-        value
-        for key in ("reasoning_content", "reasoning", "refusal")
-        if isinstance(value := message.additional_kwargs.get(key), str)
-    ]
-    return "\n".join(part for part in words if part)
-
-
 class Held(Generic[Chunk]):
     """What of a stream was not handed on yet. Free of I/O: sync and async differ only in how they ask.
 
@@ -408,7 +328,7 @@ class Held(Generic[Chunk]):
             self._like = chunk
         self._chunks.append(chunk)
         self._texts.append(chunk if isinstance(chunk, str) else visible_text(chunk))
-        if isinstance(chunk, BaseMessage) and _has_media(chunk):
+        if isinstance(chunk, BaseMessage) and unreadable_parts(chunk):
             self._media.append(chunk)
         for key, words in _calls(chunk):
             self._calls[key] = self._calls.get(key, "") + words
@@ -519,30 +439,6 @@ def _calls(chunk: Any) -> Iterator[tuple[Any, str]]:
     elif isinstance(chunk, AIMessage):
         for call in (*chunk.tool_calls, *chunk.invalid_tool_calls):
             yield call["id"], call_text(call)
-
-
-def call_text(call: Any) -> str:
-    """A tool call as the text that is checked: its name and its arguments."""
-    arguments = call["args"]
-    words = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
-    return f"{call['name']} {words}"
-
-
-def _media(message: BaseMessage) -> list[Any]:
-    if isinstance(message.content, str):
-        return []
-    return [part for part in message.content if isinstance(part, dict) and part.get("type") not in _READABLE]
-
-
-def _has_media(message: BaseMessage) -> bool:
-    return bool(_media(message))
-
-
-_READABLE = {
-    *("text", "output_text", "text_delta", "refusal", "reasoning", "thinking", "redacted_thinking"),
-    *("tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call", "input_json_delta"),
-}
-"""Content parts whose words are in `visible_text` or in the tool calls."""
 
 
 def _run(

@@ -13,9 +13,9 @@ from langgraph.types import Command
 from typing_extensions import override
 
 from langchain_pld.guardrail.check import Decision
+from langchain_pld.guardrail.content import call_text
 from langchain_pld.guardrail.middleware import Answered, GuardState, PLDGuardrailMiddleware, astored, stored
-from langchain_pld.guardrail.replacement import with_arguments
-from langchain_pld.guardrail.stream import call_text, marked
+from langchain_pld.guardrail.replacement import marked, with_arguments
 
 __all__ = ["ToolCallGuard"]
 

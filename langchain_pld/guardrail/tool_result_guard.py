@@ -13,9 +13,9 @@ from typing_extensions import override
 
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail.check import Decision
+from langchain_pld.guardrail.content import visible_text
 from langchain_pld.guardrail.middleware import Answered, GuardState, PLDGuardrailMiddleware, astored, stored
-from langchain_pld.guardrail.replacement import WAITING, WITHHELD, emptied, exchanged
-from langchain_pld.guardrail.stream import marked, visible_text
+from langchain_pld.guardrail.replacement import WAITING, WITHHELD, emptied, exchanged, marked
 
 __all__ = ["ToolResultGuard"]
 
