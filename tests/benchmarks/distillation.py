@@ -39,6 +39,7 @@ from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.candidates import Candidate
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.progress import Progress
+from langchain_pld.distillation.racing import stratified_order
 from langchain_pld.distillation.roles import Role, RunStore
 from langchain_pld.distillation.spending import BudgetSpent, Spending
 from langchain_pld.evaluation.comparison import compare
@@ -167,6 +168,8 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
         cards.insert(0, _alone(task, folder, ALONE[name], test, seed))
 
     answer = artifact.answer
+    # In the order in which the run scored them: the folds of a calibration depend on it.
+    validation = stratified_order(validation, seed)
     # The run's own Store: what the student was asked in it is not asked again.
     kept, fingerprint = RunStore(store, name), fingerprint_of(model)
     benches = {kind: kind(task, model, fingerprint, artifact.scorer, kept, Spending(), node="benchmark", seed=seed)
