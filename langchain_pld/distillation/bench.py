@@ -217,19 +217,13 @@ class StudentBench:
         raw = _probabilities(scores)
         cards = [self._card(scored, scores, raw, rows, name=name, role=role, calibrated=False)]
         if scored.calibration.method != "none":
-            applied = [
-                scored.calibration.apply(score.log_probabilities) if score.log_probabilities is not None else None
-                for score in scores
-            ]
+            applied = _calibrated(scored, scores)
             cards.append(self._card(scored, scores, applied, rows, name=name, role=role, calibrated=True))
         return cards
 
     def labels_of(self, scored: ScoredCandidate, scores: Sequence[RowScore]) -> list[str | None]:
         """The label of each of other rows, with the calibration of the validation rows; `None` where it failed."""
-        if scored.calibration.method == "none":
-            return [score.label for score in scores]
-        applied = [score.log_probabilities and scored.calibration.apply(score.log_probabilities) for score in scores]
-        return [max(p, key=p.__getitem__) if p else s.label for p, s in zip(applied, scores, strict=True)]
+        return _likeliest(_calibrated(scored, scores), scores)
 
     def _card(
         self,
@@ -245,7 +239,7 @@ class StudentBench:
         return score_card(
             self.task.label_names,
             rows,
-            [max(p, key=p.__getitem__) if p else s.label for p, s in zip(probabilities, scores, strict=True)],
+            _likeliest(probabilities, scores),
             probabilities,
             name=name,
             role=role,
@@ -274,6 +268,18 @@ def _probabilities(scores: Sequence[RowScore]) -> list[dict[str, float] | None]:
         None if score.log_probabilities is None else {k: math.exp(v) for k, v in score.log_probabilities.items()}
         for score in scores
     ]
+
+
+def _calibrated(scored: ScoredCandidate, scores: Sequence[RowScore]) -> list[dict[str, float] | None]:
+    return [
+        None if score.log_probabilities is None else scored.calibration.apply(score.log_probabilities)
+        for score in scores
+    ]
+
+
+def _likeliest(probabilities: Sequence[dict[str, float] | None], scores: Sequence[RowScore]) -> list[str | None]:
+    """The likeliest label of each row; the one that was read where there are no probabilities."""
+    return [max(p, key=p.__getitem__) if p else s.label for p, s in zip(probabilities, scores, strict=True)]
 
 
 def _score_key(artifact: DistilledPrompt) -> str:

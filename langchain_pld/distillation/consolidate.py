@@ -74,8 +74,6 @@ def consolidate_node(models: RunModels) -> Node:
         embedder = Embedder(await models.embeddings_for(runtime), run, spending, node="consolidate")
         found = await _clusterings(state["micro_rules"], task, plan, embedder, seed)
         log = [f"consolidate: {label}: {line}" for label, one in found.items() for line in one.log]
-        if embedder.refused:
-            log.insert(0, f"consolidate: conditions are compared by their words alone: {embedder.refused}")
         clusters = [members for clustering in found.values() for members in clustering.groups]
 
         done = 0
@@ -101,6 +99,8 @@ def consolidate_node(models: RunModels) -> Node:
         rules: tuple[Rule, ...] = tuple({family[0].id: family[0] for family in families}.values())
         rules, lines = await _told_apart(task, rules, plan, embedder, teacher, screen)
         log += lines
+        if embedder.refused:
+            log.append(f"consolidate: conditions were compared by their words alone: {embedder.refused}")
         rules, gone = await _within_budget(task, rules, plan, models, runtime)
         noise = [micro for clustering in found.values() for micro in clustering.noise]
         pool = [*gone, *(Rule.merged(micro.label, micro.condition, (micro,)) for micro in noise)]

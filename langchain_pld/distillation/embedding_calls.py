@@ -42,7 +42,7 @@ class Embedder:
         self._spending = spending
         self._node = node
         self.refused: str | None = None
-        """Why the offline default stood in at the last call, if it did."""
+        """Why the offline default stood in, where it did."""
 
     async def vectors(self, micro_rules: Sequence[MicroRule]) -> np.ndarray:
         """One row a micro-rule, of unit length, shape `(len(micro_rules), dimensions)`.
@@ -56,8 +56,8 @@ class Embedder:
         by_key = {_key(spec, micro): micro for micro in micro_rules}
         known = {key: kept["vector"] for key, kept in (await self._run.get_many(_KIND, list(by_key))).items()}
         missing = {key: micro for key, micro in by_key.items() if key not in known}
-        self.refused = self._spending.over(spec) if missing else None
-        if self.refused:
+        if missing and (refused := self._spending.over(spec)):
+            self.refused = refused
             await self._spending.keep()
             return await embed_micro_rules(micro_rules)
         if missing:

@@ -211,7 +211,7 @@ async def _test_cards(
 ) -> tuple[list[ScoreCard], tuple[str, ...]]:
     """The only place where test rows are read: the prompts beside the plain baselines, and what they are to each other.
 
-    The sentences compare all prompts with the zero-shot one. They are told and nothing is chosen by them.
+    The sentences compare the new prompt with the old ones. They are told and nothing is chosen by them.
     """
     rows = await run.examples("test")
     if rows is None:
@@ -229,11 +229,12 @@ async def _test_cards(
         scores = await bench.score(scored.candidate, rows, "test", say("test", f"student reads the test rows, {name}"))
         cards += await asyncio.to_thread(bench.cards_of, scored, scores, rows, name=name, role="test")
         labels[name] = bench.labels_of(scored, scores)
-    plain = labels.pop("zero-shot")
-    found = {name: await asyncio.to_thread(_paired, own, plain, rows, bench, 0.95) for name, own in labels.items()}
-    return cards, tuple(
-        f"{name} against zero-shot, {_figures(one, 'test')}: {_verdict(one)}" for name, one in found.items()
-    )
+    told: list[str] = []
+    for old in (name for name in ("zero-shot", "incumbent") if name in labels):
+        for name in labels.keys() - {"zero-shot", "incumbent"}:
+            found = await asyncio.to_thread(_paired, labels[name], labels[old], rows, bench, 0.95)
+            told.append(f"{name} against {old}, {_figures(found, 'test')}: {_verdict(found)}")
+    return cards, tuple(told)
 
 
 def _verdict(comparison: Comparison) -> str:

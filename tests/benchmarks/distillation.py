@@ -283,7 +283,7 @@ def _figures(card: ScoreCard) -> dict[str, Any]:
 def table_of(results: list[dict[str, Any]]) -> Table:
     """A line a prompt."""
     table = Table(title=f"{DEFAULT_MODEL} as teacher and student, effort light; macro-F1 on test rows, 95 % intervals")
-    columns = ("set", "seed", "rows", "prompt", "raw", "calibrated", "ECE", "tokens", "distilling")
+    columns = ("set", "seed", "rows", "prompt", "raw", "calibrated", "against zero-shot", "ECE", "tokens", "distilling")
     for column in columns:
         table.add_column(column, justify="left" if column in {"set", "prompt", "distilling"} else "right")
     for result in results:
@@ -302,6 +302,7 @@ def table_of(results: list[dict[str, Any]]) -> Table:
                 prompt,
                 _interval(raw),
                 _interval(calibrated),
+                _interval(result.get("against_zero_shot", {}).get(prompt), "difference"),
                 f"{last['ece']:.3f}" if last and last["ece"] is not None else "-",
                 str(last["prompt_tokens"] or "-") if last else "-",
                 took if first else "",
@@ -310,8 +311,8 @@ def table_of(results: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _interval(card: dict[str, Any] | None) -> str:
-    return f"{card['macro_f1']:.3f} [{card['interval'][0]:.3f}, {card['interval'][1]:.3f}]" if card else "-"
+def _interval(card: dict[str, Any] | None, of: str = "macro_f1") -> str:
+    return f"{card[of]:.3f} [{card['interval'][0]:.3f}, {card['interval'][1]:.3f}]" if card else "-"
 
 
 async def main() -> None:

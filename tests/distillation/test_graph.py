@@ -127,6 +127,16 @@ async def test_the_notes_tell_what_the_shipped_rules_brought_on_the_test_rows_wh
     assert note.endswith(f": {verdict}")
 
 
+async def test_the_notes_compare_new_rules_on_the_test_rows_with_the_incumbent_too() -> None:
+    first = await run(FakeChatModel(script=teacher_script), FakeChatModel(script=student_script))
+    again = await run(FakeChatModel(script=teacher_script), FakeChatModel(script=student_script), incumbent=first)
+    told = [note for note in again.notes if "on 20 test rows" in note]
+    assert [(note.partition(" against ")[2].partition(", macro")[0], note.rpartition(": ")[2]) for note in told] == [
+        ("zero-shot", "detectably better"),
+        ("incumbent", "no detectable difference"),
+    ]
+
+
 async def test_the_scored_prompt_is_the_shipped_prompt() -> None:
     student = FakeChatModel(script=student_script)
     artifact = await run(FakeChatModel(script=teacher_script), student)
