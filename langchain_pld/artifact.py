@@ -231,7 +231,7 @@ class LedgerLine(BaseModel):
     seconds: float = 0.0
     """Wall-clock seconds of the calls, added up; an embedded model's calls without their wait for each other."""
     cost: float | None = None
-    """Money by the price table; `None` where the model has no price."""
+    """Cost in US dollars; `None` where the model has no price."""
 
 
 class DistilledPrompt(BaseModel):

@@ -93,7 +93,7 @@ def distill(
     ),
     max_calls: int | None = typer.Option(None, min=0, help="Model calls at most."),
     max_tokens: int | None = typer.Option(None, min=0, help="Tokens at most, read and written."),
-    max_usd: float | None = typer.Option(None, min=0, help="US dollars at most, by the price table."),
+    max_usd: float | None = typer.Option(None, min=0, help="US dollars at most, by published prices or yours."),
     max_minutes: float | None = typer.Option(None, min=0, help="Minutes of work at most."),
     prices: Path | None = typer.Option(
         None, metavar="FILE", help="Your prices (YAML), USD for a million tokens: NAME: {input: 1.25, output: 10}."
@@ -330,12 +330,11 @@ def _say_plan(
     bars: StepBars, directory: RunDirectory, record: RunRecord, sets: Mapping[Role, ExampleSet], expected: Estimate
 ) -> None:
     from langchain_pld.cli.spending import estimate_table
-    from langchain_pld.distillation.prices import TABLE_DATE
 
     bars.say(f"Plan: {record.plan.describe()}")
     bars.say(f"Rows: {', '.join(f'{len(rows)} {role}' for role, rows in sets.items())}")
     bars.show(estimate_table(expected))
-    bars.say(f"Prices are of {TABLE_DATE}, or yours; minutes are for the default embedded model on two idle cores.")
+    bars.say("Prices are the published ones, or yours; minutes are for the default embedded model on two idle cores.")
     bars.say(f"Run:  {directory.path}\n")
 
 

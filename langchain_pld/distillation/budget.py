@@ -21,7 +21,7 @@ class Budget(BaseModel):
     tokens: int | None = Field(default=None, ge=0)
     """Prompt and generated tokens together."""
     usd: float | None = Field(default=None, ge=0)
-    """US dollars by the price table. A model that costs nothing is asked on when they are spent."""
+    """US dollars, by published prices or the user's. A model that costs nothing is asked on when they are spent."""
     minutes: float | None = Field(default=None, ge=0)
     """Minutes of work; the time between being stopped and being resumed does not count."""
 
