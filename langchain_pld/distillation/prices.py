@@ -91,7 +91,6 @@ def read_prices(path: Path) -> dict[str, Price]:
         raise InputError(msg) from error
 
 
-
 def _published(provider: str, name: str) -> Price | None:
     # The list takes a while to load, and only a run that costs money needs it.
     from genai_prices.data_snapshot import get_snapshot
