@@ -1,11 +1,12 @@
 """What distilling brings: `python -m tests.benchmarks.distillation --help`.
 
 For each set below FOLDER and each seed: macro-F1 on test rows, raw and calibrated on validation rows, of the zero-shot
-prompt, of eight labelled examples in the prompt, of rules written by a person, and of the distilled prompt, with the
-paired difference to zero-shot; beside it what distilling took. Teacher and student are the embedded model. Train rows
-are drawn evenly over the labels, the other rows as they come, so that their shares of labels are the set's own. FILE is
-YAML: set to instructions, labels and rules. Each run is kept in a file of its own in OUT, and one that is there is not
-made again: a stopped measurement goes on. The data are public benchmarks of third parties and no part of the project.
+prompt, of eight labelled examples in the prompt, of rules written by a person (as written), and of the distilled
+prompt, with the paired difference to zero-shot; beside it what distilling took. Teacher and student are the embedded
+model. Train rows are drawn evenly over the labels, the other rows as they come, so that their shares of labels are the
+set's own. FILE is YAML: set to instructions, labels and rules. Each run is kept in a file of its own in OUT, and one
+that is there is not made again: a stopped measurement goes on. The data are public benchmarks of third parties
+and no part of the project.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,6 @@ from langchain_pld.evaluation.comparison import compare
 from langchain_pld.evaluation.evaluate import gold_labels, score_card
 from langchain_pld.examples import ExampleSet
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
-from langchain_pld.rules import Rule
 from langchain_pld.student.binding import fingerprint_of, most_labels, tokenizer_of
 from langchain_pld.student.probe import learn_first_tokens
 from langchain_pld.student.prompt import chat
@@ -90,6 +90,18 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
 SHOTS = 8
 
 
+class ProseRulesBench(StudentBench):
+    """A bench whose prompts hold a person's rules as they were written, filed under no label."""
+
+    prose: str = ""
+
+    def artifact(self, candidate: Candidate, calibration: Calibration | None = None) -> DistilledPrompt:
+        plain = super().artifact(candidate, calibration)
+        labels, _, rest = plain.system_prompt.partition("\n\nThe next message holds")
+        prompt = f"{labels}\n\nRules:\n{self.prose}\n\nThe next message holds{rest}"
+        return plain.model_copy(update={"system_prompt": prompt})
+
+
 class FewShotBench(StudentBench):
     """A bench whose prompts end in labelled examples."""
 
@@ -127,6 +139,21 @@ def drawn_evenly(rows: ExampleSet, count: int, seed: int) -> ExampleSet:
 def shown(task: Task, rows: ExampleSet, answer: AnswerFormat) -> str:
     """Labelled examples as the prompt shows them, laid out like the text to classify."""
     return "\n".join(f"{chat('', task.render(row.input))[-1].text}\n{answer.codes[str(row.label)]}" for row in rows)
+
+
+def in_prose(rules: Sequence[str], answer: AnswerFormat) -> str:
+    """A person's rules, numbered; a label that the student calls otherwise has that word behind its name.
+
+    Such a rule may speak of several labels or of none, so it is not given an arrow to one of them.
+    """
+    names = "|".join(re.escape(name) for name in sorted(answer.codes, key=len, reverse=True))
+
+    def titled(found: re.Match[str]) -> str:
+        code = answer.codes[found[0]]
+        return found[0] if code == found[0] else f"{found[0]} ({code})"
+
+    whole = re.compile(rf"(?<![\w-])(?:{names})(?![\w-])")
+    return "\n".join(f"{n}. {whole.sub(titled, rule.strip())}" for n, rule in enumerate(rules, 1))
 
 
 def counted(name: str, seed: int, step: str) -> Callable[[int, int], None]:
@@ -173,19 +200,18 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
     # The run's own Store: what the student was asked in it is not asked again.
     kept, fingerprint = RunStore(store, name), fingerprint_of(model)
     benches = {kind: kind(task, model, fingerprint, artifact.scorer, kept, Spending(), node="benchmark", seed=seed)
-               for kind in (StudentBench, FewShotBench)}  # fmt: skip
+               for kind in (StudentBench, FewShotBench, ProseRulesBench)}  # fmt: skip
     shots = drawn_evenly(read_examples(folder / "train.jsonl", task), SHOTS, seed)
     benches[FewShotBench].shots = shown(task, shots, answer)  # type: ignore[attr-defined]
-    # These rules name their label themselves; the one they are filed under is only the arrow at their end.
-    rules = tuple(Rule.merged(_mentioned(text, task), _in_words(text, answer), ()) for text in definition["rules"])
-    others = {f"{SHOTS}-shot": (FewShotBench, ())} | ({"rules by a person": (StudentBench, rules)} if rules else {})
+    benches[ProseRulesBench].prose = in_prose(definition["rules"], answer)  # type: ignore[attr-defined]
+    others = {f"{SHOTS}-shot": FewShotBench} | ({"rules by a person": ProseRulesBench} if definition["rules"] else {})
     predictions = {}
     if artifact.rules:
         shipped = Candidate(rules=artifact.rules, answer=answer)
         _, predictions["distilled"] = await _cards(benches[StudentBench], shipped, "distilled", validation, test, told)
     if options.clustering == "auto":
-        for prompt, (kind, of) in others.items():
-            candidate = Candidate(rules=of, answer=answer)
+        for prompt, kind in others.items():
+            candidate = Candidate(rules=(), answer=answer)
             more, predictions[prompt] = await _cards(benches[kind], candidate, prompt, validation, test, told)
             cards += more
     plain = await _zero_shot(benches[StudentBench], validation, test)
@@ -256,18 +282,6 @@ def _paired(test: ExampleSet, task: Task, new: list[str | None], plain: list[str
     }
 
 
-def _mentioned(text: str, task: Task) -> str:
-    """The label that a rule names last."""
-    return max(task.label_names, key=lambda label: text.rfind(label))
-
-
-def _in_words(text: str, answer: AnswerFormat) -> str:
-    """A rule in which labels are called what the student answers."""
-    for label, code in answer.codes.items():
-        text = re.sub(rf"\b{re.escape(label)}\b", code, text)
-    return text
-
-
 def _figures(card: ScoreCard) -> dict[str, Any]:
     return {
         "prompt": card.name,
@@ -308,6 +322,8 @@ def table_of(results: list[dict[str, Any]]) -> Table:
                 took if first else "",
             )
             first = False
+        for prompt in result.get("withdrawn", ()):
+            table.add_row("", "", "", prompt, "withdrawn")
     return table
 
 
