@@ -19,6 +19,7 @@ PLDError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -73,6 +74,21 @@ class MissingExtraError(ModelSetupError, ImportError):
     def of(cls, package: str, extra: str) -> MissingExtraError:
         """Build the error for `package`, which the extra `extra` installs."""
         return cls(f'the package {package!r} is not installed; run: pip install "langchain-pld[{extra}]"')
+
+    @classmethod
+    def check(cls, extra: str, **packages: str) -> None:
+        """Check that what an extra installs can be imported.
+
+        Args:
+            extra: The extra.
+            **packages: Name of a module to name of its package.
+
+        Raises:
+            MissingExtraError: A package is not installed.
+        """
+        for module, package in packages.items():
+            if find_spec(module) is None:
+                raise cls.of(package, extra)
 
 
 class AnswersPendingError(PLDError):

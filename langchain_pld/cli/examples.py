@@ -142,9 +142,13 @@ def _audited(
 def _stored(task: Task, file: Path) -> Iterator[Example]:
     import sqlite3
 
-    from langgraph.store.sqlite import SqliteStore
+    from langchain_pld.errors import InputError, MissingExtraError
 
-    from langchain_pld.errors import InputError
+    try:
+        from langgraph.store.sqlite import SqliteStore
+    except ImportError as error:
+        raise MissingExtraError.of("langgraph-checkpoint-sqlite", "distill") from error
+
     from langchain_pld.guardrail.people import kept_examples
 
     if not file.is_file():

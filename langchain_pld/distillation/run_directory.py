@@ -201,7 +201,7 @@ class RunDirectory:
             postgres: URL of a Postgres database; files in the folder when absent.
 
         Raises:
-            MissingExtraError: The package for Postgres is not installed.
+            MissingExtraError: The package for SQLite, or for Postgres, is not installed.
             DistillationError: The database cannot be reached.
         """
         async with AsyncExitStack() as stack:
@@ -212,9 +212,12 @@ class RunDirectory:
 
 
 async def _sqlite(folder: Path, stack: AsyncExitStack) -> tuple[BaseStore, BaseCheckpointSaver[Any]]:
-    import aiosqlite
-    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-    from langgraph.store.sqlite.aio import AsyncSqliteStore
+    try:
+        import aiosqlite
+        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+        from langgraph.store.sqlite.aio import AsyncSqliteStore
+    except ImportError as error:
+        raise MissingExtraError.of("langgraph-checkpoint-sqlite", "distill") from error
 
     async def store(path: Path) -> AsyncSqliteStore:
         connection = await stack.enter_async_context(aiosqlite.connect(path, isolation_level=None))

@@ -22,9 +22,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 from langchain_core.messages import BaseMessage, convert_to_openai_messages
+
+from langchain_pld.errors import MissingExtraError
+
+try:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+except ImportError as error:
+    raise MissingExtraError.of("jsonschema", "distill") from error
 
 __all__ = [
     "MOST_FILE_BYTES",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langchain_pld.errors import ModelSetupError
+from langchain_pld.errors import MissingExtraError, ModelSetupError
 from langchain_pld.models.batch import BatchFolder
 from langchain_pld.models.batch_rows import Question
 from langchain_pld.models.errors import ModelCallError
@@ -32,10 +32,13 @@ def gemini_client() -> Client:
     """The client of google-genai, with the key of GOOGLE_API_KEY or GEMINI_API_KEY.
 
     Raises:
+        MissingExtraError: google-genai is not installed.
         ModelSetupError: There is no key.
     """
-    from google.genai import Client
-
+    try:
+        from google.genai import Client
+    except ImportError as error:
+        raise MissingExtraError.of("google-genai", "google") from error
     try:
         return Client()
     except ValueError as error:

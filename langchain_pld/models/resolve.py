@@ -72,7 +72,7 @@ def _ollama(name: str, options: dict[str, Any]) -> BaseChatModel:
     try:
         from langchain_ollama import ChatOllama
     except ImportError as error:
-        raise _missing("langchain-ollama", error) from error
+        raise _missing("langchain-ollama", "ollama", error) from error
     # ChatOllama has no timeout field, and the client below it waits for ever.
     timeout = options.pop("timeout", _TIMEOUT_S)
     client = {"timeout": timeout, **(options.pop("client_kwargs", None) or {})}
@@ -83,7 +83,7 @@ def _google(name: str, options: dict[str, Any]) -> BaseChatModel:
     try:
         from langchain_google_genai import ChatGoogleGenerativeAI
     except ImportError as error:
-        raise _missing("langchain-google-genai", error) from error
+        raise _missing("langchain-google-genai", "google", error) from error
     try:
         return ChatGoogleGenerativeAI(model=name, **{"timeout": _TIMEOUT_S, **options})
     except ValueError as error:
@@ -107,8 +107,10 @@ def _any_provider(provider: str, name: str, options: dict[str, Any]) -> BaseChat
     return model
 
 
-def _missing(package: str, error: ImportError) -> MissingExtraError:
-    return MissingExtraError(f"the package {package!r} is not usable ({error}); run: pip install {package}")
+def _missing(package: str, extra: str, error: ImportError) -> MissingExtraError:
+    return MissingExtraError(
+        f'the package {package!r} is not usable ({error}); run: pip install "langchain-pld[{extra}]"'
+    )
 
 
 def _first_reason(error: ValueError) -> str:

@@ -20,19 +20,24 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
-from scipy import optimize
-from scipy.special import log_softmax
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from langchain_pld.artifact import Calibration, CalibrationMethod
-from langchain_pld.errors import InputError
-from langchain_pld.student.reliability import brier_score, expected_calibration_error, log_loss
+from langchain_pld.errors import InputError, MissingExtraError
 from langchain_pld.task import Task, TaskInput
+
+try:
+    import numpy as np
+    import numpy.typing as npt
+    from scipy import optimize
+    from scipy.special import log_softmax
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    from langchain_pld.student.reliability import brier_score, expected_calibration_error, log_loss
+except ImportError as error:
+    raise MissingExtraError.of("scikit-learn", "distill") from error
 
 __all__ = ["MINIMUM_ROWS", "CalibrationFit", "content_free_inputs", "fit_calibration"]
 

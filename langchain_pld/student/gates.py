@@ -29,12 +29,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-from scipy import stats
-
 from langchain_pld.artifact import Gate
-from langchain_pld.errors import InputError
+from langchain_pld.errors import InputError, MissingExtraError
+
+try:
+    import numpy as np
+    import numpy.typing as npt
+    from scipy import stats
+except ImportError as error:
+    raise MissingExtraError.of("scipy", "distill") from error
 
 __all__ = ["LABEL_ROWS", "MINIMUM_ROWS", "GateMethod", "fit_gate"]
 

@@ -10,7 +10,7 @@ if [ ! -e "$venv/.ready" ] || [ "$venv/.ready" -ot constraints.txt ] || [ "$venv
     echo "Setting up $venv ..."
     "${PYTHON:-python3}" -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --upgrade "pip>=25.1"
-    "$venv/bin/python" -m pip install --quiet --constraint constraints.txt --editable ".[embedded,agents]" --group test
+    "$venv/bin/python" -m pip install --quiet --constraint constraints.txt --editable ".[distill,embedded,ollama,google,agents]" --group test
     # Without dependencies: langchain-core 1.8 asks for a certifi that not every package index has yet.
     "$venv/bin/python" -m pip install --quiet --no-deps langchain-core==1.8.2 langchain==1.5.0
     touch "$venv/.ready"

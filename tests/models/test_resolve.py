@@ -77,8 +77,8 @@ def test_a_provider_whose_package_is_not_installed() -> None:
     ("module", "spec", "advice"),
     [
         ("langchain.chat_models", "openai:gpt-5", r'pip install "langchain-pld\[agents\]"'),
-        ("langchain_ollama", "ollama:x", "pip install langchain-ollama"),
-        ("langchain_google_genai", "google_genai:x", "pip install langchain-google-genai"),
+        ("langchain_ollama", "ollama:x", r'pip install "langchain-pld\[ollama\]"'),
+        ("langchain_google_genai", "google_genai:x", r'pip install "langchain-pld\[google\]"'),
         ("xllamacpp", "embedded:smollm2-135m", r'pip install "langchain-pld\[embedded\]"'),
     ],
 )
