@@ -79,6 +79,7 @@ def places_to_die(whole: Watcher) -> list[tuple[str, int]]:
     return list(ordered)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 def test_a_run_killed_at_every_node_and_inside_every_fan_out_ends_as_an_unbroken_one(
     forks: Any, tmp_path: Path
