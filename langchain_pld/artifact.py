@@ -23,6 +23,7 @@ __all__ = [
     "CalibrationMethod",
     "DataFingerprint",
     "DistilledPrompt",
+    "FinishReason",
     "Gate",
     "Interval",
     "LedgerLine",
@@ -32,6 +33,10 @@ __all__ = [
 
 SCHEMA_VERSION = 2
 """2 since artifacts can be reviewed; files of version 1 load as well."""
+
+FinishReason = Literal["converged", "no_gain", "ceiling", "budget", "reviewed"]
+"""Why a run ended: no further edit helped; no detectable gain over the old prompt; nothing left to gain; the budget was
+spent; a person decided about the rules."""
 
 CalibrationMethod = Literal["none", "contextual", "batch", "affine"]
 
@@ -265,8 +270,8 @@ class DistilledPrompt(BaseModel):
     """Data role (train, validation, test) to its rows."""
     scores: tuple[ScoreCard, ...] = ()
     """Measured quality, beside the baselines'."""
-    finish_reason: str | None = None
-    """Why the run ended: converged, no_gain, ceiling, budget or stopped."""
+    finish_reason: FinishReason | None = None
+    """Why the run ended; `None` for a prompt that no run made."""
     ledger: tuple[LedgerLine, ...] = ()
     """What the run spent."""
     seed: int | None = None

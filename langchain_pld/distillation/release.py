@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from langchain_pld.answer import AnswerFormat
-from langchain_pld.artifact import DataFingerprint, DistilledPrompt, Gate, ModelFingerprint, ScoreCard
+from langchain_pld.artifact import DataFingerprint, DistilledPrompt, FinishReason, Gate, ModelFingerprint, ScoreCard
 from langchain_pld.distillation.bench import OnProgress, StudentBench
 from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
 from langchain_pld.distillation.plan import Plan
@@ -62,7 +62,7 @@ async def release(
     plan: Plan,
     *,
     first_choice: AnswerFormat,
-    ended: str,
+    ended: FinishReason,
     teacher: ModelFingerprint,
     data: dict[str, DataFingerprint],
     parent: str | None,
@@ -78,7 +78,7 @@ async def release(
         rows: The validation rows.
         plan: Level of the gate, allowed risk.
         first_choice: The answer form of the prompt that is shipped when none was scored.
-        ended: Why the search ended: converged, ceiling or budget.
+        ended: Why the search ended.
         teacher: Who wrote the rules.
         data: The rows of each role.
         parent: Id of the incumbent's artifact.
@@ -141,7 +141,7 @@ async def release(
 
 
 def _gate_between(
-    contest: Contest, bench: StudentBench, rows: ExampleSet, plan: Plan, ended: str
+    contest: Contest, bench: StudentBench, rows: ExampleSet, plan: Plan, ended: FinishReason
 ) -> tuple[ScoredCandidate, str, tuple[str, ...]]:
     """The prompt to ship, the finish reason, and the sentences that say why."""
     champion = contest.champion

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from langchain_pld.answer import Scorer
-from langchain_pld.artifact import DataFingerprint, DistilledPrompt, LedgerLine
+from langchain_pld.artifact import DataFingerprint, DistilledPrompt, FinishReason, LedgerLine
 from langchain_pld.distillation.candidates import Candidate
 from langchain_pld.distillation.edits import Proposal
 from langchain_pld.distillation.ledger import merge_ledgers
@@ -82,7 +82,7 @@ class DistillationOutput(TypedDict, total=False):
 
     artifact: DistilledPrompt
     """The tested prompt."""
-    finish_reason: str
+    finish_reason: FinishReason
     """Why the run ended."""
     measured: dict[str, dict[str, float]]
     """The latest figures on the validation rows: prompt to macro-F1 and log loss."""
@@ -139,7 +139,7 @@ class DistillationState(TypedDict, total=False):
     reviewed: ReviewAnswer
     """What a person decided about the rules; there once they are reviewed."""
     artifact: DistilledPrompt
-    finish_reason: str
+    finish_reason: FinishReason
     log: Annotated[list[str], operator.add]
     ledger: Annotated[list[LedgerLine], merge_ledgers]
 

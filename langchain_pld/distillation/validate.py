@@ -16,6 +16,7 @@ from langchain_core.language_models import BaseChatModel
 from langgraph.runtime import Runtime
 
 from langchain_pld.answer import AnswerFormat, Scorer
+from langchain_pld.artifact import FinishReason
 from langchain_pld.distillation.answer_search import answer_formats, described, propose_words, search
 from langchain_pld.distillation.bench import OnProgress, StudentBench
 from langchain_pld.distillation.candidates import Candidate, ScoredCandidate
@@ -187,7 +188,7 @@ class _Pass:
         all_rules = await self.score(state["all_rules"], "all rules") if "all_rules" in state else None
         return Contest(zero_shot, champion, incumbent, all_rules), improved
 
-    def end(self, contest: Contest | None, improved: bool, passes: int) -> str | None:
+    def end(self, contest: Contest | None, improved: bool, passes: int) -> FinishReason | None:
         """Why the search is over, or `None` when the rules go back to critique."""
         if contest is None or self._bench.spending.stopped:
             return "budget"
