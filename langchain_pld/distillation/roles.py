@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from langchain_pld.errors import DistillationError, ExampleError
 from langchain_pld.examples import Example, ExampleSet
+from langchain_pld.namespaces import namespace_label
 from langchain_pld.rules import Origin
 from langchain_pld.task import Task, TaskInput
 
@@ -151,7 +152,7 @@ class RunStore:
         return {key: item.value for key, item in zip(keys, found, strict=True) if item is not None}  # type: ignore[union-attr]
 
     def _space(self, kind: str) -> tuple[str, ...]:
-        return ("pld", "runs", self.run_id, kind)
+        return ("pld", "runs", namespace_label(self.run_id), kind)
 
 
 def labelled(rows: ExampleSet) -> ExampleSet:

@@ -22,6 +22,7 @@ from langchain_pld.distillation.spending import left_of
 from langchain_pld.errors import InputError
 from langchain_pld.examples import ExampleSet
 from langchain_pld.models.resolve import resolve_chat_model
+from langchain_pld.namespaces import namespace_label
 from langchain_pld.student.binding import model_spec
 from langchain_pld.task import Task
 
@@ -158,7 +159,7 @@ def run_of_student(run_id: str, student: str) -> str:
         run_id: Name of the run.
         student: The student's `provider:name`.
     """
-    return f"{run_id} {student}"
+    return f"{namespace_label(run_id)} {student}"  # the first space ends the run's name
 
 
 def _telling(

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from langchain_pld.examples import Example
 from langchain_pld.guardrail.audit import input_hash
 from langchain_pld.guardrail.check import Finding, Guard
+from langchain_pld.namespaces import namespace_label
 from langchain_pld.task import Task
 
 __all__ = ["Answer", "Inquiry", "kept_examples", "kept_namespace", "kept_value", "question", "read_answers"]
@@ -157,7 +158,7 @@ class Inquiry:
 
 def kept_namespace(task: Task) -> tuple[str, ...]:
     """Where in a Store people's answers for a task lie."""
-    return ("pld", "examples", task.name)
+    return ("pld", "examples", namespace_label(task.name))
 
 
 def kept_value(task: Task, value: Any, text: str, answer: Answer, finding: Finding) -> tuple[str, dict[str, Any]]:
@@ -191,9 +192,12 @@ def kept_examples(store: BaseStore, task: Task) -> tuple[Example, ...]:
     """
     found: dict[str, Example] = {}
     offset = 0
-    while page := store.search(kept_namespace(task), limit=_PAGE, offset=offset):
+    namespace = kept_namespace(task)
+    while page := store.search(namespace, limit=_PAGE, offset=offset):
         offset += len(page)
         for item in page:
+            if item.namespace != namespace:
+                continue  # some stores compare beginnings: `chat` would find `chat2` too
             try:
                 example = Example.model_validate(item.value.get("example"))
             except ValidationError:

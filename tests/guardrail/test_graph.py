@@ -14,9 +14,10 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from langchain_pld.errors import InputError
-from langchain_pld.guardrail import GuardrailError, create_guardrail_graph, kept_examples
+from langchain_pld.guardrail import Guard, GuardrailError, create_guardrail_graph, kept_examples
+from tests.fakes import scored
 from tests.guardrail.made import POLICY, answering, failed, guard, mood_guard, verdict
-from tests.student.made import TASK
+from tests.student.made import TASK, classifier
 
 ASKS = POLICY.model_copy(update={"on_violation": "ask", "on_uncertain": "ask", "on_error": "ask"})
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "1"}}
@@ -126,6 +127,17 @@ async def test_a_persons_answer_decides_and_is_kept(
     assert item.value["verdict"]["label"] == "sad"
     examples = kept_examples(graph.store, TASK)
     assert [(example.input, example.label) for example in examples] == ([("grief", label)] if label else [])
+
+
+@pytest.mark.parametrize("name", ["chat.v2", "team/chat:2", "检查" * 40])
+async def test_a_person_answers_for_a_task_of_any_name(name: str) -> None:
+    task = TASK.model_copy(update={"name": name})
+    asks = Guard(classifier(lambda _: scored({"sad": 0.9, "glad": 0.1}), task=task), ASKS)
+    graph = chat_graph(asks)
+    await run(graph, {"messages": [HumanMessage("grief")]}, sync=False)
+    await run(graph, answer(type="reject"), sync=False)
+    assert [(one.input, one.label) for one in kept_examples(graph.store, task)] == [("grief", "sad")]
+    assert kept_examples(graph.store, task.model_copy(update={"name": f"{name}x"})) == ()
 
 
 @pytest.mark.parametrize("sync", [True, False])
