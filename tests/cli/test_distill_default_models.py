@@ -49,4 +49,3 @@ def test_a_run_with_the_default_models_ends_with_an_artifact(pld: Run, files: Fi
     done = pld("distill", files.task, *data, "--out", out)
     assert done.exit_code == 0, done.stderr
     assert DistilledPrompt.load(out).student.spec == "embedded:qwen2.5-coder-1.5b"
-
