@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from statistics import median
 
 from langchain_core.language_models import BaseChatModel
 
+from langchain_pld._version import __version__
 from langchain_pld.answer import Scorer
 from langchain_pld.artifact import Calibration, DistilledPrompt, LedgerLine, ModelFingerprint, ScoreCard
 from langchain_pld.distillation.candidates import Candidate, LogProbabilities, RowScore, ScoredCandidate
@@ -20,7 +23,7 @@ from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.student.calibration import MINIMUM_ROWS, CalibrationFit, content_free_inputs, fit_calibration
 from langchain_pld.student.classifier import PLDClassifier
 from langchain_pld.student.prompt import compile_prompt
-from langchain_pld.task import Task
+from langchain_pld.task import Task, TaskInput
 from langchain_pld.verdict import Verdict
 
 __all__ = ["OnProgress", "StudentBench"]
@@ -91,9 +94,11 @@ class StudentBench:
             BudgetSpent: The budget does not allow the calls; what was scored before is kept.
         """
         artifact = self.artifact(candidate)
-        kind = f"scores-{role}-{_score_key(artifact)}"
-        known = await self._run.get_many(kind, [row.id for row in rows])
-        missing = [row for row in rows if row.id not in known]
+        # Asking for the runtime may import llama.cpp.
+        kind = f"scores-{role}-{await asyncio.to_thread(_score_key, artifact, self.student)}"
+        keys = {row.id: _input_key(row.input) for row in rows}
+        known = await self._run.get_many(kind, list(keys.values()))
+        missing = [row for row in rows if keys[row.id] not in known]
         if len(missing) < len(rows):
             await self.spending.add(LedgerLine(node=self._node, model=self.fingerprint.spec, cache_hits=len(known)))
         if missing:
@@ -111,18 +116,18 @@ class StudentBench:
                 _spent(self._node, self.fingerprint.spec, verdicts),
                 cached_tokens=sum(verdict.usage.cached_tokens for verdict in verdicts),
             )
-            fresh = {row.id: _stored(verdict) for row, verdict in zip(part, verdicts, strict=True)}
+            fresh = {keys[row.id]: _stored(verdict) for row, verdict in zip(part, verdicts, strict=True)}
             # A server that was down is no property of the prompt: such rows are asked again next time.
             await self._run.put_many(
                 kind,
                 {
-                    row.id: fresh[row.id]
+                    keys[row.id]: fresh[keys[row.id]]
                     for row, verdict in zip(part, verdicts, strict=True)
                     if verdict.failure is None or not verdict.failure.transient
                 },
             )
             known |= fresh
-        return tuple(RowScore(**known[row.id]) for row in rows)
+        return tuple(RowScore(**known[keys[row.id]]) for row in rows)
 
     async def validate(
         self, candidate: Candidate, rows: ExampleSet, on_progress: OnProgress = lambda *_: None
@@ -282,9 +287,17 @@ def _likeliest(probabilities: Sequence[dict[str, float] | None], scores: Sequenc
     return [max(p, key=p.__getitem__) if p else s.label for p, s in zip(probabilities, scores, strict=True)]
 
 
-def _score_key(artifact: DistilledPrompt) -> str:
-    """Hash of all that the student's answers depend on; what is known of a rule's effect is not part of it."""
+def _input_key(value: TaskInput) -> str:
+    """Hash of what the student reads; a row's id may stand for another text in the next run."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _score_key(artifact: DistilledPrompt, student: BaseChatModel) -> str:
+    """Hash of all that an answer depends on beside the text; what is known of a rule's effect is not part of it."""
     parts = [
+        __version__,
+        str(getattr(student, "runtime", "")),
+        artifact.task.model_dump_json(),
         artifact.system_prompt,
         artifact.answer.model_dump_json(),
         artifact.scorer,

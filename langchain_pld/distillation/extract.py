@@ -17,7 +17,7 @@ from langchain_pld.distillation.context import DistillationContext, RunModels
 from langchain_pld.distillation.generate import Explanation, explanation_messages
 from langchain_pld.distillation.node import Node
 from langchain_pld.distillation.progress import Progress
-from langchain_pld.distillation.roles import ChosenRow, RunStore
+from langchain_pld.distillation.roles import ChosenRow, RunStore, content_key
 from langchain_pld.distillation.screening import Screen
 from langchain_pld.distillation.spending import Spending
 from langchain_pld.distillation.state import DistillationState
@@ -36,7 +36,7 @@ def extract_node(models: RunModels) -> Node:
         run = RunStore(runtime.store, state["run_id"])
         task, plan = state["task"], state["plan"]
         chosen = await run.chosen()
-        found = await run.get_many("explanations", [row.example.id for row in chosen])
+        found = await run.get_many("explanations", [content_key(row.example) for row in chosen])
         screen = await asyncio.to_thread(Screen.of, task, await run.taught())
         teacher = Teacher(
             await models.teacher_for(runtime),
@@ -46,9 +46,9 @@ def extract_node(models: RunModels) -> Node:
             spending=await Spending.of(run, plan, runtime),
         )
         explained = [
-            (row, Explanation.model_validate(found[row.example.id]["explanation"]))
+            (row, Explanation.model_validate(found[content_key(row.example)]["explanation"]))
             for row in chosen
-            if "explanation" in found.get(row.example.id, {})
+            if "explanation" in found.get(content_key(row.example), {})
         ]
         asked_again = 0
         done = 0

@@ -32,6 +32,7 @@ from langchain_pld.distillation.roles import (
     Role,
     RunStore,
     balanced,
+    content_key,
     labelled,
     text_key,
 )
@@ -259,9 +260,9 @@ async def _explain_all(
         answer = await teacher.ask(explanation_messages(task, example), Explanation)
         if isinstance(answer, Failure):
             failures.append(answer)
-            await run.put_many("explanations", {example.id: {"failed": answer.model_dump()}})
+            await run.put_many("explanations", {content_key(example): {"failed": answer.model_dump()}})
         else:
-            await run.put_many("explanations", {example.id: {"explanation": answer.model_dump()}})
+            await run.put_many("explanations", {content_key(example): {"explanation": answer.model_dump()}})
         done += 1
         runtime.stream_writer(
             Progress(node="generate", step="teacher explains examples", done=done, total=len(rows)).model_dump()

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from langchain_pld.artifact import LedgerLine
 from langchain_pld.distillation.candidates import ScoredCandidate
-from langchain_pld.distillation.roles import ChosenRow, RunStore
+from langchain_pld.distillation.roles import ChosenRow, RunStore, content_key
 from langchain_pld.distillation.state import DistillationState, Overview
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.evaluation.metrics import Confusion, macro_f1
@@ -34,11 +34,13 @@ async def overview(state: DistillationState, run: RunStore) -> Overview:
     """
     chosen = await run.chosen()
     some = _some(chosen, lambda row: str(row.example.label))
-    found = await run.get_many("explanations", [row.example.id for row in some])
+    found = await run.get_many("explanations", [content_key(row.example) for row in some])
     shown = Overview(
         rows={role: data.rows for role, data in state["data"].items()},
         labels=dict(Counter(str(row.example.label) for row in chosen)),
-        explanations=[_explanation(state, row, found[row.example.id]) for row in some if row.example.id in found],
+        explanations=[
+            _explanation(state, row, found[key]) for row in some if (key := content_key(row.example)) in found
+        ],
     )
     if "micro_rules" in state:
         micro_rules = state["micro_rules"]

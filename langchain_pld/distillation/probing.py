@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.artifact import LedgerLine
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import Spending
-from langchain_pld.student.binding import model_spec
+from langchain_pld.student.binding import fingerprint_of, model_spec
 from langchain_pld.student.probe import learn_first_tokens
 
 __all__ = ["entered", "readable"]
@@ -43,7 +44,8 @@ async def readable(
     if answer.form != "words" or scorer != "logprobs" or answer.first_tokens is not None:
         return answer
     spec = model_spec(student)
-    key = hashlib.sha256(f"{spec}\n{answer.model_dump_json()}".encode()).hexdigest()
+    fingerprint = await asyncio.to_thread(fingerprint_of, student)
+    key = hashlib.sha256(f"{fingerprint.model_dump_json()}\n{answer.model_dump_json()}".encode()).hexdigest()
     known = (await run.get_many(_KIND, [key])).get(key)
     if known is not None:
         return AnswerFormat.model_validate(known)

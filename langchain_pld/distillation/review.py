@@ -28,7 +28,6 @@ from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.screening import Screen
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.errors import DistillationError, InputError
-from langchain_pld.examples import Example
 from langchain_pld.rules import Rule
 from langchain_pld.signature import ReviewAnswer, RuleDecision, rules_sha256
 from langchain_pld.student.hardening import clean_text
@@ -337,9 +336,9 @@ def _signable(state: DistillationState) -> bool:
 
 async def _source_texts(state: DistillationState, run: RunStore) -> dict[str, str]:
     """The texts of the examples behind the rules, as far as the Store has them."""
-    ids = list(dict.fromkeys(source for rule in state["artifact"].rules for source in rule.sources))
-    found = await run.get_many("examples-train", ids)
-    return {key: state["task"].render(Example.model_validate(value).input) for key, value in found.items()}
+    sources = {source for rule in state["artifact"].rules for source in rule.sources}
+    train = await run.examples("train") or ()
+    return {row.id: state["task"].render(row.input) for row in train if row.id in sources}
 
 
 def _reviewer(runtime: Runtime[DistillationContext]) -> str | None:

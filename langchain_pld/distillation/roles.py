@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import unicodedata
 from collections import defaultdict
@@ -17,7 +19,7 @@ from langchain_pld.namespaces import namespace_label
 from langchain_pld.rules import Origin
 from langchain_pld.task import Task, TaskInput
 
-__all__ = ["ChosenRow", "Role", "RunStore", "balanced", "check_roles", "labelled", "text_key"]
+__all__ = ["ChosenRow", "Role", "RunStore", "balanced", "check_roles", "content_key", "labelled", "text_key"]
 
 Role = Literal["train", "validation", "test"]
 
@@ -95,16 +97,17 @@ class RunStore:
 
     async def put_examples(self, role: Role, rows: ExampleSet) -> None:
         """Keep the rows of a role."""
-        await self.put_many(f"examples-{role}", {row.id: row.model_dump() for row in rows})
-        await self.put_many("index", {role: {"ids": [row.id for row in rows], "source": rows.source}})
+        keyed = {content_key(row): row.model_dump() for row in rows}
+        await self.put_many(f"examples-{role}", keyed)
+        await self.put_many("index", {role: {"keys": list(keyed), "source": rows.source}})
 
     async def examples(self, role: Role) -> ExampleSet | None:
         """The rows of a role, in order; `None` when the run has none."""
         index = (await self.get_many("index", [role])).get(role)
         if index is None:
             return None
-        found = await self.get_many(f"examples-{role}", index["ids"])
-        rows = tuple(Example.model_validate(found[key]) for key in index["ids"])
+        found = await self.get_many(f"examples-{role}", index["keys"])
+        rows = tuple(Example.model_validate(found[key]) for key in index["keys"])
         return ExampleSet(source=index["source"], examples=rows)
 
     async def required(self, role: Role) -> ExampleSet:
@@ -121,14 +124,15 @@ class RunStore:
 
     async def put_chosen(self, rows: Sequence[ChosenRow]) -> None:
         """Keep the examples that the teacher explains."""
-        await self.put_many("chosen", {row.example.id: row.model_dump() for row in rows})
-        await self.put_many("index", {"chosen": {"ids": [row.example.id for row in rows]}})
+        keyed = {content_key(row.example): row.model_dump() for row in rows}
+        await self.put_many("chosen", keyed)
+        await self.put_many("index", {"chosen": {"keys": list(keyed)}})
 
     async def chosen(self) -> tuple[ChosenRow, ...]:
         """The examples that the teacher explains, in order; none before they are chosen."""
-        ids = (await self.get_many("index", ["chosen"])).get("chosen", {"ids": []})["ids"]
-        found = await self.get_many("chosen", ids)
-        return tuple(ChosenRow.model_validate(found[key]) for key in ids)
+        keys = (await self.get_many("index", ["chosen"])).get("chosen", {"keys": []})["keys"]
+        found = await self.get_many("chosen", keys)
+        return tuple(ChosenRow.model_validate(found[key]) for key in keys)
 
     async def taught(self) -> ExampleSet:
         """What the teacher may be shown as examples: the labelled train rows, and the voted and synthetic ones.
@@ -153,6 +157,12 @@ class RunStore:
 
     def _space(self, kind: str) -> tuple[str, ...]:
         return ("pld", "runs", namespace_label(self.run_id), kind)
+
+
+def content_key(row: Example) -> str:
+    """Key of what is kept about a row: its id alone would find what was kept about another text of that id."""
+    # Sorted, since a database may give the fields of an input back in another order.
+    return hashlib.sha256(json.dumps(row.model_dump(), sort_keys=True).encode()).hexdigest()
 
 
 def labelled(rows: ExampleSet) -> ExampleSet:

@@ -119,6 +119,13 @@ class EmbeddedChatModel(BaseChatModel):
         """Longest prompt and answer together, tokens: `n_ctx`, or less where the model was trained with less."""
         return min(self.n_ctx, self._header().context_length or self.n_ctx)
 
+    @property
+    def runtime(self) -> str:
+        """What computes the answers: on another machine, or with another llama.cpp, their last digits differ."""
+        from langchain_pld.models.engine import runtime
+
+        return runtime(self.threads)
+
     def get_token_ids(self, text: str) -> list[int]:
         """Tokens of `text` as they stand inside a message. Fetches and loads the model if need be."""
         return self._engine().token_ids(text)

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ __all__ = [
     "EngineSettings",
     "TokenLogprob",
     "get_engine",
+    "runtime",
     "submit",
 ]
 
@@ -522,6 +524,11 @@ def _import_xllamacpp() -> Any:
         if mine:
             os.environ.pop("GOMP_SPINCOUNT", None)
     return xllamacpp
+
+
+def runtime(threads: int | None) -> str:
+    """What the numbers depend on beside the model: llama.cpp's version, the processor's kernels, the threads."""
+    return f"xllamacpp {version('xllamacpp')}, {_import_xllamacpp().get_system_info()}, {threads or _cores()} threads"
 
 
 def _cores() -> int:
