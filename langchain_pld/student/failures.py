@@ -125,11 +125,17 @@ class CircuitBreaker:
             )
 
     def record(self, failure: Failure | None) -> None:
-        """Note the outcome of a call; only failures of the service count, not unreadable answers."""
+        """Note the outcome of a call.
+
+        Only failures of the service count. An answer, even an unreadable one, shows that the service is there; an input
+        that was refused shows nothing, since it may never have been sent.
+        """
         if failure is None and not self._failures:
             return
+        if failure is not None and failure.kind == "input":
+            return
         with self._lock:
-            if failure is None or failure.kind in {"empty", "cut", "unreadable", "input"}:
+            if failure is None or failure.kind in {"empty", "cut", "unreadable"}:
                 self._failures, self._open_until = 0, None
                 return
             self._failures += 1

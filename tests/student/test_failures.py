@@ -98,6 +98,14 @@ def test_the_circuit_opens_lets_one_try_and_closes() -> None:
     assert breaker.refuses() is None
 
 
+def test_an_input_that_is_refused_says_nothing_about_a_dead_model() -> None:
+    breaker = CircuitBreaker(threshold=2)
+    for _ in range(2):
+        breaker.record(Failure(kind="connection", message="…"))
+        breaker.record(Failure(kind="input", message="…"))
+    assert breaker.refuses() is not None
+
+
 def test_unreadable_answers_do_not_open_the_circuit() -> None:
     breaker = CircuitBreaker(threshold=1)
     breaker.record(Failure(kind="unreadable", message=""))
