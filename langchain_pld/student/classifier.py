@@ -200,6 +200,12 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         finally:
             _asked_fingerprint.reset(token)
 
+    # The student's own form may hold a password, and the artifact's the whole prompt.
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(artifact={self._artifact_id!r}, student={self.spec!r})"
+
+    __str__ = __repr__
+
     def joining(self, worst: Callable[[Sequence[Verdict]], Verdict]) -> Self:
         """The same classifier, in which a function picks the verdict on a long input among those of its windows.
 

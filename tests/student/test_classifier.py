@@ -366,3 +366,13 @@ def test_a_verdict_names_the_rules_of_its_label() -> None:
     assert made.invoke("alas").rule_ids == (RULES[0].id,)
     assert classifier(lambda _: scored({"calm": 0.9, "sad": 0.1})).invoke("alas").rule_ids == ()
     assert classifier(lambda _: AIMessage("")).invoke("alas").rule_ids == ()
+
+
+def test_how_a_classifier_prints_tells_no_password_and_no_rules() -> None:
+    student = ChatOllama(model="gemma3:4b", base_url="http://ann:hunter2@127.0.0.1:9")
+    classifier = PLDClassifier.zero_shot(TASK, student)
+    assert (
+        repr(classifier)
+        == str(classifier)
+        == f"PLDClassifier(artifact='{classifier.artifact.id}', student='ollama:gemma3:4b')"
+    )
