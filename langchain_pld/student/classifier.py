@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -17,7 +18,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.config import ensure_config, get_callback_manager_for_config
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from langchain_core.tools import BaseTool
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, DistilledPrompt, ModelFingerprint
@@ -200,6 +202,32 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         finally:
             _asked_fingerprint.reset(token)
 
+    def as_tool(
+        self,
+        args_schema: type[BaseModel] | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        arg_types: dict[str, type] | None = None,
+    ) -> BaseTool:
+        """A tool that an agent calls with a text, or with the task's fields.
+
+        Args:
+            args_schema: The arguments; `text` or the task's fields when absent.
+            name: The tool's name; `classify_` and the task's name when absent.
+            description: What an agent reads of it; the task's instructions and labels when absent.
+            arg_types: Types of the arguments, instead of a schema.
+        """
+        task = self.artifact.task
+        if args_schema is None and arg_types is None:
+            arg_types = dict.fromkeys(task.fields or ("text",), str)
+        return super().as_tool(
+            args_schema,
+            name=name or "classify_" + re.sub(r"[^A-Za-z0-9_-]", "_", task.name),
+            description=description or f"{task.instructions.strip()} Labels: {', '.join(task.label_names)}.",
+            arg_types=arg_types,
+        )
+
     # The student's own form may hold a password, and the artifact's the whole prompt.
     def __repr__(self) -> str:
         return f"{type(self).__name__}(artifact={self._artifact_id!r}, student={self.spec!r})"
@@ -258,6 +286,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         run_manager: CallbackManagerForChainRun | None,  # noqa: ARG002
         config: RunnableConfig,
     ) -> Verdict:
+        config = _unstreamed(config)
         verdict = self._run(value, config)
         if self._escalates(verdict) and self._other is not None:
             other = ask_other(self._other, value, config, self.artifact.task.label_names)
@@ -270,6 +299,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         run_manager: AsyncCallbackManagerForChainRun | None,  # noqa: ARG002
         config: RunnableConfig,
     ) -> Verdict:
+        config = _unstreamed(config)
         verdict = await self._arun(value, config)
         if self._escalates(verdict) and self._other is not None:
             other = await ask_other_async(self._other, value, config, self.artifact.task.label_names)
@@ -610,6 +640,11 @@ def _unwatched(config: RunnableConfig | None) -> RunnableConfig | None:
     settled.pop("run_id", None)
     settled.pop("run_name", None)
     return settled
+
+
+def _unstreamed(config: RunnableConfig) -> RunnableConfig:
+    """The config with LangGraph's tag that keeps the student's bare label out of `stream_mode="messages"`."""
+    return {**config, "tags": [*(config.get("tags") or ()), "nostream"]}
 
 
 def _usage(reply: _Reply) -> Usage:
