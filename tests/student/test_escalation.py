@@ -135,7 +135,7 @@ async def test_config_reaches_the_other() -> None:
     made.invoke("alas", config)
     await made.ainvoke("alas", config)
     made.invoke("alas", {"tags": ["night"], "metadata": {"tenant": "t1"}})
-    assert seen == [(["night"], "t1")] * 3
+    assert seen == [(["night", "nostream"], "t1")] * 3
     assert [parent is None for parent in spy.parents] == [True, False, True, False]
 
 
