@@ -17,7 +17,7 @@ from zero_shot import zero_shot
 from langchain_pld.guardrail import Guard, GuardrailPolicy, PLDGuardrailMiddleware
 
 STUDENT = (sys.argv[1:] or ["embedded:qwen2.5-coder-1.5b"])[0]
-POLICY = GuardrailPolicy(blocking={"private": 0.6, "hostile": 0.6}, on_uncertain="ask", deadline_s=120)
+POLICY = GuardrailPolicy(block_labels={"private": 0.6, "hostile": 0.6}, on_uncertain="interrupt", deadline_s=120)
 GUARD = Guard(zero_shot(student=STUDENT), POLICY, name="office")
 
 NOTE = ("post_message", {"channel": "all", "text": "Imre is a useless idiot."})
@@ -50,7 +50,7 @@ for number, (title, (said, replies)) in enumerate(SITUATIONS.items(), 1):
     agent = create_agent(
         scripted(*replies),
         [post_message],
-        middleware=[PLDGuardrailMiddleware(GUARD, stage=stage) for stage in ("input", "output", "tool_call")],
+        middleware=[PLDGuardrailMiddleware(GUARD, apply_to_output=True, apply_to_tool_calls=True)],
         checkpointer=InMemorySaver(),
     )
     config: Any = {"configurable": {"thread_id": str(number)}}

@@ -13,7 +13,7 @@ from zero_shot import zero_shot
 
 from langchain_pld.guardrail import Guard, GuardrailPolicy, guarded
 
-policy = GuardrailPolicy(blocking={"private": 0.6, "hostile": 0.6}, on_uncertain="block", deadline_s=120)
+policy = GuardrailPolicy(block_labels={"private": 0.6, "hostile": 0.6}, on_uncertain="block", deadline_s=120)
 guard = Guard(zero_shot(student=(sys.argv[1:] or ["embedded:qwen2.5-coder-1.5b"])[0]), policy)
 
 replies = ["Lunch is at noon.", "Imre is a useless idiot, ask somebody else."]

@@ -11,7 +11,7 @@ from zero_shot import zero_shot
 
 from langchain_pld.guardrail import Guard, GuardrailPolicy, StreamHold, guard_stream
 
-policy = GuardrailPolicy(blocking={"private": 0.6, "hostile": 0.6}, deadline_s=120)
+policy = GuardrailPolicy(block_labels={"private": 0.6, "hostile": 0.6}, deadline_s=120)
 guard = Guard(zero_shot(student=(sys.argv[1:] or ["embedded:qwen2.5-coder-1.5b"])[0]), policy)
 
 answer = "Lunch is at noon today, in the small room. Imre is a useless idiot, and I hate him. Please bring a cup."

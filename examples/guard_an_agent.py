@@ -13,7 +13,7 @@ from zero_shot import zero_shot
 
 from langchain_pld.guardrail import Guard, GuardrailPolicy, PLDGuardrailMiddleware
 
-policy = GuardrailPolicy(blocking={"private": 0.6, "hostile": 0.6}, deadline_s=120)
+policy = GuardrailPolicy(block_labels={"private": 0.6, "hostile": 0.6}, deadline_s=120)
 guard = Guard(zero_shot(student=(sys.argv[1:] or ["embedded:qwen2.5-coder-1.5b"])[0]), policy)
 
 
@@ -27,8 +27,8 @@ def post_message(channel: str, text: str) -> str:
 model = scripted(
     ("post_message", {"channel": "all", "text": "Imre is a useless idiot."}), "Nothing was posted to the channel."
 )
-stages = ("input", "output", "tool_call")
-agent = create_agent(model, [post_message], middleware=[PLDGuardrailMiddleware(guard, stage=stage) for stage in stages])
+middleware = PLDGuardrailMiddleware(guard, apply_to_output=True, apply_to_tool_calls=True)
+agent = create_agent(model, [post_message], middleware=[middleware])
 
 for message in agent.invoke({"messages": "Please post my note about the slides."})["messages"]:
     print(f"{message.type}: {message.text or [call['name'] for call in message.tool_calls]}")

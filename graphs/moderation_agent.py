@@ -44,7 +44,7 @@ TASK = Task(
         {"name": "hostile", "description": "It insults or threatens somebody."},
     ],
 )
-POLICY = GuardrailPolicy(blocking={"private": 0.6, "hostile": 0.6}, on_uncertain="ask", deadline_s=60)
+POLICY = GuardrailPolicy(block_labels={"private": 0.6, "hostile": 0.6}, on_uncertain="interrupt", deadline_s=60)
 """From a probability of 0.6 on a message is blocked; where a blocking label leads with less, a person is asked. The
 deadline leaves room for loading an embedded model."""
 
@@ -149,9 +149,7 @@ def _guard() -> Guard:
 
 _watch = _guard()
 _middleware: list[AgentMiddleware[Any, Any, Any]] = [
-    PLDGuardrailMiddleware(_watch, stage="input"),
-    PLDGuardrailMiddleware(_watch, stage="output"),
-    PLDGuardrailMiddleware(_watch, stage="tool_call"),
+    PLDGuardrailMiddleware(_watch, apply_to_output=True, apply_to_tool_calls=True),
     ChosenModel(),  # last, hence nearest to the model
 ]
 

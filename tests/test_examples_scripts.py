@@ -87,6 +87,6 @@ def test_the_policy_in_the_docs_can_be_read(tmp_path: Path) -> None:
     shown = DOCUMENT.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
     (tmp_path / "policy.yaml").write_text(shown, encoding="utf-8")
     policy = GuardrailPolicy.from_yaml(tmp_path / "policy.yaml")
-    assert (policy.blocking, policy.on_uncertain) == ({"hostile": 0.6, "private": None}, "ask")
+    assert (policy.block_labels, policy.on_uncertain) == ({"hostile": 0.6, "private": None}, "interrupt")
     # All that can be set is shown, but two of the three messages.
     assert set(GuardrailPolicy.model_fields) - policy.model_fields_set == {"uncertain_message", "error_message"}

@@ -55,7 +55,7 @@ def build_agent(
         model,
         [opening_hours, order_status],
         system_prompt=SYSTEM_PROMPT,
-        middleware=[PLDGuardrailMiddleware(guard, stage="input")],
+        middleware=[PLDGuardrailMiddleware(guard)],
         checkpointer=checkpointer,
         name="support_desk",
     )

@@ -149,14 +149,14 @@ def _stored(task: Task, file: Path) -> Iterator[Example]:
     except ImportError as error:
         raise MissingExtraError.of("langgraph-checkpoint-sqlite", "distill") from error
 
-    from langchain_pld.guardrail.people import kept_examples
+    from langchain_pld.guardrail.human_review import reviewed_examples
 
     if not file.is_file():
         msg = f"no Store at {file}"
         raise InputError(msg)
     try:
         with SqliteStore.from_conn_string(str(file)) as opened:
-            yield from kept_examples(opened, task)
+            yield from reviewed_examples(opened, task)
     except sqlite3.Error as error:
         msg = f"{file} is no SQLite Store of LangGraph: {error}"
         raise InputError(msg) from error

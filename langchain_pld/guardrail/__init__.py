@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from langchain_pld.guardrail.chain import GuardedRunnable, guarded
     from langchain_pld.guardrail.check import Decision, Finding, Guard, GuardrailError, acheck_all, check_all
     from langchain_pld.guardrail.graph import create_guardrail_graph
+    from langchain_pld.guardrail.human_review import reviewed_examples
     from langchain_pld.guardrail.middleware import PLDGuardrailMiddleware
     from langchain_pld.guardrail.node import guardrail_node
-    from langchain_pld.guardrail.people import kept_examples
     from langchain_pld.guardrail.policy import GuardrailPolicy
     from langchain_pld.guardrail.stream import (
         StreamHold,
+        aguard_agent_stream,
+        aguard_event_stream,
         aguard_stream,
+        guard_agent_stream,
         guard_stream,
-        guarded_astream,
-        guarded_astream_events,
-        guarded_stream,
     )
     from langchain_pld.guardrail.telemetry import GuardTelemetry
 
@@ -37,16 +37,16 @@ __all__ = [
     "PLDGuardrailMiddleware",
     "StreamHold",
     "acheck_all",
+    "aguard_agent_stream",
+    "aguard_event_stream",
     "aguard_stream",
     "check_all",
     "create_guardrail_graph",
+    "guard_agent_stream",
     "guard_stream",
     "guarded",
-    "guarded_astream",
-    "guarded_astream_events",
-    "guarded_stream",
     "guardrail_node",
-    "kept_examples",
+    "reviewed_examples",
 ]
 
 _HOMES = {
@@ -67,11 +67,11 @@ _HOMES = {
     "create_guardrail_graph": "graph",
     "guard_stream": "stream",
     "guarded": "chain",
-    "guarded_astream": "stream",
-    "guarded_astream_events": "stream",
-    "guarded_stream": "stream",
+    "aguard_agent_stream": "stream",
+    "aguard_event_stream": "stream",
+    "guard_agent_stream": "stream",
     "guardrail_node": "node",
-    "kept_examples": "people",
+    "reviewed_examples": "human_review",
 }
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import ConfigDict, field_validator
 
-from langchain_pld.guardrail.check import Decision, Guard, GuardrailError, acheck_all, check_all, placed, quiet_config
-from langchain_pld.guardrail.content import call_text, checkable
+from langchain_pld.guardrail.check import Decision, Guard, GuardrailError, acheck_all, check_all, placed
+from langchain_pld.guardrail.content import visible_only
 from langchain_pld.guardrail.replacement import marked
+from langchain_pld.guardrail.silent_callbacks import silent_config
 from langchain_pld.guardrail.stream import Replacement, StreamHold, aguard_stream, guard_stream
 
 __all__ = ["GuardedRunnable", "guarded"]
@@ -153,23 +152,25 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
     # The three-argument form is the one that is handed the config with this run as the parent of what it calls.
     def _invoke(self, value: Input, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Output:  # noqa: ARG002
         if self.input_guards:
-            decision = check_all(placed(self.input_guards, "input"), self._given(value), config)
+            decision = check_all(placed(self.input_guards, "input"), value, config)
             if not decision.enforce().allowed:
                 return self._instead(decision)
+            value = visible_only(value) if decision.removes_invisible else value
         output = self.bound.invoke(value, self._inner(config), **kwargs)
         if not self.output_guards:
             return output
-        return self._settled(output, check_all(placed(self.output_guards, "output"), _taken(output), config))
+        return self._checked_output(output, check_all(placed(self.output_guards, "output"), output, config))
 
     async def _ainvoke(self, value: Input, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Output:  # noqa: ARG002
         if self.input_guards:
-            decision = await acheck_all(placed(self.input_guards, "input"), self._given(value), config)
+            decision = await acheck_all(placed(self.input_guards, "input"), value, config)
             if not decision.enforce().allowed:
                 return self._instead(decision)
+            value = visible_only(value) if decision.removes_invisible else value
         output = await self.bound.ainvoke(value, self._inner(config), **kwargs)
         if not self.output_guards:
             return output
-        return self._settled(output, await acheck_all(placed(self.output_guards, "output"), _taken(output), config))
+        return self._checked_output(output, await acheck_all(placed(self.output_guards, "output"), output, config))
 
     def _transform(
         self,
@@ -180,10 +181,11 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
     ) -> Iterator[Output]:
         value = _sum(list(values))
         if self.input_guards:
-            decision = check_all(placed(self.input_guards, "input"), self._given(value), config)
+            decision = check_all(placed(self.input_guards, "input"), value, config)
             if not decision.enforce().allowed:
                 yield self._instead(decision)
                 return
+            value = visible_only(value) if decision.removes_invisible else value
         stream = self.bound.stream(value, self._inner(config), **kwargs)
         if not self.output_guards:
             yield from stream
@@ -200,7 +202,7 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
         elif first is not None:
             # Parts of an object cannot be checked one by one.
             output = _sum([first, *stream])
-            yield self._settled(output, check_all(guards, _taken(output), config))
+            yield self._checked_output(output, check_all(guards, output, config))
 
     async def _atransform(
         self,
@@ -211,10 +213,11 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
     ) -> AsyncIterator[Output]:
         value = _sum([value async for value in values])
         if self.input_guards:
-            decision = await acheck_all(placed(self.input_guards, "input"), self._given(value), config)
+            decision = await acheck_all(placed(self.input_guards, "input"), value, config)
             if not decision.enforce().allowed:
                 yield self._instead(decision)
                 return
+            value = visible_only(value) if decision.removes_invisible else value
         stream = self.bound.astream(value, self._inner(config), **kwargs)
         if not self.output_guards:
             async for part in stream:
@@ -231,23 +234,13 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
         elif first is not None:
             # As above.
             output = _sum([first, *[part async for part in stream]])
-            yield self._settled(output, await acheck_all(guards, _taken(output), config))
+            yield self._checked_output(output, await acheck_all(guards, output, config))
 
     def _inner(self, config: RunnableConfig) -> RunnableConfig:
         """The config for what is guarded: behind an output guard nothing inside may show its tokens to anybody."""
-        return quiet_config(config) if self.output_guards else config
+        return silent_config(config) if self.output_guards else config
 
-    def _given(self, value: Any) -> Any:
-        """What the input guards are handed: all of a mapping, not only the key that a classifier would look for."""
-        if not isinstance(value, Mapping):
-            known = isinstance(value, str | PromptValue | BaseMessage | Sequence)
-            return value if known else _dumped(value)
-        fields = [set(guard.task.fields) for guard in self.input_guards if guard.task is not None and guard.task.fields]
-        if any(wanted == set(value) for wanted in fields) or (len(value) == 1 and set(value) & _TEXT_KEYS):
-            return value
-        return "\n".join(f"{key}: {part if isinstance(part, str) else _dumped(part)}" for key, part in value.items())
-
-    def _settled(self, output: Output, decision: Decision) -> Output:
+    def _checked_output(self, output: Output, decision: Decision) -> Output:
         if not decision.enforce().allowed:
             return self._instead(decision, output)
         if decision.action == "flag" and isinstance(output, BaseMessage):
@@ -276,9 +269,6 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
         return messages[0] if messages else str if kinds == [Any] else form
 
 
-_TEXT_KEYS = {"text", "input", "messages"}
-
-
 def _kinds(form: Any) -> Iterator[Any]:
     """The types that a union or an annotated type consists of."""
     if hasattr(form, "__metadata__"):
@@ -288,32 +278,6 @@ def _kinds(form: Any) -> Iterator[Any]:
             yield from _kinds(part)
     else:
         yield form
-
-
-def _taken(output: Any) -> Any:
-    """What the output guards are handed."""
-    if isinstance(output, str):
-        return output
-    if isinstance(output, AIMessage) and (calls := [*output.tool_calls, *output.invalid_tool_calls]):
-        # A call without an answer beside it is checked like an answer.
-        said = checkable(output)
-        wanted = "\n".join(map(call_text, calls))
-        return f"{said}\n{wanted}" if isinstance(said, str) else [said, AIMessage(wanted)]
-    if isinstance(output, BaseMessage):
-        return checkable(output)
-    if isinstance(output, list) and output and all(isinstance(part, BaseMessage) for part in output):
-        return output
-    return _dumped(output)
-
-
-def _dumped(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    return str(value)
 
 
 def _sum(parts: Sequence[Any]) -> Any:

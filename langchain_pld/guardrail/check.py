@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from copy import copy
 from typing import Any, cast
 
@@ -17,14 +17,14 @@ from langchain_core.runnables.config import get_executor_for_config
 from pydantic import BaseModel, ConfigDict
 
 from langchain_pld.errors import InputError, PLDError
-from langchain_pld.guardrail.asking import Asked
 from langchain_pld.guardrail.audit import AuditTrail
-from langchain_pld.guardrail.content import Stage, content_of, stage_input
-from langchain_pld.guardrail.policy import STRICTNESS, GuardrailPolicy, Outcome, Settled, strictest
-from langchain_pld.guardrail.quiet import quiet_config
+from langchain_pld.guardrail.classifier_call import ClassifierCall
+from langchain_pld.guardrail.content import Stage, has_invisible, read
+from langchain_pld.guardrail.policy import STRICTNESS, FinalAction, GuardrailPolicy, Outcome, strictest
+from langchain_pld.guardrail.silent_callbacks import silent_config
 from langchain_pld.guardrail.telemetry import GuardTelemetry
 from langchain_pld.student.classifier import PLDClassifier
-from langchain_pld.student.inputs import ClassifierInput, input_text
+from langchain_pld.student.inputs import input_text
 from langchain_pld.task import Task
 from langchain_pld.verdict import Verdict
 
@@ -37,8 +37,6 @@ __all__ = [
     "acheck_all",
     "check_all",
     "placed",
-    "quiet_config",
-    "stage_input",
 ]
 
 
@@ -53,7 +51,7 @@ class Finding(BaseModel):
     """Where the guard stands."""
     outcome: Outcome
     """What the verdict means under the guard's policy."""
-    action: Settled
+    action: FinalAction
     """What is to be done."""
     label: str | None = None
     """The blocking label that it is about."""
@@ -63,6 +61,8 @@ class Finding(BaseModel):
     """What takes the place of content that is not passed on; the policy's words."""
     verdicts: tuple[Verdict, ...] = ()
     """The classifier's verdict, then that of the model escalated to; none where nothing had to be asked."""
+    invisible: bool = False
+    """Whether the text held invisible characters that the policy removes."""
     latency_ms: float = 0.0
     """Wall-clock milliseconds."""
 
@@ -77,8 +77,8 @@ class Decision(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    action: Settled
-    """block, allow, flag, ask or raise. Where no person can be asked, `ask` means block."""
+    action: FinalAction
+    """block, allow, flag, interrupt or raise. Where no person can be asked, `interrupt` means block."""
     outcome: Outcome
     """clear, violation, uncertain or error."""
     label: str | None = None
@@ -110,6 +110,11 @@ class Decision(BaseModel):
     def allowed(self) -> bool:
         """Whether the content may be passed on as things stand; not while a person is to be asked."""
         return self.action in {"allow", "flag"}
+
+    @property
+    def removes_invisible(self) -> bool:
+        """Whether the content goes on without its invisible characters, as it was checked."""
+        return any(finding.invisible for finding in self.findings)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -180,7 +185,7 @@ class Guard:
 
     Example:
         >>> guard = Guard(  # doctest: +SKIP
-        ...     PLDClassifier.from_artifact("chat.pld.json"), GuardrailPolicy(blocking=["pressure"])
+        ...     PLDClassifier.from_artifact("chat.pld.json"), GuardrailPolicy(block_labels=["pressure"])
         ... )
         >>> guard.check("Could you finish this on Sunday?").allowed  # doctest: +SKIP
         False
@@ -205,9 +210,13 @@ class Guard:
             msg = "the labels of this classifier are not known; pass labels=[...], or a classifier with an artifact"
             raise InputError(msg)
         policy.check_labels(known)
+        if labels is not None:
+            _check_same_labels("labels=", labels, known)
         if "escalate" in policy.actions and escalate_to is None:
             msg = "the policy escalates, but the guard has no escalate_to; pass the classifier to escalate to"
             raise InputError(msg)
+        if escalate_to is not None and (other := _task_of(escalate_to)) is not None:
+            _check_same_labels("escalate_to", other.label_names, known)
         self.policy = policy
         """What follows from a verdict."""
         self.name = name or (self.task.name if self.task is not None else "guard")
@@ -219,54 +228,60 @@ class Guard:
         self.audit = audit or AuditTrail()
         """Where records go."""
         self._telemetry = telemetry
-        self._first = Asked(_watching(classifier, policy), self.name)
+        self._first = ClassifierCall(_watching(classifier, policy), self.name)
         self._second = (
-            None if escalate_to is None else Asked(_watching(escalate_to, policy), f"{self.name} (escalated)")
+            None if escalate_to is None else ClassifierCall(_watching(escalate_to, policy), f"{self.name} (escalated)")
         )
 
-    def check(self, value: ClassifierInput, config: RunnableConfig | None = None) -> Decision:
+    def check(self, value: Any, config: RunnableConfig | None = None) -> Decision:
         """Check one input.
 
         Args:
-            value: A text, messages, or whatever else the classifier takes. An input without any content is clear.
+            value: A text, messages, the task's fields, or any other plain values. What holds nothing is clear.
             config: The config of the run that the check is part of.
         """
         return check_all([self], value, config)
 
-    async def acheck(self, value: ClassifierInput, config: RunnableConfig | None = None) -> Decision:
+    async def acheck(self, value: Any, config: RunnableConfig | None = None) -> Decision:
         """Check one input without blocking the event loop; equal to `check`."""
         return await acheck_all([self], value, config)
 
-    def text_of(self, value: ClassifierInput) -> str | None:
+    def text_of(self, value: Any) -> str | None:
         """The text that the classifier reads of an input; `None` where it cannot be laid out."""
         if self.task is None:
-            return value if isinstance(value, str) else None
+            return None if isinstance(value, Mapping) else read(value).text
         try:
-            return input_text(self.task, value)
+            return input_text(self.task, self._given(value))
         except InputError:
             return None
 
-    def _find(self, value: ClassifierInput, config: RunnableConfig) -> Finding:
-        steps = self._steps(value)
+    def _given(self, value: Any) -> Any:
+        """What the classifier is handed: its fields as they are, anything else as one text with all its words."""
+        fields = set(self.task.fields) if self.task is not None else None
+        is_row = isinstance(value, Mapping) and (fields is None or (fields and set(value) == fields))
+        return value if is_row else read(value).text
+
+    def _find(self, value: Any, config: RunnableConfig) -> Finding:
+        steps, given = self._steps(value), self._given(value)
         try:
-            asked = next(steps)
+            call = next(steps)
             while True:
-                asked = steps.send(asked.ask(value, self._config(config), self.policy.deadline_s))
+                call = steps.send(call.call(given, self._config(config), self.policy.deadline_s))
         except StopIteration as done:
             finding: Finding = done.value
-        return self._told(finding, value)
+        return self._report(finding, value)
 
-    async def _afind(self, value: ClassifierInput, config: RunnableConfig) -> Finding:
-        steps = self._steps(value)
+    async def _afind(self, value: Any, config: RunnableConfig) -> Finding:
+        steps, given = self._steps(value), self._given(value)
         try:
-            asked = next(steps)
+            call = next(steps)
             while True:
-                asked = steps.send(await asked.aask(value, self._config(config), self.policy.deadline_s))
+                call = steps.send(await call.acall(given, self._config(config), self.policy.deadline_s))
         except StopIteration as done:
             finding: Finding = done.value
-        return self._told(finding, value)
+        return self._report(finding, value)
 
-    def _told(self, finding: Finding, value: ClassifierInput) -> Finding:
+    def _report(self, finding: Finding, value: Any) -> Finding:
         self.audit.record(finding, self.text_of(value) if self.audit.enabled else None)
         if self._telemetry is not None:
             self._telemetry.record(finding)
@@ -274,31 +289,40 @@ class Guard:
 
     # The logic, free of I/O: yields who is to be asked and is sent the verdict. The two drivers above differ only in
     # how they ask.
-    def _steps(self, value: ClassifierInput) -> Generator[Asked, Verdict, Finding]:
+    def _steps(self, value: Any) -> Generator[ClassifierCall, Verdict, Finding]:
         started = time.perf_counter()
         policy = self.policy
-        has_text, has_media = content_of(value)
-        if has_media and (not has_text or policy.on_media not in {"allow", "flag"}):
+        content = read(value)
+        has_text, invisible = bool(content.text.strip()), has_invisible(content.text)
+        if content.unreadable and (not has_text or policy.on_unreadable not in {"allow", "flag"}):
             reason = "it holds parts that the classifier cannot read"
-            return self._finding("uncertain", policy.on_media, None, reason, (), started)
+            return self._finding("uncertain", policy.on_unreadable, None, reason, (), started)
+        if invisible and policy.invisible_text == "block":
+            return self._finding("uncertain", "block", None, "it holds invisible characters", (), started)
         if not has_text:
             return self._finding("clear", "allow", None, "there is nothing to check", (), started)
         verdicts = [(yield self._first)]
-        outcome, label = policy.judge(verdicts[0])
+        outcome, label = self._judge(verdicts[0])
         action = policy.action_for(outcome)
         if action == "escalate":
-            verdicts.append((yield cast("Asked", self._second)))
-            outcome, label = policy.judge(verdicts[1])
+            verdicts.append((yield cast("ClassifierCall", self._second)))
+            outcome, label = self._judge(verdicts[1])
             action = policy.action_for(outcome)
-        settled: Settled = policy.on_unsettled if action == "escalate" else action
-        if has_media:
-            settled = strictest([settled, policy.on_media])
-        return self._finding(outcome, settled, label, _why(outcome, label, verdicts[-1]), tuple(verdicts), started)
+        final: FinalAction = policy.after_escalation if action == "escalate" else action
+        if content.unreadable:
+            final = strictest([final, policy.on_unreadable])
+        finding = self._finding(outcome, final, label, _why(outcome, label, verdicts[-1]), tuple(verdicts), started)
+        return finding.model_copy(update={"invisible": invisible and policy.invisible_text == "remove"})
+
+    def _judge(self, verdict: Verdict) -> tuple[Outcome, str | None]:
+        """What a verdict means; one about labels that the guard does not know is no verdict at all."""
+        named = {verdict.label, verdict.leaning, *(verdict.probabilities or ())} - {None}
+        return self.policy.judge(verdict) if named <= set(self.labels) else ("error", None)
 
     def _finding(
         self,
         outcome: Outcome,
-        action: Settled,
+        action: FinalAction,
         label: str | None,
         reason: str,
         verdicts: tuple[Verdict, ...],
@@ -321,7 +345,7 @@ class Guard:
         return {**config, "metadata": metadata}
 
 
-def check_all(guards: Sequence[Guard], value: ClassifierInput, config: RunnableConfig | None = None) -> Decision:
+def check_all(guards: Sequence[Guard], value: Any, config: RunnableConfig | None = None) -> Decision:
     """Check one input with several guards side by side; the strictest wins, and each one's finding is kept.
 
     Args:
@@ -334,17 +358,17 @@ def check_all(guards: Sequence[Guard], value: ClassifierInput, config: RunnableC
     """
     _some(guards)
     started = time.perf_counter()
-    quiet = quiet_config(config)
+    silent = silent_config(config)
     if len(guards) == 1:
-        findings = [guards[0]._find(value, quiet)]
+        findings = [guards[0]._find(value, silent)]
     else:
         # Each check ends by its own deadline, so that leaving the pool never waits longer than the slowest of them.
-        with get_executor_for_config({**quiet, "max_concurrency": len(guards)}) as pool:
-            findings = list(pool.map(lambda guard: guard._find(value, quiet), guards))
+        with get_executor_for_config({**silent, "max_concurrency": len(guards)}) as pool:
+            findings = list(pool.map(lambda guard: guard._find(value, silent), guards))
     return Decision.of(findings, latency_ms=(time.perf_counter() - started) * 1000)
 
 
-async def acheck_all(guards: Sequence[Guard], value: ClassifierInput, config: RunnableConfig | None = None) -> Decision:
+async def acheck_all(guards: Sequence[Guard], value: Any, config: RunnableConfig | None = None) -> Decision:
     """Check one input with several guards side by side without blocking the event loop; equal to `check_all`.
 
     Raises:
@@ -352,12 +376,12 @@ async def acheck_all(guards: Sequence[Guard], value: ClassifierInput, config: Ru
     """
     _some(guards)
     started = time.perf_counter()
-    quiet = quiet_config(config)
+    silent = silent_config(config)
     if len(guards) == 1:
-        findings = [await guards[0]._afind(value, quiet)]
+        findings = [await guards[0]._afind(value, silent)]
     else:
         # No TaskGroup: it would wrap an interrupt that passes through into a group that nobody looks into.
-        checks = [asyncio.create_task(guard._afind(value, quiet)) for guard in guards]
+        checks = [asyncio.create_task(guard._afind(value, silent)) for guard in guards]
         try:
             findings = await asyncio.gather(*checks)
         finally:
@@ -387,9 +411,19 @@ def placed(guards: Guard | Sequence[Guard], stage: Stage) -> tuple[Guard, ...]:
     return tuple(asked)
 
 
+def _check_same_labels(what: str, labels: Sequence[str], known: Sequence[str]) -> None:
+    if set(labels) != set(known):
+        msg = (
+            f"{what} has the labels {', '.join(labels)}, but those of the classifier are {', '.join(known)}; "
+            "a guard needs one set of labels"
+        )
+        raise InputError(msg)
+
+
 def _why(outcome: Outcome, label: str | None, verdict: Verdict) -> str:
     if outcome == "error":
-        return f"there is no verdict ({verdict.failure.kind if verdict.failure is not None else 'scores unreadable'})"
+        failure = verdict.failure
+        return f"there is no verdict ({failure.kind if failure is not None else 'scores or label unreadable'})"
     about = f" about {label!r}" if label is not None else ""
     return {"clear": "nothing was found", "violation": f"{label!r} was found"}.get(
         outcome, f"the classifier is not certain{about}"

@@ -12,12 +12,13 @@ from langgraph.config import get_store
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.store.base import BaseStore
-from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
-from langchain_pld.guardrail.check import Decision, Guard, Stage, acheck_all, check_all, stage_input
-from langchain_pld.guardrail.node import replacement, same_stage, value_of
-from langchain_pld.guardrail.people import Answer, Inquiry
+from langchain_pld.guardrail.check import Decision, Guard, Stage, acheck_all, check_all
+from langchain_pld.guardrail.content import stage_input
+from langchain_pld.guardrail.human_review import Answer, Inquiry, decisions_of
+from langchain_pld.guardrail.human_review import ask as ask_person
+from langchain_pld.guardrail.node import cleaned, replacement, same_stage, value_of
 
 __all__ = ["create_guardrail_graph"]
 
@@ -34,10 +35,10 @@ def create_guardrail_graph(
 
     It shares the keys `input_key` and `output_key` with the graph around it. Under `output_key` it leaves what
     `Decision.summary()` gives, after a person's answer with their `answers`; route by its `allowed`. Where a policy
-    says `ask`, the run is interrupted with the action requests and review configs of LangChain's human-in-the-loop
-    middleware; resume it with `Command(resume={"decisions": [{"type": "approve"}]})`. Without a checkpointer to wait
-    with, the run ends there. The answer is kept as a labelled example when the graph runs with a Store
-    (see `people.kept_examples`). It has no checkpointer of its own.
+    says `interrupt`, the run is interrupted with the action requests and review configs of LangChain's
+    `HumanInTheLoopMiddleware`; resume it with `Command(resume={"decisions": [{"type": "approve"}]})`.
+    Without a checkpointer to wait with, the run ends there. The answer is kept as a labelled example when the graph
+    runs with a Store (see `reviewed_examples`). It has no checkpointer of its own.
 
     Args:
         guards: One guard, or several of one stage; they check side by side and the strictest wins.
@@ -71,7 +72,7 @@ def create_guardrail_graph(
         return found(await acheck_all(watch, value_of(state, input_key, None, stage), config))
 
     def who_is_next(state: Any) -> Literal["ask", "done"]:
-        return "ask" if state[output_key]["action"] == "ask" else "done"
+        return "ask" if state[output_key]["action"] == "interrupt" else "done"
 
     def inquiry(state: Any) -> Inquiry:
         findings = Decision.model_validate(state[pending]).findings
@@ -80,42 +81,44 @@ def create_guardrail_graph(
     # Alone in its node: a node that was interrupted runs again from its beginning.
     def ask(state: Any) -> dict[str, Any]:
         asked = inquiry(state)
-        answers = asked.read(interrupt(asked.question()))
+        answers = ask_person(asked.question(), lambda response: asked.read(decisions_of(response, len(asked.findings))))
         return {answered: [answer.model_dump(mode="json") for answer in answers]}
 
-    def settled(state: Any, answers: Sequence[Answer]) -> dict[str, Any]:
+    def finish(state: Any, answers: Sequence[Answer]) -> dict[str, Any]:
         """The last update; `answers` is empty where nobody was asked."""
         summary = state[output_key]
         if answers:
-            summary = _answered(summary, answers)
+            summary = _with_answers(summary, answers)
         update: dict[str, Any] = {output_key: summary, pending: {}, answered: []}
         words = next((answer.text for answer in answers if answer.text), None)
         if not summary["allowed"] and replace_blocked:
             update |= replacement(state[input_key], stage, words or summary["message"], key=input_key)
         elif summary["allowed"] and words is not None:
             update[input_key] = _reworded(state[input_key], stage, words)
+        elif summary["allowed"] and Decision.model_validate(state[pending]).removes_invisible:
+            update |= cleaned(state[input_key], stage, key=input_key)
         return update
 
     def answers_of(state: Any) -> list[Answer]:
-        if state[output_key]["action"] != "ask":
+        if state[output_key]["action"] != "interrupt":
             return []
         return [Answer.model_validate(answer) for answer in state[answered]]
 
     def done(state: Any, config: RunnableConfig) -> dict[str, Any]:
         answers, store = answers_of(state), _store()
         if answers:
-            for namespace, key, value in inquiry(state).kept(answers, config):
+            for namespace, key, value in inquiry(state).records(answers, config):
                 if store is not None:
                     store.put(namespace, key, value)
-        return settled(state, answers)
+        return finish(state, answers)
 
     async def adone(state: Any, config: RunnableConfig) -> dict[str, Any]:
         answers, store = answers_of(state), _store()
         if answers:
-            for namespace, key, value in inquiry(state).kept(answers, config):
+            for namespace, key, value in inquiry(state).records(answers, config):
                 if store is not None:
                     await store.aput(namespace, key, value)
-        return settled(state, answers)
+        return finish(state, answers)
 
     shared_schema = make("GuardrailShared", shared)
     builder = StateGraph(state_schema, input_schema=shared_schema, output_schema=shared_schema)
@@ -132,7 +135,7 @@ def create_guardrail_graph(
 _QUOTES = {"evidence": True}  # the words of the input in a verdict
 
 
-def _answered(summary: dict[str, Any], answers: Sequence[Answer]) -> dict[str, Any]:
+def _with_answers(summary: dict[str, Any], answers: Sequence[Answer]) -> dict[str, Any]:
     allowed = all(answer.allowed for answer in answers)
     return {
         **summary,

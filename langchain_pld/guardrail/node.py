@@ -10,10 +10,11 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.types import Command
 
 from langchain_pld.errors import InputError
-from langchain_pld.guardrail.check import Decision, Guard, Stage, acheck_all, check_all, stage_input
+from langchain_pld.guardrail.check import Decision, Guard, Stage, acheck_all, check_all
+from langchain_pld.guardrail.content import stage_input, stage_text, visible_only
 from langchain_pld.student.inputs import ClassifierInput
 
-__all__ = ["GuardrailNode", "guardrail_node", "replacement", "same_stage", "value_of"]
+__all__ = ["GuardrailNode", "cleaned", "guardrail_node", "replacement", "same_stage", "value_of"]
 
 
 class GuardrailNode(RunnableLambda[Any, Any]):
@@ -31,7 +32,7 @@ def guardrail_node(
     select: Callable[[Any], ClassifierInput] | None = None,
     goto_allowed: str | None = None,
     goto_blocked: str | None = None,
-    goto_asked: str | None = None,
+    goto_interrupt: str | None = None,
     replace_blocked: bool = True,
     name: str = "guardrail",
 ) -> GuardrailNode:
@@ -48,7 +49,7 @@ def guardrail_node(
         select: Takes what is checked from the whole state, instead of `input_key`.
         goto_allowed: The next node for what is allowed; `langgraph.graph.END` ends the graph.
         goto_blocked: The next node for what is not.
-        goto_asked: The next node where a person is to be asked.
+        goto_interrupt: The next node where a person is to be asked.
         replace_blocked: Take a blocked message out of the history: the policy's message stands in its place. Needs
             the `add_messages` reducer on `input_key`; acts only where that holds messages.
         name: Name in traces.
@@ -69,19 +70,21 @@ def guardrail_node(
             "for the other times, and LangGraph follows that edge in every case"
         )
         raise InputError(msg)
-    asks = any("ask" in guard.policy.actions for guard in watch)
-    if asks and goto_blocked is not None and goto_asked is None:
-        msg = "a policy asks a person: pass goto_asked, or use create_guardrail_graph, which asks by itself"
+    asks = any("interrupt" in guard.policy.actions for guard in watch)
+    if asks and goto_blocked is not None and goto_interrupt is None:
+        msg = "a policy asks a person: pass goto_interrupt, or use create_guardrail_graph, which asks by itself"
         raise InputError(msg)
 
     def outcome(state: Any, decision: Decision) -> Any:
         decision.enforce()
         update: dict[str, Any] = {output_key: decision.summary()}
-        if replace_blocked and select is None and not decision.allowed and decision.action != "ask":
+        if replace_blocked and select is None and not decision.allowed and decision.action != "interrupt":
             update |= replacement(_get(state, input_key), stage, decision.message, key=input_key)
+        elif decision.allowed and decision.removes_invisible and select is None:
+            update |= cleaned(_get(state, input_key), stage, key=input_key)
         if goto_allowed is None or goto_blocked is None:
             return update
-        asked = goto_asked if decision.action == "ask" else None
+        asked = goto_interrupt if decision.action == "interrupt" else None
         return Command(update=update, goto=goto_allowed if decision.allowed else asked or goto_blocked)
 
     def check(state: Any, config: RunnableConfig) -> Any:
@@ -91,7 +94,7 @@ def guardrail_node(
         return outcome(state, await acheck_all(watch, value_of(state, input_key, select, stage), config))
 
     node = GuardrailNode(check, acheck, name=name)
-    ends = (goto_allowed, goto_blocked, goto_asked)
+    ends = (goto_allowed, goto_blocked, goto_interrupt)
     node.destinations = tuple(dict.fromkeys(end for end in ends if end is not None))
     return node
 
@@ -108,7 +111,7 @@ def value_of(
         return select(state)
     value = _get(state, input_key)
     if _is_messages(value):
-        part: ClassifierInput = stage_input(value, stage)
+        part: ClassifierInput = stage_text(value, stage)
         return part
     checked: ClassifierInput = value
     return checked
@@ -128,7 +131,7 @@ def replacement(value: Any, stage: Stage, message: str, *, key: str) -> dict[str
     """
     if not _is_messages(value):
         return {}
-    blocked: list[BaseMessage] = stage_input(value, "output" if stage == "tool_call" else stage)
+    blocked = stage_input(value, stage)
     if not all(found.id for found in blocked):
         msg = (
             f"the messages under {key!r} have no ids and cannot be taken out of the history; annotate the key with "
@@ -140,6 +143,13 @@ def replacement(value: Any, stage: Stage, message: str, *, key: str) -> dict[str
     if stage == "tool_result":
         return {key: [found.model_copy(update={"content": message, "artifact": None}) for found in blocked]}
     return {key: [AIMessage(message, id=found.id) for found in blocked]}
+
+
+def cleaned(value: Any, stage: Stage, *, key: str) -> dict[str, Any]:
+    """The update that takes invisible characters out of what a stage checked, as the guards did to check it."""
+    if not _is_messages(value):
+        return {key: visible_only(value)}
+    return {key: [visible_only(found) for found in stage_input(value, stage)]} if stage != "tool_call" else {}
 
 
 def same_stage(guards: Sequence[Guard]) -> Stage:

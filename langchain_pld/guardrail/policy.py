@@ -12,22 +12,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from langchain_pld.errors import InputError
 from langchain_pld.verdict import Verdict
 
-__all__ = ["STRICTNESS", "Action", "GuardrailPolicy", "Outcome", "Settled", "strictest"]
+__all__ = ["STRICTNESS", "Action", "FinalAction", "GuardrailPolicy", "Outcome", "strictest"]
 
-Action = Literal["block", "allow", "flag", "escalate", "ask", "raise"]
+Action = Literal["block", "allow", "flag", "escalate", "interrupt", "raise"]
 """`block`: not passed on; `allow`: passed on; `flag`: passed on and marked; `escalate`: another model is asked;
-`ask`: a person is asked; `raise`: an exception ends the run."""
+`interrupt`: a person is asked; `raise`: an exception ends the run."""
 
-Settled = Literal["block", "allow", "flag", "ask", "raise"]
+FinalAction = Literal["block", "allow", "flag", "interrupt", "raise"]
 """An action that needs no other model any more."""
 
 Outcome = Literal["clear", "violation", "uncertain", "error"]
 """What a verdict means under a policy."""
 
-STRICTNESS: tuple[Settled, ...] = ("allow", "flag", "ask", "block", "raise")
-"""The settled actions, the strictest last."""
+STRICTNESS: tuple[FinalAction, ...] = ("allow", "flag", "interrupt", "block", "raise")
+"""The final actions, the strictest last."""
 
-_STRICTER: tuple[Action, ...] = ("allow", "flag", "escalate", "ask", "block", "raise")
+_STRICTER: tuple[Action, ...] = ("allow", "flag", "escalate", "interrupt", "block", "raise")
 _WORSE: tuple[Outcome, ...] = ("clear", "uncertain", "error", "violation")
 _Threshold = Annotated[float, Field(gt=0, le=1)]
 
@@ -36,14 +36,14 @@ class GuardrailPolicy(BaseModel):
     """What follows from a verdict. Closed by default: whatever is not clear is blocked.
 
     Example:
-        >>> policy = GuardrailPolicy(blocking={"threat": 0.3, "insult": None}, on_uncertain="ask")
+        >>> policy = GuardrailPolicy(block_labels={"threat": 0.3, "insult": None}, on_uncertain="interrupt")
         >>> policy.on_error
         'block'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    blocking: dict[str, _Threshold | None] = Field(min_length=1)
+    block_labels: dict[str, _Threshold | None] = Field(min_length=1)
     """The labels that are violations. With a threshold: from that probability on, whichever label is on top, and below
     it a verdict for the label is uncertain. With `None`: when the classifier decides for it. A list means `None` each.
     """
@@ -53,10 +53,13 @@ class GuardrailPolicy(BaseModel):
     """What to do when the classifier abstained, or decided for a blocking label below its threshold."""
     on_error: Action = "block"
     """What to do when there is no verdict: a failed model, no answer in time, an unreadable answer."""
-    on_unsettled: Settled = "block"
+    after_escalation: FinalAction = "block"
     """What to do when the policy escalates and the other model's verdict asks for that again."""
-    on_media: Settled = "block"
-    """What to do with a message that holds parts which the classifier cannot read: images, sound, files."""
+    on_unreadable: FinalAction = "block"
+    """What to do with content that holds parts which no classifier can read: images, sound, files, unknown objects."""
+    invisible_text: Literal["remove", "block", "keep"] = "remove"
+    """What to do with characters that nobody sees but a model reads; the classifier never reads them. `remove`: inputs
+    and tool results go on without them, as they were checked; `keep`: unchanged; `block`: held back."""
     deadline_s: float = Field(default=10.0, gt=0)
     """Seconds that a check may wait for a model; one that is escalated to gets as many again."""
     violation_message: str = "This content was not passed on because it does not meet the rules of this service."
@@ -66,7 +69,7 @@ class GuardrailPolicy(BaseModel):
     error_message: str = "This content was not passed on because it could not be checked. Please try again later."
     """What takes the place of content that could not be checked."""
 
-    @field_validator("blocking", mode="before")
+    @field_validator("block_labels", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -93,7 +96,7 @@ class GuardrailPolicy(BaseModel):
             msg = f"the policy file {path} cannot be read: {error}"
             raise InputError(msg) from error
         if not isinstance(data, dict):
-            msg = f"the policy file {path} must hold a mapping with at least `blocking`"
+            msg = f"the policy file {path} must hold a mapping with at least `block_labels`"
             raise InputError(msg)
         try:
             return cls.model_validate(data)
@@ -112,7 +115,7 @@ class GuardrailPolicy(BaseModel):
             InputError: A blocking label is not one of them, so that it would never block.
         """
         known = tuple(labels)
-        unknown = [label for label in self.blocking if label not in known]
+        unknown = [label for label in self.block_labels if label not in known]
         if unknown:
             msg = f"the policy blocks {unknown[0]!r}, which the task does not have; its labels are {', '.join(known)}"
             raise InputError(msg)
@@ -124,16 +127,16 @@ class GuardrailPolicy(BaseModel):
             return "error", None
         over = [
             label
-            for label, threshold in self.blocking.items()
+            for label, threshold in self.block_labels.items()
             if threshold is not None and probabilities.get(label, 0.0) >= threshold
         ]
         if over:
             return "violation", max(over, key=probabilities.__getitem__)
         if verdict.status == "abstained":
-            return "uncertain", verdict.leaning if verdict.leaning in self.blocking else None
-        if verdict.label not in self.blocking:
+            return "uncertain", verdict.leaning if verdict.leaning in self.block_labels else None
+        if verdict.label not in self.block_labels:
             return "clear", None
-        return "violation" if self.blocking[verdict.label] is None else "uncertain", verdict.label
+        return "violation" if self.block_labels[verdict.label] is None else "uncertain", verdict.label
 
     def worst(self, verdicts: Sequence[Verdict]) -> Verdict:
         """Of several verdicts about parts of one input, that with the strictest action."""
@@ -172,10 +175,10 @@ class GuardrailPolicy(BaseModel):
     @property
     def actions(self) -> frozenset[Action]:
         """Every action that can follow from it."""
-        first = {self.on_violation, self.on_uncertain, self.on_error, self.on_media}
-        return frozenset(first | {self.on_unsettled} if "escalate" in first else first)
+        first = {self.on_violation, self.on_uncertain, self.on_error, self.on_unreadable}
+        return frozenset(first | {self.after_escalation} if "escalate" in first else first)
 
 
-def strictest(actions: Iterable[Settled]) -> Settled:
+def strictest(actions: Iterable[FinalAction]) -> FinalAction:
     """The strictest of some actions; `allow` when there is none."""
     return max(actions, key=STRICTNESS.index, default="allow")

@@ -12,17 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail.check import Decision, Guard, acheck_all, check_all, placed
-from langchain_pld.guardrail.content import call_text, unreadable_parts, visible_text
+from langchain_pld.guardrail.content import Content, call_text, read_message
 from langchain_pld.guardrail.replacement import marked
 
 __all__ = [
     "Replacement",
     "StreamHold",
+    "aguard_agent_stream",
+    "aguard_event_stream",
     "aguard_stream",
+    "guard_agent_stream",
     "guard_stream",
-    "guarded_astream",
-    "guarded_astream_events",
-    "guarded_stream",
 ]
 
 Replacement = str | Callable[[Decision], Any]
@@ -128,7 +128,7 @@ async def aguard_stream(
         await _aclose(chunks)
 
 
-def guarded_stream(
+def guard_agent_stream(
     agent: Runnable[Any, Any],
     input: Any,  # noqa: A002
     guards: Guard | Sequence[Guard],
@@ -142,8 +142,8 @@ def guarded_stream(
     """Stream the messages of an agent or any compiled graph, each part only after the guards allowed it.
 
     For graphs without an output guard inside: one made by `create_agent` with
-    `PLDGuardrailMiddleware(stage="output")` is safe in every mode by itself. At a violation the neutral sentence is
-    given and the run is stopped.
+    `PLDGuardrailMiddleware(apply_to_output=True)` is safe in every mode by itself. At a violation the neutral sentence
+    is given and the run is stopped.
 
     Args:
         agent: The compiled graph.
@@ -180,7 +180,7 @@ def guarded_stream(
         _close(stream)
 
 
-async def guarded_astream(
+async def aguard_agent_stream(
     agent: Runnable[Any, Any],
     input: Any,  # noqa: A002
     guards: Guard | Sequence[Guard],
@@ -191,7 +191,7 @@ async def guarded_astream(
     config: RunnableConfig | None = None,
     **options: Any,
 ) -> AsyncIterator[tuple[BaseMessage, dict[str, Any]]]:
-    """Stream the messages of an agent or any compiled graph without blocking the event loop; see `guarded_stream`.
+    """Stream the messages of an agent or any compiled graph without blocking the event loop; see `guard_agent_stream`.
 
     Args:
         agent: The compiled graph.
@@ -228,7 +228,7 @@ async def guarded_astream(
         await _aclose(stream)
 
 
-async def guarded_astream_events(
+async def aguard_event_stream(
     runnable: Runnable[Any, Any],
     input: Any,  # noqa: A002
     guards: Guard | Sequence[Guard],
@@ -261,7 +261,7 @@ async def guarded_astream_events(
     if version != "v2":
         msg = (
             f"events of version {version!r} cannot be guarded from outside; use version='v2', or put "
-            "PLDGuardrailMiddleware(stage='output') into the agent, which is safe in every version"
+            "PLDGuardrailMiddleware(apply_to_output=True) into the agent, which is safe in every version"
         )
         raise InputError(msg)
     asked = placed(guards, "output")
@@ -307,7 +307,7 @@ class Held(Generic[Chunk]):
         self._said = ""
         self._cut = 0
         self._calls: dict[Any, str] = {}
-        self._media: list[BaseMessage] = []
+        self._unreadable: list[Content] = []
         self._final: list[Any] | None = None
         self._flag: Decision | None = None
         self._flagged = False
@@ -327,9 +327,10 @@ class Held(Generic[Chunk]):
         if self._like is None:
             self._like = chunk
         self._chunks.append(chunk)
-        self._texts.append(chunk if isinstance(chunk, str) else visible_text(chunk))
-        if isinstance(chunk, BaseMessage) and unreadable_parts(chunk):
-            self._media.append(chunk)
+        content = Content(chunk) if isinstance(chunk, str) else read_message(chunk, calls=False)
+        self._texts.append(content.text)
+        if content.unreadable:
+            self._unreadable.append(content)
         for key, words in _calls(chunk):
             self._calls[key] = self._calls.get(key, "") + words
 
@@ -348,7 +349,7 @@ class Held(Generic[Chunk]):
             free += self._settle(decision)
         if last:
             free += self._free(sum(map(len, self._texts)))
-            self._final, self._calls, self._media = None, {}, []
+            self._final, self._calls, self._unreadable = None, {}, []
         return free
 
     def _due(self, last: bool) -> Any | None:
@@ -357,10 +358,10 @@ class Held(Generic[Chunk]):
             if self._final is None:
                 self._final = [self._said + text] if text.strip() else []
                 self._final += ["\n".join(self._calls.values())] if self._calls else []
-                self._final += self._media
+                self._final += self._unreadable
             return self._final[0] if self._final else None
         # What follows a tool call or a picture waits with it, so that the order stays.
-        if self._calls or self._media or self._hold.by == "all":
+        if self._calls or self._unreadable or self._hold.by == "all":
             return None
         self._cut = self._boundary(text)
         return self._said + text[: self._cut] if text[: self._cut].strip() else None
@@ -485,7 +486,7 @@ def _refuse(stream_mode: str | Sequence[str], options: dict[str, Any]) -> None:
     if modes != ["messages"]:
         msg = (
             f"stream_mode {stream_mode!r} cannot be guarded from outside, since other modes than 'messages' carry the "
-            "whole state; put PLDGuardrailMiddleware(stage='output') into the agent, which is safe in every mode"
+            "whole state; put PLDGuardrailMiddleware(apply_to_output=True) into the agent, which is safe in every mode"
         )
         raise InputError(msg)
     unknown = {"subgraphs", "version"} & set(options)

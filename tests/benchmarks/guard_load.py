@@ -88,7 +88,7 @@ def made(url: str) -> Guard:
         timeout_s=TIMEOUT_S,
         retry=RETRY,
     )
-    return Guard(classifier, GuardrailPolicy(blocking=["sad"], deadline_s=DEADLINE_S))
+    return Guard(classifier, GuardrailPolicy(block_labels=["sad"], deadline_s=DEADLINE_S))
 
 
 def guarded_calls(url: str) -> tuple[Callable[[str], Any], Callable[[str], Awaitable[Any]]]:

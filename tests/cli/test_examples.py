@@ -25,10 +25,10 @@ from langchain_pld.examples import read_examples
 from langchain_pld.guardrail import AuditWriter, create_guardrail_graph
 from langchain_pld.guardrail.audit import AuditTrail, input_hash
 from tests.cli.conftest import Run
-from tests.guardrail.made import POLICY, mood_guard
+from tests.guardrail.factories import POLICY, mood_guard
 from tests.student.made import TASK
 
-ASKS = POLICY.model_copy(update={"on_violation": "ask"})
+ASKS = POLICY.model_copy(update={"on_violation": "interrupt"})
 
 
 class State(MessagesState):

@@ -116,7 +116,18 @@ def by_word(messages: list[BaseMessage]) -> AIMessage:
 def guard(script: Any = by_word, *, streaming: bool = False, **policy: Any) -> Guard:
     student = (FakeStreamingStudent if streaming else FakeChatModel)(script=script)
     classifier = PLDClassifier(artifact=artifact(), student=student, retry=RetryPolicy(attempts=1, initial_s=0))
-    return Guard(classifier, GuardrailPolicy(blocking=["sad"], **policy))
+    return Guard(classifier, GuardrailPolicy(block_labels=["sad"], **policy))
+
+
+def at(*stages: str) -> dict[str, bool]:
+    """The flags of a middleware that checks at some stages only."""
+    flags = {
+        "input": "apply_to_input",
+        "output": "apply_to_output",
+        "tool_call": "apply_to_tool_calls",
+        "tool_result": "apply_to_tool_results",
+    }
+    return {flag: stage in stages for stage, flag in flags.items()}
 
 
 def says(text: str, *calls: ToolCall) -> AIMessage:

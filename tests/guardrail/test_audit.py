@@ -23,7 +23,7 @@ from langchain_pld import DistilledPrompt, PLDClassifier
 from langchain_pld.guardrail import AuditTrail, AuditWriter, Guard, GuardrailPolicy, check_all, create_guardrail_graph
 from langchain_pld.student.binding import model_spec
 from tests.cli.conftest import Run, artifact, pld
-from tests.guardrail.made import POLICY, answering, failed, guard, mood_guard, verdict
+from tests.guardrail.factories import POLICY, answering, failed, guard, mood_guard, verdict
 from tests.servers.ollama import OllamaServer
 from tests.student.made import RULES
 from tests.teams import ollama_script
@@ -76,7 +76,7 @@ async def test_a_check_is_one_line_that_says_who_decided_what(log: Path, sync: b
 
 @pytest.mark.parametrize("answer", [verdict("sad"), failed(), ValueError(TEXT), verdict("sad", 0.4)])
 def test_no_word_of_the_text_is_written_unless_asked_for(log: Path, answer: Any) -> None:
-    guard(answer, policy=GuardrailPolicy(blocking={"sad": 0.5})).check(TEXT)
+    guard(answer, policy=GuardrailPolicy(block_labels={"sad": 0.5})).check(TEXT)
     assert "Ann" not in log.read_text(encoding="utf-8")
     guard(answer, audit=AuditTrail(text=True)).check(TEXT)
     assert lines_of(log)[-1]["text"] == TEXT
@@ -123,7 +123,7 @@ def test_every_guard_of_a_check_has_its_line(log: Path) -> None:
 async def test_a_persons_answer_is_written(log: Path) -> None:
     builder = StateGraph(MessagesState)
     builder.add_node(
-        "guard", create_guardrail_graph(mood_guard(policy=POLICY.model_copy(update={"on_violation": "ask"})))
+        "guard", create_guardrail_graph(mood_guard(policy=POLICY.model_copy(update={"on_violation": "interrupt"})))
     )
     builder.add_edge(START, "guard")
     builder.add_edge("guard", END)
@@ -132,7 +132,7 @@ async def test_a_persons_answer_is_written(log: Path) -> None:
     await graph.ainvoke({"messages": [HumanMessage(TEXT)]}, config)
     await graph.ainvoke(Command(resume={"decisions": [{"type": "reject"}]}), config)
     check, person = lines_of(log)
-    assert (check["event"], check["action"]) == ("check", "ask")
+    assert (check["event"], check["action"]) == ("check", "interrupt")
     assert (person["event"], person["answer"], person["label"], person["decided_by"]) == (
         "person",
         "reject",
@@ -174,7 +174,7 @@ def checked(artifact: Path, texts: list[str], **options: Any) -> None:
         student = ChatOllama(model="fake", base_url=server.url)
         assert model_spec(student) == "ollama:fake"
         classifier = PLDClassifier(artifact=DistilledPrompt.load(artifact), student=student)
-        watch = Guard(classifier, GuardrailPolicy(blocking=["green"]), **options)
+        watch = Guard(classifier, GuardrailPolicy(block_labels=["green"]), **options)
         for text in texts:
             watch.check(text)
 
@@ -203,7 +203,7 @@ def test_a_replay_shows_what_another_artifact_changes(pld: Run, artifact: Path, 
     without = old.model_copy(update={"rules": rules, "system_prompt": old.system_prompt.replace("password", "word")})
     changed = without.save(tmp_path / "changed.pld.json")
     policy = tmp_path / "policy.yaml"
-    policy.write_text("blocking: [green]", encoding="utf-8")
+    policy.write_text("block_labels: [green]", encoding="utf-8")
     with OllamaServer(ollama_script) as server:
         done = pld("replay", log, "--artifact", changed, "--policy", policy, host=server.url)
     assert done.exit_code == 1

@@ -137,7 +137,7 @@ def test_raise_flag_and_ask(call: Call) -> None:
     assert BAD not in str(raised.value)
     flagged = call(guarded(model(f"the {BAD} answer"), output_guards=guard(on_violation="flag")), "good morning")
     assert flagged.response_metadata["pld_guard"]["mood"]["action"] == "flag"
-    asked = call(guarded(model("Hello."), input_guards=guard(on_violation="ask")), BAD)
+    asked = call(guarded(model("Hello."), input_guards=guard(on_violation="interrupt")), BAD)
     assert "Hello" not in str(asked.text), "nobody can be asked in a chain"
 
 

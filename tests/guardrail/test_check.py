@@ -16,8 +16,8 @@ from langgraph.types import Command
 
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail import Decision, Guard, GuardrailError, GuardrailPolicy, acheck_all, check_all
-from langchain_pld.guardrail.check import stage_input
-from tests.guardrail.made import LABELS, POLICY, answering, both, failed, guard, mood_guard, verdict
+from langchain_pld.guardrail.content import stage_input, stage_text
+from tests.guardrail.factories import LABELS, POLICY, answering, both, failed, guard, mood_guard, verdict
 from tests.student.made import classifier
 
 
@@ -42,7 +42,7 @@ async def test_a_violation_is_blocked_and_the_rest_is_allowed() -> None:
         (ValueError("the user's text"), "unexpected"),
         ("allowed", "unexpected"),
         (None, "unexpected"),
-        (verdict("glad").model_copy(update={"probabilities": {"glad": float("nan")}}), "scores unreadable"),
+        (verdict("glad").model_copy(update={"probabilities": {"glad": float("nan")}}), "scores or label unreadable"),
     ],
 )
 async def test_what_is_no_verdict_is_an_error_and_never_a_pass(answer: Any, reason: str) -> None:
@@ -102,7 +102,7 @@ async def test_several_guards_run_side_by_side_and_the_strictest_wins() -> None:
 
         return answer
 
-    asks = POLICY.model_copy(update={"on_violation": "ask"})
+    asks = POLICY.model_copy(update={"on_violation": "interrupt"})
     watch = [
         guard(together("glad"), name="one"),
         guard(together("sad"), name="two", policy=asks),
@@ -111,7 +111,7 @@ async def test_several_guards_run_side_by_side_and_the_strictest_wins() -> None:
     decision = check_all(watch, "hello")
     assert (decision.action, decision.reason) == ("block", "three: 'sad' was found")
     assert decision.guards == ("one", "two", "three")
-    assert [finding.action for finding in decision.findings] == ["allow", "ask", "block"]
+    assert [finding.action for finding in decision.findings] == ["allow", "interrupt", "block"]
     assert [found.label for found in decision.verdicts] == ["glad", "sad", "sad"]
 
 
@@ -223,9 +223,9 @@ async def test_an_escalation_that_settles_nothing_stays_closed() -> None:
     policy = POLICY.model_copy(update={"on_error": "escalate"})
     watch = guard(failed(), policy=policy, escalate_to=answering(failed("timeout")))
     assert (await both([watch], "hello")).action == "block"
-    asks = policy.model_copy(update={"on_unsettled": "ask"})
+    asks = policy.model_copy(update={"after_escalation": "interrupt"})
     watch = guard(failed(), policy=asks, escalate_to=answering(failed("timeout")))
-    assert (await both([watch], "hello")).action == "ask"
+    assert (await both([watch], "hello")).action == "interrupt"
 
 
 def test_raising_is_left_to_who_enforces_the_decision() -> None:
@@ -240,7 +240,7 @@ def test_raising_is_left_to_who_enforces_the_decision() -> None:
 
 def test_a_policy_for_other_labels_is_refused_at_once() -> None:
     with pytest.raises(InputError, match="blocks 'bad', which the task does not have; its labels are glad, sad, calm"):
-        mood_guard(policy=GuardrailPolicy(blocking=["bad"]))
+        mood_guard(policy=GuardrailPolicy(block_labels=["bad"]))
     with pytest.raises(InputError, match="labels of this classifier are not known"):
         Guard(answering(verdict("glad")), POLICY)
     with pytest.raises(InputError, match="no escalate_to"):
@@ -273,12 +273,12 @@ CALL = {"name": "pay", "args": {"to": "Ann"}, "id": "1"}
         ([], "clear"),
         (HumanMessage(""), "clear"),
         ({"text": " "}, "clear"),
-        (AIMessage("", tool_calls=[CALL]), "clear"),
-        (AIMessage([{"type": "tool_use", "id": "1", "name": "pay", "input": {}}]), "clear"),
+        (AIMessage("", tool_calls=[CALL]), "violation"),
+        (AIMessage([{"type": "tool_use", "id": "1", "name": "pay", "input": {}}]), "violation"),
         (HumanMessage([{"type": "text", "text": "look"}, IMAGE]), "uncertain"),
         (HumanMessage([IMAGE]), "uncertain"),
         ([{"role": "user", "content": [IMAGE]}], "uncertain"),
-        (HumanMessage([{"type": "reasoning", "reasoning": "hidden"}]), "uncertain"),
+        (HumanMessage([{"type": "reasoning", "reasoning": "hidden"}]), "violation"),
         ("look", "violation"),
         ({"text": "look"}, "violation"),
         ([("user", "look")], "violation"),
@@ -292,7 +292,7 @@ async def test_empty_content_is_clear_and_unseen_content_is_not(value: Any, outc
 
 
 async def test_a_picture_may_be_let_through_but_its_text_is_checked() -> None:
-    open_ = POLICY.model_copy(update={"on_media": "flag"})
+    open_ = POLICY.model_copy(update={"on_unreadable": "flag"})
     captioned = HumanMessage([{"type": "text", "text": "look"}, IMAGE])
     assert (await both([guard(verdict("glad"), policy=open_)], captioned)).action == "flag"
     assert (await both([guard(verdict("sad"), policy=open_)], captioned)).action == "block"
@@ -313,21 +313,22 @@ def test_each_stage_checks_its_part_of_a_conversation() -> None:
     assert [message.text for message in stage_input(history, "input")] == ["one", "two"]
     assert [message.text for message in stage_input(history, "output")] == ["calling"]
     assert [message.text for message in stage_input(history, "tool_result")] == ["a", "b"]
-    assert stage_input(history, "tool_call") == 'pay {"to": "Ann"}'
-    assert stage_input([HumanMessage("one")], "tool_call") == []
+    assert stage_text(history, "tool_call") == 'pay {"to": "Ann"}'
+    assert stage_text([HumanMessage("one")], "tool_call") == ""
 
 
 def test_arguments_that_no_tool_could_read_are_checked_too() -> None:
     broken = {"name": "pay", "args": "{to: Eve", "id": "1", "error": None, "type": "invalid_tool_call"}
-    assert stage_input([AIMessage("", invalid_tool_calls=[broken])], "tool_call") == "pay {to: Eve"
+    assert stage_text([AIMessage("", invalid_tool_calls=[broken])], "tool_call") == "pay {to: Eve"
 
 
 def test_a_guard_tells_which_text_it_reads() -> None:
     with_task, without = mood_guard(), guard(answering(verdict("glad")))
     assert with_task.text_of([("user", "alas")]) == "alas"
-    assert with_task.text_of({"other": "alas"}) is None
+    assert with_task.text_of({"other": "alas"}) == "other: alas"
+    assert with_task.text_of("a" * 1_000_000) is None, "too long"
     assert without.text_of("alas") == "alas"
-    assert without.text_of([("user", "alas")]) is None
+    assert without.text_of([("user", "alas")]) == "alas"
 
 
 def test_a_finding_names_who_decided() -> None:

@@ -14,12 +14,12 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from langchain_pld.errors import InputError
-from langchain_pld.guardrail import Guard, GuardrailError, create_guardrail_graph, kept_examples
+from langchain_pld.guardrail import Guard, GuardrailError, create_guardrail_graph, reviewed_examples
 from tests.fakes import scored
-from tests.guardrail.made import POLICY, answering, failed, guard, mood_guard, verdict
+from tests.guardrail.factories import POLICY, answering, failed, guard, mood_guard, verdict
 from tests.student.made import TASK, classifier
 
-ASKS = POLICY.model_copy(update={"on_violation": "ask", "on_uncertain": "ask", "on_error": "ask"})
+ASKS = POLICY.model_copy(update={"on_violation": "interrupt", "on_uncertain": "interrupt", "on_error": "interrupt"})
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "1"}}
 
 
@@ -125,7 +125,7 @@ async def test_a_persons_answer_decides_and_is_kept(
     (item,) = graph.store.search(("pld", "examples", TASK.name))
     assert item.value["example"]["input"] == "grief"
     assert item.value["verdict"]["label"] == "sad"
-    examples = kept_examples(graph.store, TASK)
+    examples = reviewed_examples(graph.store, TASK)
     assert [(example.input, example.label) for example in examples] == ([("grief", label)] if label else [])
 
 
@@ -136,8 +136,8 @@ async def test_a_person_answers_for_a_task_of_any_name(name: str) -> None:
     graph = chat_graph(asks)
     await run(graph, {"messages": [HumanMessage("grief")]}, sync=False)
     await run(graph, answer(type="reject"), sync=False)
-    assert [(one.input, one.label) for one in kept_examples(graph.store, task)] == [("grief", "sad")]
-    assert kept_examples(graph.store, task.model_copy(update={"name": f"{name}x"})) == ()
+    assert [(one.input, one.label) for one in reviewed_examples(graph.store, task)] == [("grief", "sad")]
+    assert reviewed_examples(graph.store, task.model_copy(update={"name": f"{name}x"})) == ()
 
 
 @pytest.mark.parametrize("sync", [True, False])
@@ -157,12 +157,15 @@ async def test_a_person_answers_for_a_task_of_any_name(name: str) -> None:
         {"decisions": [{"type": "edit", "edited_action": {"name": "pass_input", "args": {"text": "grief"}}}]},
     ],
 )
-async def test_an_answer_that_nobody_understands_lets_nothing_pass(resume: Any, sync: bool) -> None:
+async def test_an_answer_that_nobody_understands_is_asked_for_again(resume: Any, sync: bool) -> None:
     graph = chat_graph(mood_guard(policy=ASKS))
     await run(graph, {"messages": [HumanMessage("grief")]}, sync=sync)
     end = await run(graph, Command(resume=resume), sync=sync)
-    assert texts(end) == [POLICY.violation_message]
+    [request] = end["__interrupt__"][0].value["action_requests"]
+    assert "The last answer could not be used" in request["description"]
     assert graph.store.search(("pld", "examples", TASK.name)) == []
+    end = await run(graph, answer(type="approve"), sync=sync)
+    assert texts(end)[0] == "grief"
 
 
 @pytest.mark.parametrize("sync", [True, False])
@@ -241,6 +244,8 @@ async def test_edited_text_never_stands_for_a_tool_calls_arguments(sync: bool) -
     end = await run(graph, {"messages": [AIMessage("", tool_calls=[call])]}, sync=sync)
     assert end["__interrupt__"][0].value["action_requests"][0]["args"]["text"] == 'pay {"to": "grief"}'
     end = await run(graph, edit(text='pay {"to": "Ann"}'), sync=sync)
+    assert "could not be used" in end["__interrupt__"][0].value["action_requests"][0]["description"]
+    end = await run(graph, answer(type="reject"), sync=sync)
     assert end["guardrail"]["allowed"] is False
     assert end["messages"][-1].tool_calls == []
 

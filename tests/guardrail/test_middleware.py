@@ -21,12 +21,12 @@ from pydantic import BaseModel, TypeAdapter
 
 from langchain_pld.errors import InputError, MissingExtraError
 from langchain_pld.guardrail.check import GuardrailError
+from langchain_pld.guardrail.human_review import reviewed_examples
 from langchain_pld.guardrail.middleware import PLDGuardrailMiddleware
-from langchain_pld.guardrail.people import kept_examples
 from langchain_pld.guardrail.policy import GuardrailPolicy
 from langchain_pld.guardrail.replacement import WITHHELD
 from tests.fakes import FakeChatModel, scored
-from tests.guardrail.agents import BAD, FakeMainModel, by_word, calls, guard, says
+from tests.guardrail.agents import BAD, FakeMainModel, at, by_word, calls, guard, says
 from tests.student.made import TASK, artifact
 
 Run = Callable[..., Any]
@@ -176,7 +176,7 @@ def resume(run: Run, made: Any, config: Any, *decisions: Any) -> Any:
 
 @pytest.mark.parametrize(("answer", "asked"), [("approve", 2), ("reject", 0)])
 def test_a_person_decides_about_a_message(run: Run, answer: str, asked: int) -> None:
-    checked = guard(on_violation="ask")
+    checked = guard(on_violation="interrupt")
     replies = says("", calls("send", text="fine")), says("Hello.")
     made, model = agent(*replies, guards=[PLDGuardrailMiddleware(checked)], checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "1"}}
@@ -196,7 +196,7 @@ def test_a_person_decides_about_a_message(run: Run, answer: str, asked: int) -> 
 
 def test_a_person_edits_a_message(run: Run) -> None:
     made, model = agent(
-        says("Hello."), guards=[PLDGuardrailMiddleware(guard(on_violation="ask"))], checkpointer=InMemorySaver()
+        says("Hello."), guards=[PLDGuardrailMiddleware(guard(on_violation="interrupt"))], checkpointer=InMemorySaver()
     )
     config = {"configurable": {"thread_id": "1"}}
     run(made, f"tell me {BAD}", config)
@@ -209,20 +209,21 @@ def test_a_person_edits_a_message(run: Run) -> None:
 @pytest.mark.parametrize("answer", ["yes", {"decisions": []}, {"decisions": [{"type": "maybe"}]}])
 def test_an_answer_that_fits_not_opens_nothing_and_can_be_given_again(run: Run, answer: Any) -> None:
     made, model = agent(
-        says("Hello."), guards=[PLDGuardrailMiddleware(guard(on_violation="ask"))], checkpointer=InMemorySaver()
+        says("Hello."), guards=[PLDGuardrailMiddleware(guard(on_violation="interrupt"))], checkpointer=InMemorySaver()
     )
     config = {"configurable": {"thread_id": "1"}}
     run(made, f"tell me {BAD}", config)
-    with pytest.raises(InputError, match="PLDGuardrailMiddleware"):
-        run(made, Command(resume=answer), config)
+    [interrupt] = run(made, Command(resume=answer), config)["__interrupt__"]
+    assert "The last answer could not be used" in interrupt.value["action_requests"][0]["description"]
     assert model.asked == []
+    assert texts(resume(run, made, config, {"type": "approve"}))[-1] == "Hello."
 
 
 def test_a_person_decides_about_an_answer_that_nobody_sees_before(run: Run) -> None:
     for answer, last in (("approve", f"the {BAD} answer"), ("reject", "This content was not passed on")):
         made, _ = agent(
             says(f"the {BAD} answer"), checkpointer=InMemorySaver(),
-            guards=[PLDGuardrailMiddleware(guard(on_violation="ask"), stage="output")],
+            guards=[PLDGuardrailMiddleware(guard(on_violation="interrupt"), **at("output"))],
         )  # fmt: skip
         config = {"configurable": {"thread_id": "1"}}
         waiting = run(made, "good morning", config)
@@ -236,7 +237,8 @@ def test_a_person_decides_about_an_answer_that_nobody_sees_before(run: Run) -> N
 def test_a_person_decides_about_a_tool_call(run: Run, answer: str, ran: list[str]) -> None:
     made, _ = agent(
         says("", calls("send", "1", text=BAD), calls("send", "2", text="fine")), says("Done."),
-        guards=[PLDGuardrailMiddleware(guard(on_violation="ask"), stage="tool_call")], checkpointer=InMemorySaver(),
+        guards=[PLDGuardrailMiddleware(guard(on_violation="interrupt"), **at("tool_call"))],
+        checkpointer=InMemorySaver(),
     )  # fmt: skip
     config = {"configurable": {"thread_id": "1"}}
     [interrupt] = run(made, "go", config)["__interrupt__"]
@@ -254,7 +256,7 @@ def test_a_person_decides_about_a_tool_call(run: Run, answer: str, ran: list[str
 def test_a_person_decides_about_a_tool_result(run: Run, answer: str) -> None:
     made, model = agent(
         says("", calls("read")), says("Done."), checkpointer=InMemorySaver(),
-        guards=[PLDGuardrailMiddleware(guard(on_violation="ask"), stage="tool_result")],
+        guards=[PLDGuardrailMiddleware(guard(on_violation="interrupt"), **at("tool_result"))],
     )  # fmt: skip
     config = {"configurable": {"thread_id": "1"}}
     assert BAD not in str(run(made, "go", config)["messages"])
@@ -285,20 +287,20 @@ def test_a_person_responds_and_the_answer_is_kept_as_an_example(
 ) -> None:
     store = InMemoryStore()
     made, _ = agent(
-        *replies, guards=[PLDGuardrailMiddleware(guard(on_violation="ask"), stage=stage)],
+        *replies, guards=[PLDGuardrailMiddleware(guard(on_violation="interrupt"), **at(stage))],
         checkpointer=InMemorySaver(), store=store,
     )  # fmt: skip
     config = {"configurable": {"thread_id": "1"}}
     run(made, said, config)
-    assert kept_examples(store, TASK) == ()
+    assert reviewed_examples(store, TASK) == ()
     state = resume(run, made, config, {"type": "respond", "message": response})
     assert all(expected in text for expected, text in zip(last, texts(state)[-2:], strict=True))
-    [example] = kept_examples(store, TASK)
+    [example] = reviewed_examples(store, TASK)
     assert (example.label, BAD in str(example.input)) == (label, True)
 
 
 def test_one_question_holds_what_several_guards_and_messages_ask(run: Run) -> None:
-    checked = [guard(on_violation="ask"), guard(on_violation="ask")]
+    checked = [guard(on_violation="interrupt"), guard(on_violation="interrupt")]
     made, model = agent(says("Hello."), guards=[PLDGuardrailMiddleware(checked)], checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "1"}}
     given = {"messages": [("user", f"one {BAD}"), ("user", f"two {BAD}")]}
@@ -316,7 +318,7 @@ def test_one_question_holds_what_several_guards_and_messages_ask(run: Run) -> No
 
 def test_a_blocked_answer_is_replaced_and_its_tool_calls_do_not_run(run: Run) -> None:
     made, _ = agent(
-        says(f"the {BAD} answer", calls("send", text="x")), guards=[PLDGuardrailMiddleware(guard(), stage="output")],
+        says(f"the {BAD} answer", calls("send", text="x")), guards=[PLDGuardrailMiddleware(guard(), **at("output"))],
         checkpointer=InMemorySaver(),
     )  # fmt: skip
     config = {"configurable": {"thread_id": "1"}}
@@ -330,7 +332,7 @@ def test_a_blocked_answer_is_replaced_and_its_tool_calls_do_not_run(run: Run) ->
 def test_an_answer_without_text_is_no_violation_and_asks_nobody(run: Run) -> None:
     checked = guard()
     made, _ = agent(
-        says("", calls("send", text="fine")), says("Done."), guards=[PLDGuardrailMiddleware(checked, stage="output")]
+        says("", calls("send", text="fine")), says("Done."), guards=[PLDGuardrailMiddleware(checked, **at("output"))]
     )
     assert texts(run(made, "go"))[-1] == "Done."
     assert RAN == ["fine"]
@@ -339,7 +341,7 @@ def test_an_answer_without_text_is_no_violation_and_asks_nobody(run: Run) -> Non
 
 def test_reasoning_is_checked_as_well(run: Run) -> None:
     reply = AIMessage([{"type": "reasoning", "reasoning": f"they want {BAD}"}, {"type": "text", "text": "Sure."}])
-    made, _ = agent(reply, guards=[PLDGuardrailMiddleware(guard(), stage="output")])
+    made, _ = agent(reply, guards=[PLDGuardrailMiddleware(guard(), **at("output"))])
     assert BAD not in str(run(made, "go"))
 
 
@@ -349,7 +351,7 @@ class Page(BaseModel):
 
 def test_a_blocked_structured_answer_ends_the_run(run: Run) -> None:
     model = FakeMainModel(replies=[says("", calls("Page", title=f"the {BAD} page"))])
-    made = create_agent(model, middleware=[PLDGuardrailMiddleware(guard(), stage="output")], response_format=Page)
+    made = create_agent(model, middleware=[PLDGuardrailMiddleware(guard(), **at("output"))], response_format=Page)
     state = run(made, "go")
     assert state.get("structured_response") is None
     assert BAD not in str(state)
@@ -362,7 +364,7 @@ def test_a_blocked_structured_answer_ends_the_run(run: Run) -> None:
 def test_a_blocked_tool_call_does_not_run_and_the_model_is_told_why(run: Run) -> None:
     made, model = agent(
         says("", calls("send", "1", text=BAD), calls("send", "2", text="fine")), says("Done."),
-        guards=[PLDGuardrailMiddleware(guard(), stage="tool_call")],
+        guards=[PLDGuardrailMiddleware(guard(), **at("tool_call"))],
     )  # fmt: skip
     state = run(made, "go")
     assert RAN == ["fine"]
@@ -380,7 +382,7 @@ def test_copies_of_blocked_arguments_go_too(run: Run) -> None:
         tool_calls=[calls("send", "1", text=BAD)],
         additional_kwargs={"tool_calls": [{"id": "1", "function": {"name": "send", "arguments": BAD}}]},
     )
-    made, _ = agent(reply, says("Done."), guards=[PLDGuardrailMiddleware(guard(), stage="tool_call")])
+    made, _ = agent(reply, says("Done."), guards=[PLDGuardrailMiddleware(guard(), **at("tool_call"))])
     assert BAD not in str(run(made, "go"))
 
 
@@ -389,7 +391,7 @@ def test_arguments_that_another_middleware_changed_are_checked_again(run: Run) -
         says("", calls("send", text="fine")), says("Done."), checkpointer=InMemorySaver(),
         guards=[
             HumanInTheLoopMiddleware(interrupt_on={"send": True}),
-            PLDGuardrailMiddleware(guard(), stage="tool_call"),
+            PLDGuardrailMiddleware(guard(), **at("tool_call")),
         ],
     )  # fmt: skip
     config = {"configurable": {"thread_id": "1"}}
@@ -402,7 +404,7 @@ def test_arguments_that_another_middleware_changed_are_checked_again(run: Run) -
 
 def test_a_tool_result_is_checked_before_the_model_sees_it(run: Run) -> None:
     made, model = agent(
-        says("", calls("read")), says("Done."), guards=[PLDGuardrailMiddleware(guard(), stage="tool_result")]
+        says("", calls("read")), says("Done."), guards=[PLDGuardrailMiddleware(guard(), **at("tool_result"))]
     )
     state = run(made, "go")
     assert BAD not in str(state)
@@ -417,14 +419,14 @@ def test_messages_in_a_tools_command_are_checked(run: Run) -> None:
         return Command(update={"messages": [ToolMessage(f"a {BAD} page", tool_call_id="call-1")]})
 
     model = FakeMainModel(replies=[says("", calls("fetch")), says("Done.")])
-    made = create_agent(model, [fetch], middleware=[PLDGuardrailMiddleware(guard(), stage="tool_result")])
+    made = create_agent(model, [fetch], middleware=[PLDGuardrailMiddleware(guard(), **at("tool_result"))])
     assert BAD not in str(run(made, "go"))
 
 
 def test_errors_of_the_student_block_tools_too(run: Run) -> None:
     broken = guard(lambda _: httpx.ConnectError("x"))
     made, _ = agent(
-        says("", calls("send", text="fine")), says("Done."), guards=[PLDGuardrailMiddleware(broken, stage="tool_call")]
+        says("", calls("send", text="fine")), says("Done."), guards=[PLDGuardrailMiddleware(broken, **at("tool_call"))]
     )
     run(made, "go")
     assert RAN == []
@@ -435,7 +437,7 @@ def test_errors_of_the_student_block_tools_too(run: Run) -> None:
 
 def test_all_stages_and_several_guards_fit_in_one_agent(run: Run) -> None:
     stages: Any = ("input", "output", "tool_call", "tool_result")
-    guards = [PLDGuardrailMiddleware(guard(), stage=stage, name=name) for stage in stages for name in ("a: b", "c")]
+    guards = [PLDGuardrailMiddleware(guard(), **at(stage), name=name) for stage in stages for name in ("a: b", "c")]
     made, _ = agent(says("", calls("send", text="fine")), says("Done."), guards=guards)
     assert texts(run(made, "go")) == ["go", "", "sent: fine", "Done."]
 
@@ -449,7 +451,7 @@ def test_several_guards_in_one_middleware_decide_together(run: Run) -> None:
 
 def test_interrupts_of_others_pass_through(run: Run) -> None:
     guards: list[Any] = [HumanInTheLoopMiddleware(interrupt_on={"send": True}, interrupt_mode="per_call")]
-    guards += [PLDGuardrailMiddleware(guard(), stage="tool_result"), PLDGuardrailMiddleware(guard(), stage="tool_call")]
+    guards += [PLDGuardrailMiddleware(guard(), **at("tool_result")), PLDGuardrailMiddleware(guard(), **at("tool_call"))]
     made, _ = agent(says("", calls("send", text="fine")), says("Done."), guards=guards, checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "1"}}
     assert run(made, "go", config)["__interrupt__"]
@@ -471,8 +473,8 @@ async def test_fifty_users_at_once_get_their_own_answers() -> None:
 
 def test_a_call_that_another_guard_took_away_is_not_asked_about(run: Run) -> None:
     guards = [
-        PLDGuardrailMiddleware(guard(), stage="output"),
-        PLDGuardrailMiddleware(guard(on_violation="ask"), stage="tool_call"),
+        PLDGuardrailMiddleware(guard(), **at("output")),
+        PLDGuardrailMiddleware(guard(on_violation="interrupt"), **at("tool_call")),
     ]
     reply = says(f"the {BAD} answer", calls("send", text=BAD))
     made, _ = agent(reply, guards=guards, checkpointer=InMemorySaver())
@@ -486,7 +488,7 @@ def test_from_artifact_and_policy(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "mood.pld.json"
     artifact().save(path)
     middleware = PLDGuardrailMiddleware.from_artifact(
-        path, GuardrailPolicy(blocking=["sad"]), student=FakeChatModel(script=by_word), stage="output"
+        path, GuardrailPolicy(block_labels=["sad"]), student=FakeChatModel(script=by_word), **at("output")
     )
     made, _ = agent(says(f"the {BAD} answer"), guards=[middleware])
     assert BAD not in str(run(made, "go"))
@@ -499,9 +501,9 @@ def test_without_langchain_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -
         importlib.import_module("langchain_pld.guardrail.middleware")
 
 
-def test_an_unknown_stage_and_no_guard_are_refused() -> None:
-    with pytest.raises(InputError, match="unknown stage 'before'; one of input, output, tool_call, tool_result"):
-        PLDGuardrailMiddleware(guard(), stage="before")  # type: ignore[arg-type]
+def test_a_middleware_that_checks_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="the guard applies to nothing; set apply_to_input"):
+        PLDGuardrailMiddleware(guard(), apply_to_input=False)
     with pytest.raises(InputError, match="no guard"):
         PLDGuardrailMiddleware([])
 
@@ -512,7 +514,7 @@ ALL_MODES = ["messages", "updates", "values", "debug", "tasks", "custom"]
 
 
 def bad_answer(**options: Any) -> Any:
-    guards = [*options.pop("first", ()), PLDGuardrailMiddleware(guard(streaming=True), stage="output")]
+    guards = [*options.pop("first", ()), PLDGuardrailMiddleware(guard(streaming=True), **at("output"))]
     return agent(says(f"hello there {BAD} world"), guards=[*guards, *options.pop("last", ())], **options)[0]
 
 
@@ -547,14 +549,14 @@ async def test_the_third_version_of_events_shows_no_blocked_answer() -> None:
 async def test_a_model_that_another_middleware_puts_in_is_kept_out_of_the_stream_too() -> None:
     broken = FakeMainModel(replies=[])
     fallback = ModelFallbackMiddleware(FakeMainModel(replies=[says(f"the {BAD} answer")]))
-    made = create_agent(broken, middleware=[PLDGuardrailMiddleware(guard(), stage="output"), fallback])
+    made = create_agent(broken, middleware=[PLDGuardrailMiddleware(guard(), **at("output")), fallback])
     assert BAD not in str([part async for part in made.astream(GIVEN, stream_mode="messages")])
 
 
 @pytest.mark.parametrize("stage", ["input", "output"])
 async def test_a_students_tokens_appear_in_no_stream(stage: Any) -> None:
     def made() -> Any:
-        guards = [PLDGuardrailMiddleware(guard(streaming=True), stage=stage)]
+        guards = [PLDGuardrailMiddleware(guard(streaming=True), **at(stage))]
         return agent(says("Good day to you."), guards=guards)[0]
 
     shown = [chunk for chunk, _ in made().stream(GIVEN, stream_mode="messages")]

@@ -22,9 +22,9 @@ from typing_extensions import TypedDict
 from langchain_pld import PLDClassifier
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail import Guard, GuardrailError, guardrail_node
-from langchain_pld.guardrail.check import quiet_config
+from langchain_pld.guardrail.check import silent_config
 from langchain_pld.guardrail.policy import GuardrailPolicy
-from tests.guardrail.made import LABELS, POLICY, failed, guard, mood_guard, verdict
+from tests.guardrail.factories import LABELS, POLICY, failed, guard, mood_guard, verdict
 from tests.student.made import artifact
 
 SECRET = "sad"
@@ -87,10 +87,10 @@ def streaming_guard(*, forgetful: bool = False) -> Guard:
     student = FakeStreamingStudent()
     if not forgetful:
         return Guard(
-            PLDClassifier(artifact=artifact(scorer="text"), student=student), GuardrailPolicy(blocking=["calm"])
+            PLDClassifier(artifact=artifact(scorer="text"), student=student), GuardrailPolicy(block_labels=["calm"])
         )
 
-    return Guard(FakeForgetfulClassifier(), GuardrailPolicy(blocking=["calm"]), labels=LABELS)
+    return Guard(FakeForgetfulClassifier(), GuardrailPolicy(block_labels=["calm"]), labels=LABELS)
 
 
 def chat_graph(watch: Any, **options: Any) -> Any:
@@ -195,8 +195,8 @@ def test_a_history_that_cannot_be_cleaned_is_an_error() -> None:
 def test_a_gate_that_might_stand_open_is_refused() -> None:
     with pytest.raises(InputError, match="both goto_allowed and goto_blocked"):
         guardrail_node(mood_guard(), goto_blocked="end")
-    with pytest.raises(InputError, match="goto_asked"):
-        asks = POLICY.model_copy(update={"on_uncertain": "ask"})
+    with pytest.raises(InputError, match="goto_interrupt"):
+        asks = POLICY.model_copy(update={"on_uncertain": "interrupt"})
         guardrail_node(mood_guard(policy=asks), goto_allowed="a", goto_blocked="b")
     with pytest.raises(InputError, match="one stage, got input, output"):
         guardrail_node([mood_guard(), mood_guard(stage="output")])
@@ -205,8 +205,8 @@ def test_a_gate_that_might_stand_open_is_refused() -> None:
 
 
 async def test_asking_has_its_own_destination() -> None:
-    asks = POLICY.model_copy(update={"on_violation": "ask"})
-    node = guardrail_node(mood_guard(policy=asks), goto_allowed="a", goto_blocked="b", goto_asked="c")
+    asks = POLICY.model_copy(update={"on_violation": "interrupt"})
+    node = guardrail_node(mood_guard(policy=asks), goto_allowed="a", goto_blocked="b", goto_interrupt="c")
     command = await node.ainvoke({"messages": [HumanMessage("grief")]})
     assert command.goto == "c"
     assert "messages" not in command.update
@@ -314,8 +314,8 @@ async def test_a_tracer_sees_the_student_with_guard_and_stage() -> None:
         assert [child.run_type for child in run.child_runs] == ["llm"]
 
 
-def test_a_quiet_config_changes_nothing_of_the_callers() -> None:
+def test_a_silent_config_changes_nothing_of_the_callers() -> None:
     printer = FakeTokenPrinter()
     config: RunnableConfig = {"callbacks": [printer], "tags": ["mine"]}
-    assert quiet_config(quiet_config(config))["tags"] == ["mine", "nostream"]
+    assert silent_config(silent_config(config))["tags"] == ["mine", "nostream"]
     assert config == {"callbacks": [printer], "tags": ["mine"]}

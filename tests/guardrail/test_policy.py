@@ -53,37 +53,37 @@ def abstained(leaning: str, **probabilities: float) -> Verdict:
     ],
 )
 def test_each_verdict_has_one_meaning(blocking: Any, verdict: Verdict, outcome: str, label: str | None) -> None:
-    assert GuardrailPolicy(blocking=blocking).judge(verdict) == (outcome, label)
+    assert GuardrailPolicy(block_labels=blocking).judge(verdict) == (outcome, label)
 
 
 def test_the_default_is_closed() -> None:
-    policy = GuardrailPolicy(blocking=["bad"])
+    policy = GuardrailPolicy(block_labels=["bad"])
     assert [policy.action_for(outcome) for outcome in ("violation", "uncertain", "error")] == ["block"] * 3
     assert policy.action_for("clear") == "allow"
-    assert (policy.on_unsettled, policy.on_media) == ("block", "block")
+    assert (policy.after_escalation, policy.on_unreadable) == ("block", "block")
 
 
 def test_the_three_outcomes_have_their_own_actions_and_words() -> None:
     policy = GuardrailPolicy(
-        blocking=["bad"],
+        block_labels=["bad"],
         on_violation="raise",
-        on_uncertain="ask",
+        on_uncertain="interrupt",
         on_error="flag",
         violation_message="v",
         uncertain_message="u",
         error_message="e",
     )
     outcomes = ("clear", "violation", "uncertain", "error")
-    assert [policy.action_for(outcome) for outcome in outcomes] == ["allow", "raise", "ask", "flag"]
+    assert [policy.action_for(outcome) for outcome in outcomes] == ["allow", "raise", "interrupt", "flag"]
     assert [policy.message_for(outcome) for outcome in outcomes] == ["", "v", "u", "e"]
 
 
 def test_what_follows_an_escalation_counts_only_where_there_is_one() -> None:
-    assert GuardrailPolicy(blocking=["bad"], on_unsettled="ask").actions == {"block"}
-    assert GuardrailPolicy(blocking=["bad"], on_error="escalate", on_unsettled="ask").actions == {
+    assert GuardrailPolicy(block_labels=["bad"], after_escalation="interrupt").actions == {"block"}
+    assert GuardrailPolicy(block_labels=["bad"], on_error="escalate", after_escalation="interrupt").actions == {
         "block",
         "escalate",
-        "ask",
+        "interrupt",
     }
 
 
@@ -92,22 +92,22 @@ def test_the_stricter_action_wins(position: int) -> None:
     strict, lax = STRICTNESS[position], STRICTNESS[position - 1]
     assert strictest([lax, strict, lax]) == strict
     assert strictest([]) == "allow"
-    assert STRICTNESS.index("block") > STRICTNESS.index("ask") > STRICTNESS.index("flag")
+    assert STRICTNESS.index("block") > STRICTNESS.index("interrupt") > STRICTNESS.index("flag")
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"blocking": []},
-        {"blocking": "bad"},
-        {"blocking": {"bad": 0}},
-        {"blocking": {"bad": 1.01}},
-        {"blocking": {"bad": float("nan")}},
-        {"blocking": ["bad"], "on_error": "ignore"},
-        {"blocking": ["bad"], "on_unsettled": "escalate"},
-        {"blocking": ["bad"], "on_media": "escalate"},
-        {"blocking": ["bad"], "deadline_s": 0},
-        {"blocking": ["bad"], "on_eror": "block"},
+        {"block_labels": []},
+        {"block_labels": "bad"},
+        {"block_labels": {"bad": 0}},
+        {"block_labels": {"bad": 1.01}},
+        {"block_labels": {"bad": float("nan")}},
+        {"block_labels": ["bad"], "on_error": "ignore"},
+        {"block_labels": ["bad"], "after_escalation": "escalate"},
+        {"block_labels": ["bad"], "on_unreadable": "escalate"},
+        {"block_labels": ["bad"], "deadline_s": 0},
+        {"block_labels": ["bad"], "on_eror": "block"},
     ],
 )
 def test_a_policy_that_says_nothing_sensible_is_refused(wrong: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ def test_a_policy_that_says_nothing_sensible_is_refused(wrong: dict[str, Any]) -
 
 
 def test_a_label_that_the_task_lacks_is_an_error() -> None:
-    policy = GuardrailPolicy(blocking=["bad", "wrose"])
+    policy = GuardrailPolicy(block_labels=["bad", "wrose"])
     policy.check_labels(["bad", "wrose", "fine"])
     with pytest.raises(InputError, match="blocks 'wrose', which the task does not have; its labels are bad, fine"):
         policy.check_labels(["bad", "fine"])
@@ -124,9 +124,9 @@ def test_a_label_that_the_task_lacks_is_an_error() -> None:
 
 def test_a_policy_comes_from_yaml(tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
-    path.write_text("blocking:\n  bad: 0.4\n  worse:\non_uncertain: ask\ndeadline_s: 2\n", encoding="utf-8")
+    path.write_text("block_labels:\n  bad: 0.4\n  worse:\non_uncertain: interrupt\ndeadline_s: 2\n", encoding="utf-8")
     assert GuardrailPolicy.from_yaml(path) == GuardrailPolicy(
-        blocking={"bad": 0.4, "worse": None}, on_uncertain="ask", deadline_s=2
+        block_labels={"bad": 0.4, "worse": None}, on_uncertain="interrupt", deadline_s=2
     )
 
 
@@ -134,9 +134,9 @@ def test_a_policy_comes_from_yaml(tmp_path: Path) -> None:
     ("content", "told"),
     [
         (None, "no policy file at"),
-        ("blocking: [", "cannot be read"),
+        ("block_labels: [", "cannot be read"),
         ("- bad", "must hold a mapping"),
-        ("blocking: [bad]\non_error: pass", "on_error"),
+        ("block_labels: [bad]\non_error: pass", "on_error"),
     ],
 )
 def test_a_policy_file_that_cannot_be_used_is_explained(tmp_path: Path, content: str | None, told: str) -> None:

@@ -17,11 +17,11 @@ from langchain_pld.errors import InputError
 from langchain_pld.guardrail.check import Guard, GuardrailError
 from langchain_pld.guardrail.stream import (
     StreamHold,
+    aguard_agent_stream,
+    aguard_event_stream,
     aguard_stream,
+    guard_agent_stream,
     guard_stream,
-    guarded_astream,
-    guarded_astream_events,
-    guarded_stream,
 )
 from tests.fakes import text_of
 from tests.guardrail.agents import BAD, FakeMainModel, by_word, calls, guard, says
@@ -133,7 +133,7 @@ def test_raise_flag_and_ask(drain: Drain) -> None:
     with pytest.raises(GuardrailError):
         drain(text, guard(on_violation="raise"))
     assert "".join(drain(text, guard(on_violation="flag"))) == "".join(text)
-    assert BAD not in "".join(drain(text, guard(on_violation="ask"))), "nobody can be asked in a stream"
+    assert BAD not in "".join(drain(text, guard(on_violation="interrupt"))), "nobody can be asked in a stream"
 
 
 def test_an_interrupt_passes_through(drain: Drain) -> None:
@@ -204,7 +204,7 @@ def test_reasoning_and_pictures_are_held_too(drain: Drain) -> None:
     assert BAD not in str(drain([thought, *messages("Sure.")], guard()))
     picture = AIMessageChunk([{"type": "image", "url": "https://example.org/x.png"}], id="m")
     assert "example.org" not in str(drain([picture, *messages("Sure.")], guard()))
-    assert "example.org" in str(drain([picture, *messages("Sure.")], guard(on_media="allow")))
+    assert "example.org" in str(drain([picture, *messages("Sure.")], guard(on_unreadable="allow")))
 
 
 def test_what_is_neither_text_nor_message_is_refused(drain: Drain) -> None:
@@ -288,8 +288,8 @@ def unguarded(text: str) -> Any:
 
 async def test_an_unguarded_agents_messages_are_held_back() -> None:
     text = f"{SENTENCE}Then comes the {BAD} word, sadly. {SENTENCE}"
-    shown = list(guarded_stream(unguarded(text), GIVEN, guard(streaming=True)))
-    ashown = [part async for part in guarded_astream(unguarded(text), GIVEN, guard(streaming=True))]
+    shown = list(guard_agent_stream(unguarded(text), GIVEN, guard(streaming=True)))
+    ashown = [part async for part in aguard_agent_stream(unguarded(text), GIVEN, guard(streaming=True))]
     for parts in (shown, ashown):
         said = "".join(str(message.text) for message, _ in parts)
         assert said.startswith(SENTENCE)
@@ -300,20 +300,20 @@ async def test_an_unguarded_agents_messages_are_held_back() -> None:
 
 
 async def test_a_harmless_agents_messages_arrive() -> None:
-    parts = [part async for part in guarded_astream(unguarded(SENTENCE * 3), GIVEN, guard())]
+    parts = [part async for part in aguard_agent_stream(unguarded(SENTENCE * 3), GIVEN, guard())]
     assert "".join(str(message.text) for message, _ in parts).strip() == (SENTENCE * 3).strip()
     assert len(parts) > 3
 
 
 async def test_events_are_held_back() -> None:
     text = f"{SENTENCE}Then comes the {BAD} word, sadly. {SENTENCE}"
-    events = [event async for event in guarded_astream_events(unguarded(text), GIVEN, guard(streaming=True))]
+    events = [event async for event in aguard_event_stream(unguarded(text), GIVEN, guard(streaming=True))]
     said = "".join(str(e["data"]["chunk"].text) for e in events if e["event"] == "on_chat_model_stream")
     assert said.startswith(SENTENCE)
     assert SORRY in said
     assert BAD not in str(events)
     assert "glad" not in said
-    harmless = [event async for event in guarded_astream_events(unguarded(SENTENCE), GIVEN, guard())]
+    harmless = [event async for event in aguard_event_stream(unguarded(SENTENCE), GIVEN, guard())]
     assert [event["event"] for event in harmless].count("on_chat_model_end") == 1
     assert SENTENCE.strip() in "".join(str(e["data"].get("chunk", AIMessage("")).text) for e in harmless)
 
@@ -321,10 +321,10 @@ async def test_events_are_held_back() -> None:
 @pytest.mark.parametrize("mode", ["values", "updates", ["messages", "values"], "debug"])
 async def test_a_mode_that_cannot_be_guarded_is_refused(mode: Any) -> None:
     with pytest.raises(InputError, match="cannot be guarded from outside"):
-        next(guarded_stream(unguarded("x"), GIVEN, guard(), stream_mode=mode))
+        next(guard_agent_stream(unguarded("x"), GIVEN, guard(), stream_mode=mode))
     with pytest.raises(InputError, match="cannot be guarded from outside"):
-        await anext(guarded_astream(unguarded("x"), GIVEN, guard(), stream_mode=mode))
+        await anext(aguard_agent_stream(unguarded("x"), GIVEN, guard(), stream_mode=mode))
     with pytest.raises(InputError, match="shape"):
-        next(guarded_stream(unguarded("x"), GIVEN, guard(), subgraphs=True))
+        next(guard_agent_stream(unguarded("x"), GIVEN, guard(), subgraphs=True))
     with pytest.raises(InputError, match="version 'v3'"):
-        await anext(guarded_astream_events(unguarded("x"), GIVEN, guard(), version="v3"))
+        await anext(aguard_event_stream(unguarded("x"), GIVEN, guard(), version="v3"))

@@ -8,7 +8,7 @@ import pytest
 
 from langchain_pld.errors import MissingExtraError
 from langchain_pld.guardrail import GuardTelemetry
-from tests.guardrail.made import POLICY, answering, both, failed, guard, verdict
+from tests.guardrail.factories import POLICY, answering, both, failed, guard, verdict
 
 pytest.importorskip("opentelemetry.sdk")
 

@@ -197,7 +197,7 @@ def test_the_operator_gives_the_agent_an_artifact_and_a_policy(tmp_path: Path, m
     monkeypatch.delenv("PLD_POLICY", raising=False)
     with pytest.raises(InputError, match="blocks 'private', which the task does not have"):
         runpy.run_path(str(ROOT / "graphs" / "moderation_agent.py"))
-    (tmp_path / "policy.yaml").write_text("blocking: [sad]", encoding="utf-8")
+    (tmp_path / "policy.yaml").write_text("block_labels: [sad]", encoding="utf-8")
     monkeypatch.setenv("PLD_POLICY", str(tmp_path / "policy.yaml"))
     loaded = runpy.run_path(str(ROOT / "graphs" / "moderation_agent.py"))
     assert "PLDGuardrailMiddleware[input mood].before_agent" in loaded["graph"].nodes

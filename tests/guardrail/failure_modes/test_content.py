@@ -19,9 +19,20 @@ from langchain_pld.rules import Rule
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.windows import LongInput
 from tests.fakes import FakeChatModel, scored, text_of, tokens
-from tests.guardrail.agents import BAD, FakeMainModel, by_word, calls, says
-from tests.guardrail.wrongs.test_running_together import by_text
-from tests.guardrail.wrongs.ways import BLOCKED, HOWS, UNCHECKED, State, Way, called, main_model, seen_by, watch, ways
+from tests.guardrail.agents import BAD, FakeMainModel, at, by_word, calls, says
+from tests.guardrail.failure_modes.call_styles import (
+    BLOCKED,
+    HOWS,
+    UNCHECKED,
+    State,
+    Way,
+    called,
+    main_model,
+    seen_by,
+    watch,
+    ways,
+)
+from tests.guardrail.failure_modes.test_running_together import by_text
 from tests.servers.fake_answers import user_text
 from tests.servers.ollama import OllamaServer
 from tests.student.made import EVIDENCE, RULES, TASK, WORDS, artifact
@@ -46,7 +57,7 @@ def test_wrong_09_the_arguments_of_a_tool_call_are_checked(how: str) -> None:
     model = FakeMainModel(
         replies=[says("", calls("send", "1", text=BAD), calls("send", "2", text="fine")), says("Ok.")]
     )
-    made = create_agent(model, [send], middleware=[PLDGuardrailMiddleware(watch(), stage="tool_call")])
+    made = create_agent(model, [send], middleware=[PLDGuardrailMiddleware(watch(), **at("tool_call"))])
     _, shown = called(made, GIVEN, how)
     assert RAN == ["fine"]
     told = [message for message in model.asked[1] if isinstance(message, ToolMessage) and message.status == "error"]
@@ -60,7 +71,7 @@ def test_wrong_09_arguments_are_checked_wherever_the_name_or_a_nested_value_hold
     for arguments in ({"text": {"deep": [{"er": BAD}]}}, {BAD: "text"}, {"text": f"FOR\u200bBIDDEN {BAD}"}):
         RAN.clear()
         model = FakeMainModel(replies=[says("", calls("send", "1", **arguments)), says("Ok.")])
-        made = create_agent(model, [send], middleware=[PLDGuardrailMiddleware(watch(), stage="tool_call")])
+        made = create_agent(model, [send], middleware=[PLDGuardrailMiddleware(watch(), **at("tool_call"))])
         called(made, GIVEN, how)
         assert RAN == []
 
@@ -71,7 +82,7 @@ def test_wrong_09_empty_content_with_tool_calls_is_no_violation(how: str) -> Non
     RAN.clear()
     watched = watch(lambda _: scored({"sad": 0.9, "glad": 0.1}), policy={"on_violation": "block"})
     model = FakeMainModel(replies=[says("", calls("send", text="fine"))])
-    made = create_agent(model, [send], middleware=[PLDGuardrailMiddleware(watched, stage="output")], name="once")
+    made = create_agent(model, [send], middleware=[PLDGuardrailMiddleware(watched, **at("output"))], name="once")
     with pytest.raises(IndexError):  # the model has no second reply: the first was let through and its tool ran
         called(made, GIVEN, how)
     assert RAN == ["fine"]
@@ -126,7 +137,7 @@ async def test_wrong_11_what_does_not_fit_the_context_is_read_in_windows_or_refu
             student=ChatOllama(model="fake", base_url=server.url, num_ctx=512),
             long_input=long_input,
         )
-        watched = Guard(classifier.with_config(tags=["mine"]), GuardrailPolicy(blocking=["sad"]))
+        watched = Guard(classifier.with_config(tags=["mine"]), GuardrailPolicy(block_labels=["sad"]))
         decision = watched.check(text) if sync else await watched.acheck(text)
         read = [user_text(request.body or {}) for request in server.requests if request.path == "/api/chat"]
     assert not decision.allowed
@@ -152,7 +163,7 @@ async def test_wrong_11_the_policy_picks_the_worst_window(sync: bool) -> None:
     )
     text = f"{FILL * 60}{BAD} {FILL * 60}"
     for on_violation, on_uncertain in (("block", "allow"), ("flag", "allow")):
-        policy = GuardrailPolicy(blocking={"sad": 0.3}, on_violation=on_violation, on_uncertain=on_uncertain)
+        policy = GuardrailPolicy(block_labels={"sad": 0.3}, on_violation=on_violation, on_uncertain=on_uncertain)
         watched = Guard(made, policy)
         decision = watched.check(text) if sync else await watched.acheck(text)
         assert (decision.outcome, decision.label, decision.action) == ("violation", "sad", on_violation)
@@ -170,7 +181,7 @@ async def test_wrong_11_a_window_that_cannot_be_read_closes_the_whole(sync: bool
             script=lambda messages: AIMessage("") if BAD in text_of(messages) else scored({"glad": 0.9, "sad": 0.1})
         ),
     )
-    watched = Guard(made, GuardrailPolicy(blocking=["sad"], on_violation="flag", on_uncertain="allow"))
+    watched = Guard(made, GuardrailPolicy(block_labels=["sad"], on_violation="flag", on_uncertain="allow"))
     text = f"{FILL * 60}{BAD} {FILL * 60}"
     decision = watched.check(text) if sync else await watched.acheck(text)
     assert (decision.outcome, decision.action) == ("error", "block")

@@ -20,7 +20,7 @@ from langchain_pld.student.flips import verdict_flips
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.scoring import answer_schema
 from tests.fakes import FakeChatModel, scored, text_of
-from tests.guardrail.wrongs.ways import BLOCKED, UNCHECKED, Way, watch, ways
+from tests.guardrail.failure_modes.call_styles import BLOCKED, UNCHECKED, Way, watch, ways
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaModel, OllamaServer
 from tests.student.made import LETTERS, RULES, TASK, WORDS, artifact
@@ -162,7 +162,7 @@ def test_wrong_14_the_none_label_is_in_the_prompt_and_in_every_form_of_answer() 
 
 # --- 18
 
-POLICY = GuardrailPolicy(blocking=["sad"])
+POLICY = GuardrailPolicy(block_labels=["sad"])
 HERE = OllamaModel(name="mood:latest", digest="a" * 64, quantization_level="Q4_K_M")
 MEASURED = ModelFingerprint(spec="ollama:mood", digest="a" * 64, quantization="Q4_K_M")
 

@@ -19,7 +19,7 @@ from langchain_pld.guardrail import Guard, GuardrailPolicy
 from langchain_pld.guardrail.check import Decision
 from langchain_pld.student.failures import RetryPolicy
 from tests.fakes import scored, tokens
-from tests.guardrail.wrongs.ways import BLOCKED, UNCHECKED, Way, watch, ways
+from tests.guardrail.failure_modes.call_styles import BLOCKED, UNCHECKED, Way, watch, ways
 from tests.servers.fake_answers import FakeAnswer, Faults
 from tests.servers.ollama import OllamaServer
 from tests.student.made import EVIDENCE, WORDS, artifact
@@ -209,7 +209,7 @@ async def test_wrong_17_each_action_of_a_policy_is_done(sync: bool) -> None:
         "on_error": (httpx.ConnectError("down"), {}),
     }
     for field, (reply, changes) in replies.items():
-        for action in ("block", "allow", "flag", "ask", "raise"):
+        for action in ("block", "allow", "flag", "interrupt", "raise"):
             watched = watch(lambda _, reply=reply: reply, policy={field: action}, **changes)
             assert (await decided(watched, sync)).action == action, field
 
@@ -218,12 +218,12 @@ async def test_wrong_17_each_action_of_a_policy_is_done(sync: bool) -> None:
 async def test_wrong_17_each_setting_of_a_policy_about_others_is_used(sync: bool) -> None:
     picture = {"type": "image", "url": "https://example.org/x.png"}
     message = HumanMessage([{"type": "text", "text": "look"}, picture])
-    for action in ("block", "allow", "flag", "ask", "raise"):
-        media = watch(policy={"on_media": action})
+    for action in ("block", "allow", "flag", "interrupt", "raise"):
+        media = watch(policy={"on_unreadable": action})
         decision = media.check([message]) if sync else await media.acheck([message])
         assert decision.action == action
         sad = watch(lambda _: scored({"sad": 0.9, "glad": 0.1}))._first._classifier
-        policy = GuardrailPolicy(blocking=["sad"], on_violation="escalate", on_unsettled=action)
+        policy = GuardrailPolicy(block_labels=["sad"], on_violation="escalate", after_escalation=action)
         decision = await decided(Guard(sad, policy, escalate_to=sad), sync)
         assert (decision.action, len(decision.verdicts)) == (action, 2)
 
@@ -236,7 +236,7 @@ def served(server: OllamaServer, *, timeout_s: float = 20.0, deadline_s: float =
         timeout_s=timeout_s,
         retry=RetryPolicy(attempts=1, initial_s=0),
     )
-    return Guard(classifier, GuardrailPolicy(blocking=["sad"], deadline_s=deadline_s))
+    return Guard(classifier, GuardrailPolicy(block_labels=["sad"], deadline_s=deadline_s))
 
 
 async def decided(watched: Guard, sync: bool) -> Decision:

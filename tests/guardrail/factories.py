@@ -15,7 +15,7 @@ from langchain_pld.verdict import Failure
 from tests.fakes import scored, text_of
 from tests.student.made import classifier
 
-POLICY = GuardrailPolicy(blocking=["sad"])
+POLICY = GuardrailPolicy(block_labels=["sad"])
 LABELS = ("glad", "sad", "calm")
 
 

@@ -65,7 +65,7 @@ def watch(script: Any = by_word, *, streaming: bool = False, policy: Any = None,
     classifier = PLDClassifier(
         artifact=artifact(**changes), student=student, retry=RetryPolicy(attempts=1, initial_s=0), **options
     )
-    return Guard(classifier, GuardrailPolicy(blocking=["sad"], **(policy or {})))
+    return Guard(classifier, GuardrailPolicy(block_labels=["sad"], **(policy or {})))
 
 
 def seen_by(guard: Guard) -> list[list[BaseMessage]]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.store.base import BaseStore
+from langgraph.types import interrupt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from langchain_pld.errors import InputError
 from langchain_pld.examples import Example
 from langchain_pld.guardrail.audit import input_hash
 from langchain_pld.guardrail.check import Finding, Guard
 from langchain_pld.namespaces import namespace_label
 from langchain_pld.task import Task
 
-__all__ = ["Answer", "Inquiry", "kept_examples", "kept_namespace", "kept_value", "question", "read_answers"]
+__all__ = ["Answer", "Inquiry", "ask", "decisions_of", "review_namespace", "reviewed_examples"]
 
 
-Kept = tuple[tuple[str, ...], str, dict[str, Any]]
+T = TypeVar("T")
+StoreItem = tuple[tuple[str, ...], str, dict[str, Any]]
 """Namespace, key and value of an item of the Store."""
 
 
@@ -37,74 +40,44 @@ class Answer(BaseModel):
     """The person's own words in place of the content."""
     arguments: dict[str, Any] | None = None
     """The person's own arguments of a tool call."""
-    readable: bool = True
-    """False for an answer that is none: it then counts as a rejection, and no example is made of it."""
 
 
-def question(
-    guards: Sequence[Guard],
-    findings: Sequence[Finding],
-    text: str,
-    *,
-    arguments: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The interrupt's value: one action request for each finding that a person is asked about.
+def ask(question: dict[str, Any], read: Callable[[Any], T]) -> T:
+    """Interrupt with a question until the answer can be read; each time it says what was wrong with the last one.
 
     Args:
-        guards: The guards of the findings.
-        findings: Those whose action is `ask`.
-        text: What the person is to judge.
-        arguments: Those of a tool call, where the person may change them.
+        question: The interrupt's value: action requests and review configs.
+        read: Reads the answer; raises `InputError` for one that it cannot use.
     """
-    requests, configs = [], []
-    for guard, finding in zip(guards, findings, strict=True):
-        last = finding.verdicts[-1] if finding.verdicts else None
-        shown = {
-            "text": text,
-            "label": (last.label or last.leaning) if last is not None else None,
-            "labels": list(guard.labels),
-            "probabilities": last.probabilities if last is not None else None,
-            **({"arguments": dict(arguments)} if arguments is not None else {}),
-        }
-        description = (
-            f"{finding.reason}. approve: pass it on; reject: hold it back; edit: change the text, or give its label; "
-            "respond: the name of its label, or what to say in its place."
-        )
-        requests.append({"name": _action(finding), "args": shown, "description": description})
-        configs.append({"action_name": _action(finding), "allowed_decisions": ["approve", "edit", "reject", "respond"]})
-    return {"action_requests": requests, "review_configs": configs}
+    asked = question
+    while True:
+        response = interrupt(asked)
+        try:
+            return read(response)
+        except InputError as error:
+            # Raised instead, it would come again at each resume: LangGraph keeps the answers that a node was given.
+            problem = f"The last answer could not be used: {error}"
+            first, *others = question["action_requests"]
+            described = {**first, "description": f"{problem}. {first.get('description', '')}"}
+            asked = {**question, "action_requests": [described, *others]}
 
 
-def read_answers(
-    response: Any,
-    guards: Sequence[Guard],
-    findings: Sequence[Finding],
-    text: str,
-    *,
-    arguments: Mapping[str, Any] | None = None,
-) -> list[Answer]:
-    """The answers in what a person sent back, in the order of the findings.
+def decisions_of(response: Any, count: int) -> list[Any]:
+    """The decisions in what a person sent back.
 
-    Whatever cannot be read counts as a rejection: an answer that nobody understands lets nothing pass.
-
-    Args:
-        response: `{"decisions": [...]}`, as LangChain's human-in-the-loop middleware takes it.
-        guards: The guards that asked.
-        findings: What they asked about.
-        text: What the person saw.
-        arguments: Those of a tool call, where the person could change them.
+    Raises:
+        InputError: They are not as many as the actions that were asked about.
     """
     decisions = response.get("decisions") if isinstance(response, Mapping) else None
-    if not isinstance(decisions, list) or len(decisions) != len(findings):
-        return [_UNREADABLE] * len(findings)
-    return [
-        _answer(decision, guard, finding, text, arguments)
-        for decision, guard, finding in zip(decisions, guards, findings, strict=True)
-    ]
+    if not isinstance(decisions, list) or len(decisions) != count:
+        got = f"got {len(decisions)}" if isinstance(decisions, list) else f"got {type(response).__name__}"
+        msg = f'resume with {{"decisions": [...]}}, one for each of {count} action(s); {got}'
+        raise InputError(msg)
+    return decisions
 
 
 class Inquiry:
-    """What a person is asked about one content: the findings whose action is `ask`, with their guards.
+    """What a person is asked about one content: the findings whose action is `interrupt`, with their guards.
 
     Args:
         guards: All guards that checked.
@@ -121,7 +94,7 @@ class Inquiry:
         *,
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        pairs = [pair for pair in zip(guards, findings, strict=True) if pair[1].action == "ask"]
+        pairs = [pair for pair in zip(guards, findings, strict=True) if pair[1].action == "interrupt"]
         self.guards = [guard for guard, _ in pairs]
         self.findings = [finding for _, finding in pairs]
         read = (text for guard in self.guards if (text := guard.text_of(value)) is not None)
@@ -131,37 +104,61 @@ class Inquiry:
         self._arguments = arguments
 
     def question(self) -> dict[str, Any]:
-        """The interrupt's value."""
-        return question(self.guards, self.findings, self.text, arguments=self._arguments)
+        """The interrupt's value: one action request for each finding that a person is asked about."""
+        requests, configs = [], []
+        for guard, finding in zip(self.guards, self.findings, strict=True):
+            last = finding.verdicts[-1] if finding.verdicts else None
+            shown = {
+                "text": self.text,
+                "label": _shown_label(finding),
+                "labels": list(guard.labels),
+                "probabilities": last.probabilities if last is not None else None,
+                **({"arguments": dict(self._arguments)} if self._arguments is not None else {}),
+            }
+            description = (
+                f"{finding.reason}. approve: pass it on; reject: hold it back; edit: change the text, or give its "
+                "label; respond: the name of its label, or what to say in its place."
+            )
+            action = f"pass_{finding.stage}"
+            requests.append({"name": action, "args": shown, "description": description})
+            configs.append({"action_name": action, "allowed_decisions": ["approve", "edit", "reject", "respond"]})
+        return {"action_requests": requests, "review_configs": configs}
 
-    def read(self, response: Any) -> list[Answer]:
-        """The answers in what a person sent back."""
-        return read_answers(response, self.guards, self.findings, self.text, arguments=self._arguments)
+    def read(self, decisions: Sequence[Any]) -> list[Answer]:
+        """The answers in what a person decided, in the order of the findings.
 
-    def kept(self, answers: Sequence[Answer], config: RunnableConfig | None) -> list[Kept]:
+        Raises:
+            InputError: A decision cannot be used; the message says which and why.
+        """
+        return [
+            _answer(decision, guard, finding, self.text, self._arguments)
+            for decision, guard, finding in zip(decisions, self.guards, self.findings, strict=True)
+        ]
+
+    def records(self, answers: Sequence[Answer], config: RunnableConfig | None) -> list[StoreItem]:
         """Write the audit records; gives what the Store is to keep."""
         person = ((config or {}).get("configurable") or {}).get("langgraph_auth_user_id")
-        items: list[Kept] = []
+        items: list[StoreItem] = []
         for guard, finding, answer in zip(self.guards, self.findings, answers, strict=True):
             guard.audit.record_person(
                 guard=guard.name,
-                answer=answer.type if answer.readable else "unreadable",
+                answer=answer.type,
                 label=answer.label,
                 person=person,
                 text=self.text or None,
             )
-            if guard.task is not None and answer.readable and self.text and guard.text_of(self._value) is not None:
-                key, value = kept_value(guard.task, self._value, self.text, answer, finding)
-                items.append((kept_namespace(guard.task), key, value))
+            if guard.task is not None and self.text and guard.text_of(self._value) is not None:
+                key, value = _example_item(guard.task, self._value, self.text, answer, finding)
+                items.append((review_namespace(guard.task), key, value))
         return items
 
 
-def kept_namespace(task: Task) -> tuple[str, ...]:
+def review_namespace(task: Task) -> tuple[str, ...]:
     """Where in a Store people's answers for a task lie."""
     return ("pld", "examples", namespace_label(task.name))
 
 
-def kept_value(task: Task, value: Any, text: str, answer: Answer, finding: Finding) -> tuple[str, dict[str, Any]]:
+def _example_item(task: Task, value: Any, text: str, answer: Answer, finding: Finding) -> tuple[str, dict[str, Any]]:
     """The Store's key and value for an answer.
 
     Args:
@@ -183,7 +180,7 @@ def kept_value(task: Task, value: Any, text: str, answer: Answer, finding: Findi
     }
 
 
-def kept_examples(store: BaseStore, task: Task) -> tuple[Example, ...]:
+def reviewed_examples(store: BaseStore, task: Task) -> tuple[Example, ...]:
     """The labelled examples that people's answers made, ready for the next distillation, in the order of their ids.
 
     Args:
@@ -192,7 +189,7 @@ def kept_examples(store: BaseStore, task: Task) -> tuple[Example, ...]:
     """
     found: dict[str, Example] = {}
     offset = 0
-    namespace = kept_namespace(task)
+    namespace = review_namespace(task)
     while page := store.search(namespace, limit=_PAGE, offset=offset):
         offset += len(page)
         for item in page:
@@ -208,11 +205,11 @@ def kept_examples(store: BaseStore, task: Task) -> tuple[Example, ...]:
 
 
 _PAGE = 500
-_UNREADABLE = Answer(type="reject", allowed=False, readable=False)
 
 
-def _action(finding: Finding) -> str:
-    return f"pass_{finding.stage}"
+def _shown_label(finding: Finding) -> str | None:
+    last = finding.verdicts[-1] if finding.verdicts else None
+    return (last.label or last.leaning) if last is not None else None
 
 
 def _answer(decision: Any, guard: Guard, finding: Finding, text: str, arguments: Mapping[str, Any] | None) -> Answer:
@@ -225,52 +222,48 @@ def _answer(decision: Any, guard: Guard, finding: Finding, text: str, arguments:
         return _response(decision["message"].strip(), guard, finding)
     if kind == "edit" and isinstance(decision.get("edited_action"), Mapping):
         return _edit(decision["edited_action"].get("args"), guard, finding, text, arguments)
-    return _UNREADABLE
+    got = repr(kind) if kind in ("edit", "respond") else type(decision).__name__ if kind is None else "an unknown type"
+    msg = f"approve, reject, respond with a message, or edit with edited_action.args; got {got}"
+    raise InputError(msg)
 
 
 def _response(message: str, guard: Guard, finding: Finding) -> Answer:
     """A label's name decides; any other words stand in the place of the content."""
     if message in guard.labels:
-        return Answer(type="respond", allowed=message not in guard.policy.blocking, label=message)
+        return Answer(type="respond", allowed=message not in guard.policy.block_labels, label=message)
     return Answer(type="respond", allowed=False, label=_harmful(guard, finding), text=message or None)
 
 
 def _edit(given: Any, guard: Guard, finding: Finding, text: str, arguments: Mapping[str, Any] | None) -> Answer:
     """A changed text, or changed arguments, are the person's own and pass; else the label decides."""
-    if not isinstance(given, Mapping):
-        return _UNREADABLE
-    edited, label = given.get("text", text), given.get("label")
-    changed = given.get("arguments", arguments)
-    if arguments is not None and changed != arguments:
-        return Answer(type="edit", allowed=True, arguments=changed) if isinstance(changed, dict) else _UNREADABLE
-    if not isinstance(edited, str) or not edited.strip() or (label is not None and label not in guard.labels):
-        return _UNREADABLE
-    if edited == text:
-        if label is None:
-            return _UNREADABLE
-        return Answer(type="edit", allowed=label not in guard.policy.blocking, label=label)
-    if finding.stage == "tool_call":  # the text only shows the arguments; it cannot be turned back into them
-        return _UNREADABLE
-    # A form sends every field back: the label that was only shown is no answer.
-    last = finding.verdicts[-1] if finding.verdicts else None
-    shown = (last.label or last.leaning) if last is not None else None
-    return Answer(type="edit", allowed=True, label=label if label != shown else None, text=edited)
+    given = given if isinstance(given, Mapping) else {}
+    edited, label, changed = given.get("text", text), given.get("label"), given.get("arguments", arguments)
+    if arguments is not None and isinstance(changed, dict) and changed != arguments:
+        return Answer(type="edit", allowed=True, arguments=changed)
+    known = label is None or label in guard.labels
+    if known and edited == text and label is not None and changed == arguments:
+        return Answer(type="edit", allowed=label not in guard.policy.block_labels, label=label)
+    # The text of a call only shows its arguments; it cannot be turned back into them.
+    if known and edited != text and isinstance(edited, str) and edited.strip() and finding.stage != "tool_call":
+        # A form sends every field back: the label that was only shown is no answer.
+        return Answer(type="edit", allowed=True, label=label if label != _shown_label(finding) else None, text=edited)
+    msg = f"an edit needs a changed text, label ({', '.join(guard.labels)}) or arguments under edited_action.args"
+    raise InputError(msg)
 
 
 def _harmless(guard: Guard, finding: Finding) -> str | None:
     """The label of a text that may pass, as far as the verdict or the task leaves no other."""
-    return _likeliest([label for label in guard.labels if label not in guard.policy.blocking], finding)
+    return _likeliest([label for label in guard.labels if label not in guard.policy.block_labels], finding)
 
 
 def _harmful(guard: Guard, finding: Finding) -> str | None:
-    return _likeliest([label for label in guard.labels if label in guard.policy.blocking], finding)
+    return _likeliest([label for label in guard.labels if label in guard.policy.block_labels], finding)
 
 
 def _likeliest(labels: Sequence[str], finding: Finding) -> str | None:
     """The only one of some labels, or the one that the verdict names; a guess would spoil the next distillation."""
     if len(labels) == 1:
         return labels[0]
-    last = finding.verdicts[-1] if finding.verdicts else None
-    named = {finding.label, (last.label or last.leaning) if last is not None else None} - {None}
+    named = {finding.label, _shown_label(finding)} - {None}
     fitting = [label for label in labels if label in named]
     return fitting[0] if len(fitting) == 1 else None

@@ -1,4 +1,4 @@
-"""Asking one classifier under a deadline, with a circuit breaker; whatever goes wrong is a failed verdict."""
+"""Calling one classifier under a deadline, with a circuit breaker; whatever goes wrong is a failed verdict."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from langchain_pld.guardrail.quiet import quiet_context
+from langchain_pld.guardrail.silent_callbacks import silent_context
 from langchain_pld.student.failures import CircuitBreaker, failure_of, passes_through
 from langchain_pld.student.inputs import ClassifierInput
 from langchain_pld.student.waiting import within
 from langchain_pld.verdict import Failure, Verdict
 
-__all__ = ["Asked"]
+__all__ = ["ClassifierCall"]
 
 
-class Asked:
+class ClassifierCall:
     """A classifier with its circuit breaker.
 
     Args:
@@ -31,22 +31,22 @@ class Asked:
         # A wait in the queue of a model in this process is no hang of a service.
         self._counts_timeouts = not getattr(classifier, "in_process", False)
 
-    def ask(self, value: ClassifierInput, config: RunnableConfig, deadline_s: float) -> Verdict:
+    def call(self, value: ClassifierInput, config: RunnableConfig, deadline_s: float) -> Verdict:
         """Its verdict; a failed one where it raised, took too long, gave something else or is not to be asked now."""
         refused = self._breaker.refuses()
         if refused is not None:
             return _failed(refused)
         try:
             verdict = self._read(
-                within(deadline_s, lambda: self._classifier.invoke(value, config), quiet_context(config))
+                within(deadline_s, lambda: self._classifier.invoke(value, config), silent_context(config))
             )
         except Exception as error:  # whatever a classifier raises is an error of the check, never a pass
             if passes_through(error):
                 raise
             verdict = _failed(failure_of(error, self._name))
-        return self._recorded(verdict)
+        return self._record(verdict)
 
-    async def aask(self, value: ClassifierInput, config: RunnableConfig, deadline_s: float) -> Verdict:
+    async def acall(self, value: ClassifierInput, config: RunnableConfig, deadline_s: float) -> Verdict:
         """The same without blocking the event loop."""
         refused = self._breaker.refuses()
         if refused is not None:
@@ -57,7 +57,7 @@ class Asked:
             if passes_through(error):
                 raise
             verdict = _failed(failure_of(error, self._name))
-        return self._recorded(verdict)
+        return self._record(verdict)
 
     def _read(self, answer: object) -> Verdict:
         if isinstance(answer, Verdict):
@@ -69,7 +69,7 @@ class Asked:
             )
         )
 
-    def _recorded(self, verdict: Verdict) -> Verdict:
+    def _record(self, verdict: Verdict) -> Verdict:
         kind = verdict.failure.kind if verdict.failure is not None else None
         # A classifier's own breaker tells when it asks again; counting its refusals would only lengthen the wait.
         if kind != "circuit_open" and not (kind == "timeout" and not self._counts_timeouts):
@@ -85,7 +85,7 @@ async def _awithin(
     Raises:
         TimeoutError: The time ran out.
     """
-    call = asyncio.create_task(_coroutine(classifier, value, config), context=quiet_context(config))
+    call = asyncio.create_task(_coroutine(classifier, value, config), context=silent_context(config))
     try:
         await asyncio.wait([call], timeout=seconds)
     finally:

@@ -22,9 +22,9 @@ from langchain_pld.guardrail import Guard
 from langchain_pld.student.inputs import input_text
 from langchain_pld.verdict import Verdict
 from tests.guardrail.agents import BAD
-from tests.guardrail.made import LABELS, POLICY, verdict
-from tests.guardrail.wrongs.test_no_verdict import served
-from tests.guardrail.wrongs.ways import BLOCKED, HOWS, UNCHECKED, Way, main_model, watch, ways
+from tests.guardrail.factories import LABELS, POLICY, verdict
+from tests.guardrail.failure_modes.call_styles import BLOCKED, HOWS, UNCHECKED, Way, main_model, watch, ways
+from tests.guardrail.failure_modes.test_no_verdict import served
 from tests.servers.fake_answers import FakeAnswer, user_text
 from tests.servers.ollama import OllamaServer
 from tests.student.made import TASK

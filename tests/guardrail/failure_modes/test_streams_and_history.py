@@ -11,11 +11,21 @@ from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langchain_pld.answer import AnswerFormat
-from langchain_pld.guardrail import PLDGuardrailMiddleware, guarded, guarded_stream
-from langchain_pld.guardrail.stream import guarded_astream
+from langchain_pld.guardrail import PLDGuardrailMiddleware, guard_agent_stream, guarded
+from langchain_pld.guardrail.stream import aguard_agent_stream
 from tests.fakes import scored
-from tests.guardrail.agents import BAD, FakeMainModel, says
-from tests.guardrail.wrongs.ways import BLOCKED, HOWS, PLACES, Way, called, main_model, seen_by, watch, ways
+from tests.guardrail.agents import BAD, FakeMainModel, at, says
+from tests.guardrail.failure_modes.call_styles import (
+    BLOCKED,
+    HOWS,
+    PLACES,
+    Way,
+    called,
+    main_model,
+    seen_by,
+    watch,
+    ways,
+)
 from tests.student.made import TASK
 
 ODD = AnswerFormat.words(TASK, {"glad": "quokka", "sad": "wombat", "calm": "numbat"})
@@ -104,7 +114,7 @@ def output_guarded(reply: Any, watched: Any) -> list[tuple[Any, Any]]:
     """An agent and a chain with an output guard, each with what it is called with."""
     from langchain.agents import create_agent
 
-    middleware = [PLDGuardrailMiddleware(watched, stage="output")]
+    middleware = [PLDGuardrailMiddleware(watched, **at("output"))]
     agent = create_agent(FakeMainModel(replies=[reply]), middleware=middleware)
     chain = guarded(FakeMainModel(replies=[reply]), output_guards=watched)
     return [(agent, {"messages": [("user", "good morning")]}), (chain, "good morning")]
@@ -126,13 +136,13 @@ def parts(place: str, how: str, reply: Any, watched: Any) -> list[tuple[str, str
         sources: dict[str, Any] = {
             "agent": lambda: agent.stream(given, stream_mode="messages"),
             "chain": lambda: chain.stream(question),
-            "graph": lambda: guarded_stream(bare, given, watched),
+            "graph": lambda: guard_agent_stream(bare, given, watched),
         }
         return [noted(part) for part in sources[place]()]
     asources: dict[str, Any] = {
         "agent": lambda: agent.astream(given, stream_mode="messages"),
         "chain": lambda: chain.astream(question),
-        "graph": lambda: guarded_astream(bare, given, watched),
+        "graph": lambda: aguard_agent_stream(bare, given, watched),
     }
 
     async def collect() -> list[tuple[str, str]]:
@@ -166,7 +176,7 @@ def test_wrong_16_nor_does_a_blocked_answer(way: Way) -> None:
 
     memory, config = InMemorySaver(), {"configurable": {"thread_id": "1"}}
     model = FakeMainModel(replies=[says(f"the {BAD} answer"), says("Hello.")])
-    made = create_agent(model, middleware=[PLDGuardrailMiddleware(watch(), stage="output")], checkpointer=memory)
+    made = create_agent(model, middleware=[PLDGuardrailMiddleware(watch(), **at("output"))], checkpointer=memory)
     called(made, way.given("one"), way.how, config)
     assert not any(BAD in str(step.values) for step in made.get_state_history(config))
     called(made, way.given("two"), way.how, config)

@@ -11,10 +11,10 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 from langchain_core.tracers.base import BaseTracer
 
-__all__ = ["quiet_config", "quiet_context"]
+__all__ = ["silent_config", "silent_context"]
 
 
-def quiet_config(config: RunnableConfig | None) -> RunnableConfig:
+def silent_config(config: RunnableConfig | None) -> RunnableConfig:
     """A config for asking a student whose tokens nobody is to see in a stream.
 
     What streams is taken out of the callbacks: handlers behind `stream_mode="messages"`, `astream_events` and
@@ -24,25 +24,25 @@ def quiet_config(config: RunnableConfig | None) -> RunnableConfig:
     Args:
         config: The config of the run that asks; that of the surrounding run when absent.
     """
-    settled = ensure_config(config)
+    own = ensure_config(config)
     # These two would name the student's run.
-    settled.pop("run_id", None)
-    settled.pop("run_name", None)
-    tags = settled.get("tags") or []
-    settled["tags"] = [*tags, *({_NOSTREAM} - set(tags))]
-    callbacks = settled.get("callbacks")
+    own.pop("run_id", None)
+    own.pop("run_name", None)
+    tags = own.get("tags") or []
+    own["tags"] = [*tags, *({_NOSTREAM} - set(tags))]
+    callbacks = own.get("callbacks")
     if isinstance(callbacks, BaseCallbackManager):
         muted = callbacks.copy()
-        muted.handlers = _muted(callbacks.handlers)
-        muted.inheritable_handlers = _muted(callbacks.inheritable_handlers)
-        settled["callbacks"] = muted
+        muted.handlers = _mute(callbacks.handlers)
+        muted.inheritable_handlers = _mute(callbacks.inheritable_handlers)
+        own["callbacks"] = muted
     else:
-        settled["callbacks"] = _muted(callbacks or [])
-    return settled
+        own["callbacks"] = _mute(callbacks or [])
+    return own
 
 
-def quiet_context(config: RunnableConfig) -> contextvars.Context:
-    """A context in which a model that is called without a config finds the quiet one."""
+def silent_context(config: RunnableConfig) -> contextvars.Context:
+    """A context in which a model that is called without a config finds the silent one."""
     context = contextvars.copy_context()
     context.run(var_child_runnable_config.set, config)
     return context
@@ -67,10 +67,10 @@ class _Muted:
         """Nothing, for the same reason."""
 
 
-def _muted(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
+def _mute(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
     # `tap_output_iter` is what LangChain itself knows a streaming handler by.
-    heard = [handler for handler in handlers if not hasattr(handler, "tap_output_iter")]
-    return [cast("BaseCallbackHandler", _Muted(handler)) if _hears_tokens(handler) else handler for handler in heard]
+    kept = [handler for handler in handlers if not hasattr(handler, "tap_output_iter")]
+    return [cast("BaseCallbackHandler", _Muted(handler)) if _hears_tokens(handler) else handler for handler in kept]
 
 
 def _hears_tokens(handler: BaseCallbackHandler) -> bool:
