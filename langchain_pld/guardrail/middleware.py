@@ -556,7 +556,7 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
                 self._settle_call(item["call"], decided, state, changes)
                 continue
             messages = kept[key]
-            message = next((m for m in reversed(messages) if isinstance(m, AIMessage)), messages[-1])
+            message: BaseMessage = next((m for m in reversed(messages) if isinstance(m, AIMessage)), messages[-1])
             if decided.allowed:
                 passed = message.model_copy(update={"content": decided.words}) if decided.words else message
                 passed = self._pass(item["stage"], passed, changes)

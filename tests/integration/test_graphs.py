@@ -102,12 +102,12 @@ def test_the_contract_review_is_drawn_with_its_nodes(studio: Studio) -> None:
     assert edges == straight | {("check", "ask"), ("check", "report")}
 
 
-def test_the_agent_is_drawn_with_a_guard_at_each_stage(studio: Studio) -> None:
+def test_the_agent_is_drawn_with_the_guard_around_its_model(studio: Studio) -> None:
     drawn = studio.client.assistants.get_graph("moderation_agent")
     nodes = {str(node["id"]) for node in drawn["nodes"]}
     assert {"model", "tools"} <= nodes
-    for stage in ("input", "output", "tool_call"):
-        assert any(f"PLDGuardrailMiddleware[{stage} " in node for node in nodes)
+    for hook in ("before_agent", "before_model", "after_model"):
+        assert any("PLDGuardrailMiddleware[input,output,tool_call " in node and node.endswith(hook) for node in nodes)
 
 
 @pytest.mark.parametrize("graph_id", ["moderation_agent", "contract_review"])
@@ -200,7 +200,7 @@ def test_the_operator_gives_the_agent_an_artifact_and_a_policy(tmp_path: Path, m
     (tmp_path / "policy.yaml").write_text("block_labels: [sad]", encoding="utf-8")
     monkeypatch.setenv("PLD_POLICY", str(tmp_path / "policy.yaml"))
     loaded = runpy.run_path(str(ROOT / "graphs" / "moderation_agent.py"))
-    assert "PLDGuardrailMiddleware[input mood].before_agent" in loaded["graph"].nodes
+    assert "PLDGuardrailMiddleware[input,output,tool_call mood].before_agent" in loaded["graph"].nodes
 
 
 def test_a_contract_is_cut_at_its_clauses_and_nothing_is_lost() -> None:
