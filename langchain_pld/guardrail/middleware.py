@@ -408,9 +408,9 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
     def _unchecked(self, stage: Stage, messages: Sequence[BaseMessage], state: Any) -> list[BaseMessage]:
         """The messages of a stage that this guard has not let pass as they are."""
         checked = set(_value_of(state, "pld_checked") or ())
+        found: Sequence[BaseMessage]
         if stage == "output":  # the last answer alone: those before it were there when the turn began
-            last = next((message for message in reversed(messages) if isinstance(message, AIMessage)), None)
-            found = [last] if last is not None else []
+            found = [message for message in messages if isinstance(message, AIMessage)][-1:]
         else:
             found = [message for message in messages if _stands_at(message, stage)]
         return [
