@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.errors import ArtifactError
+from langchain_pld.providers import canonical_spec
 from langchain_pld.rules import Rule
 from langchain_pld.signature import Review, ReviewAnswer, difference, rules_sha256
 from langchain_pld.task import Task
@@ -59,7 +60,7 @@ class ModelFingerprint(BaseModel):
         """What makes `other` another model, or `None` when nothing known does."""
         if self.digest and other.digest:
             return None if self.digest == other.digest else f"digest {other.digest[:12]} instead of {self.digest[:12]}"
-        if self.spec != other.spec:
+        if canonical_spec(self.spec) != canonical_spec(other.spec):
             return f"{other.spec} instead of {self.spec}"
         if self.quantization and other.quantization and self.quantization != other.quantization:
             return f"quantisation {other.quantization} instead of {self.quantization}"

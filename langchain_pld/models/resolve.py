@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_pld.errors import MissingExtraError, ModelSetupError
+from langchain_pld.providers import canonical_spec
 
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_models import BaseChatModel
@@ -22,20 +23,22 @@ def resolve_chat_model(spec: str | BaseChatModel, **options: Any) -> BaseChatMod
         spec: `embedded:NAME` (a name of the catalogue, or a path to a .gguf file), `ollama:NAME`,
             `google_genai:NAME`, `batch:DIR` (a teacher that answers later, through files in the folder),
             `recorded:NAME` (a shipped recording, or the path of one), or `PROVIDER:NAME` for any provider that
-            `langchain.chat_models.init_chat_model` knows. A chat model is returned as it is.
+            `langchain.chat_models.init_chat_model` knows. A chat model is returned as it is; tags, metadata and
+            callbacks that `with_config` put around it are put on it.
         **options: Passed to the model's constructor, for instance `temperature=0`. A time limit of 300 seconds is set
             where the options give none, since a call to a guardrail must end.
 
     Raises:
         MissingExtraError: If the package of that provider is not installed.
-        ModelSetupError: If the name cannot be understood or the model cannot be built.
+        ModelSetupError: If the name cannot be understood or the model cannot be built, or what is given is no chat
+            model but something around one.
     """
     if not isinstance(spec, str):
         if options:
             msg = f"the options {sorted(options)} need a model name; a chat model that is built already takes none"
             raise ModelSetupError(msg)
-        return spec
-    provider, colon, name = spec.partition(":")
+        return _bare(spec)
+    provider, colon, name = canonical_spec(spec).partition(":")
     if not colon or not provider.strip() or not name.strip():
         msg = (
             f"{spec!r} names no model: write PROVIDER:NAME, for instance embedded:qwen2.5-coder-1.5b, "
@@ -66,6 +69,35 @@ def anchored(spec: str) -> str:
     """The same model name, good in any working directory: the folder of `batch:DIR` as an absolute path."""
     provider, _, name = spec.partition(":")
     return f"batch:{Path(name.strip()).expanduser().absolute()}" if provider.strip() == "batch" else spec
+
+
+def _bare(model: object) -> BaseChatModel:
+    """The chat model itself: what is around it would be lost where its options are set for a scored answer."""
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.runnables import RunnableBinding, RunnableWithFallbacks
+    from langchain_core.runnables.retry import RunnableRetry
+
+    if isinstance(model, BaseChatModel):
+        return model
+    advice = "pass the chat model itself, or its name as PROVIDER:NAME"
+    if isinstance(model, RunnableRetry):
+        advice = "pass the chat model itself, and retry=RetryPolicy(attempts=...) to the classifier"
+    elif isinstance(model, RunnableWithFallbacks):
+        advice = "pass one chat model as the student, and escalate_to=... to the classifier for another to fall back on"
+    elif isinstance(model, RunnableBinding) and isinstance(model.bound, BaseChatModel):
+        config = {key: value for key, value in model.config.items() if value}
+        if not model.kwargs and not model.config_factories and set(config) <= {"tags", "metadata", "callbacks"}:
+            inner = model.bound
+            tags = [*(inner.tags or ()), *config.get("tags", ())]
+            metadata = {**(inner.metadata or {}), **config.get("metadata", {})}
+            callbacks = config.get("callbacks", inner.callbacks)
+            return inner.model_copy(update={"tags": tags, "metadata": metadata, "callbacks": callbacks})
+        wrong = sorted(model.kwargs) or sorted(set(config) - {"tags", "metadata", "callbacks"}) or ["listeners"]
+        advice = (
+            f"give {', '.join(wrong)} to the constructor of {type(model.bound).__name__} and pass that model itself"
+        )
+    msg = f"a chat model is needed here, not a {type(model).__name__}; {advice}"
+    raise ModelSetupError(msg)
 
 
 def _ollama(name: str, options: dict[str, Any]) -> BaseChatModel:

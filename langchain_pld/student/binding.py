@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence
 
 from langchain_pld.answer import MOST_OPTIONS, AnswerFormat, Scorer
 from langchain_pld.artifact import ModelFingerprint
+from langchain_pld.providers import provider_of
 from langchain_pld.student.hardening import OPENING
 from langchain_pld.student.scoring import EVIDENCE_TOKENS, answer_schema
 
@@ -120,14 +121,9 @@ def tokenizer_of(model: BaseChatModel) -> Callable[[str], list[int]] | None:
 
 def model_spec(model: BaseChatModel) -> str:
     """The `provider:name` of a chat model, as `resolve_chat_model` takes it."""
-    kind = model._llm_type
-    provider = {
-        "chat-ollama": "ollama",
-        "embedded-llama.cpp": "embedded",
-        "chat-google-generative-ai": "google_genai",
-    }.get(kind, kind)
-    name = getattr(model, "model", None) or getattr(model, "model_name", None) or type(model).__name__
-    return f"{provider}:{str(name).removeprefix('models/')}"
+    named = (getattr(model, field, None) for field in ("model", "model_name", "model_id", "deployment_name"))
+    name = next(filter(None, named), type(model).__name__)
+    return f"{provider_of(type(model), model._llm_type)}:{str(name).removeprefix('models/')}"
 
 
 def fingerprint_of(model: BaseChatModel, *, ask_server: bool = True) -> ModelFingerprint:

@@ -114,11 +114,11 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             artifact = DistilledPrompt.load(artifact)
         if student is None and isinstance(artifact, DistilledPrompt):
             student = artifact.student.spec
-        if isinstance(student, str):
+        if student is not None:
             student = resolve_chat_model(student)
         other = values.get("escalate_to")
-        if isinstance(other, Runnable):
-            other = Escalation(to=other)
+        if isinstance(other, str | Runnable):
+            other = Escalation(to=resolve_chat_model(other) if isinstance(other, str) else other)
         return {**values, "artifact": artifact, "student": student, "escalate_to": other}
 
     def model_post_init(self, context: Any, /) -> None:
@@ -152,9 +152,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         """
         artifact = DistilledPrompt.load(path)
         artifact.require_usable()  # here, since pydantic would wrap the error in its own
-        model = student or artifact.student.spec
-        if isinstance(model, str):
-            model = resolve_chat_model(model)
+        model = resolve_chat_model(artifact.student.spec if student is None else student)
         # Asked before the classifier compares: a model under another name may have the very weights of the fingerprint.
         token = _asked_fingerprint.set(fingerprint_of(model))
         try:
@@ -164,7 +162,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
 
     @classmethod
     def zero_shot(
-        cls, task: Task, student: BaseChatModel, *, answer: AnswerFormat | None = None, **options: Any
+        cls, task: Task, student: BaseChatModel | str, *, answer: AnswerFormat | None = None, **options: Any
     ) -> Self:
         """A student with the bare task as its prompt: nothing distilled, measured or calibrated. For a first look.
 
@@ -172,10 +170,14 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
 
         Args:
             task: What is decided.
-            student: A chat model.
+            student: A chat model, or `provider:name`.
             answer: What the student answers with; the label names when absent.
             **options: Other fields of the classifier.
+
+        Raises:
+            ModelSetupError: The student cannot be had.
         """
+        student = resolve_chat_model(student)
         answer = answer or AnswerFormat.words(task)
         artifact = DistilledPrompt(
             task=task,

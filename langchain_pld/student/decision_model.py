@@ -143,7 +143,7 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
         if not isinstance(values, dict):
             return values
         student, artifacts = values.get("student"), values.get("artifacts", {})
-        if isinstance(student, str):
+        if student is not None:
             student = resolve_chat_model(student)
         if isinstance(artifacts, Mapping):
             artifacts = {
