@@ -85,7 +85,7 @@ def _bare(model: object) -> BaseChatModel:
     elif isinstance(model, RunnableWithFallbacks):
         advice = "pass one chat model as the student, and escalate_to=... to the classifier for another to fall back on"
     elif isinstance(model, RunnableBinding) and isinstance(model.bound, BaseChatModel):
-        config = {key: value for key, value in model.config.items() if value}
+        config: dict[str, Any] = {key: value for key, value in model.config.items() if value}
         if not model.kwargs and not model.config_factories and set(config) <= {"tags", "metadata", "callbacks"}:
             inner = model.bound
             tags = [*(inner.tags or ()), *config.get("tags", ())]
@@ -94,7 +94,7 @@ def _bare(model: object) -> BaseChatModel:
             return inner.model_copy(update={"tags": tags, "metadata": metadata, "callbacks": callbacks})
         wrong = sorted(model.kwargs) or sorted(set(config) - {"tags", "metadata", "callbacks"}) or ["listeners"]
         advice = (
-            f"give {', '.join(wrong)} to the constructor of {type(model.bound).__name__} and pass that model itself"
+            f"give {', '.join(wrong)} to the constructor of {type(model.bound).__name__} and pass that model"
         )
     msg = f"a chat model is needed here, not a {type(model).__name__}; {advice}"
     raise ModelSetupError(msg)
