@@ -93,9 +93,7 @@ def _bare(model: object) -> BaseChatModel:
             callbacks = config.get("callbacks", inner.callbacks)
             return inner.model_copy(update={"tags": tags, "metadata": metadata, "callbacks": callbacks})
         wrong = sorted(model.kwargs) or sorted(set(config) - {"tags", "metadata", "callbacks"}) or ["listeners"]
-        advice = (
-            f"give {', '.join(wrong)} to the constructor of {type(model.bound).__name__} and pass that model"
-        )
+        advice = f"give {', '.join(wrong)} to the constructor of {type(model.bound).__name__} and pass that model"
     msg = f"a chat model is needed here, not a {type(model).__name__}; {advice}"
     raise ModelSetupError(msg)
 
