@@ -1,0 +1,204 @@
+"""Every Python and console block of README, docs and examples is run as it stands, and what it shows is compared.
+
+The blocks of a page share their names, as if they were pasted one after the other, in a folder that holds what a user
+has by then: the examples, a task with rows, an artifact, a policy. Models of Ollama are behind a loopback server, asked
+by the real client. A command that takes a server, a download or minutes is run by another test, named in `ELSEWHERE`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.store.sqlite import SqliteStore
+from sybil import Document, Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+
+from langchain_pld import DistilledPrompt, PLDClassifier, Task
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.artifact import Calibration, ModelFingerprint
+from langchain_pld.guardrail import AuditWriter, Guard, GuardrailPolicy
+from langchain_pld.student.prompt import compile_prompt
+from tests.servers.fake_answers import FakeAnswer, user_text
+from tests.servers.ollama import OllamaModel, OllamaServer
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("README.md"))]
+CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)
+# What starts like this is run by that test, or cannot be.
+ELSEWHERE = {
+    "make demo": ".ci/run",
+    "make test": ".ci/run",
+    "make lint": ".ci/run",
+    "pip install": "tests/usage/test_wheel.py",
+    "python3 -m venv": "tests/usage/test_wheel.py",
+    "pld demo": ".ci/run",
+    "langgraph dev": "tests/integration/test_graphs.py",
+    "export LANG": "tests/integration/server.py",
+    "python examples/agent_transcript.py": "tests/test_examples_scripts.py",
+    "python examples/drive_with_sdk.py": "tests/integration/test_studio.py",
+    "python -m tests.benchmarks": "tests/benchmarks/test_help.py",
+    "python -m tests.mutation": "tests/mutation/__main__.py",
+    "git clone": "",
+    ". .venv/bin/activate": "",
+}
+# Pages whose commands have a test file of their own.
+OWN_TEST = {"examples/starter/README.md": "tests/test_starter.py"}
+LABELS = {"ordinary": "lunch", "private": "ill", "hostile": "idiot"}
+TASK = """\
+name: chat
+instructions: Decide of what kind a message is.
+labels:
+  - {name: ordinary, description: Everyday work.}
+  - {name: private, description: It tells of somebody's health.}
+  - {name: hostile, description: It insults somebody.}
+"""
+
+
+def script(request: dict[str, Any]) -> FakeAnswer:
+    """Teacher where JSON is asked for; elsewhere a student who knows a word a label, and takes the first otherwise."""
+    if request.get("format"):
+        about = re.search(r'label is "(\w+)"', "\n".join(message["content"] for message in request["messages"]))
+        condition = f"If the text is of the kind {about[1]}" if about else ""
+        why = {"reason": "it says so", "shared": "the words", "condition": condition, "cues": ["words"]}
+        return FakeAnswer(content=json.dumps(why | {"settlements": [], "cause": "so", "edits": [], "drop": []}))
+    asked = re.search(r"Answer with exactly one word: (.+)\.", request["messages"][0]["content"])
+    if asked is None:
+        return FakeAnswer(content="Lunch is at noon.")
+    words = re.split(", | or ", asked[1])
+    text = user_text(request).lower()
+    found = next((word for word in words if LABELS.get(word, "\n") in text), words[0])
+    return FakeAnswer.picking({word: 0.8 if word == found else 0.2 / len(words) for word in words})
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OllamaServer]:
+    names = ("fake:latest", "gemma3:1b", "gemma3:4b", "qwen3:4b")
+    with OllamaServer(script, models=[OllamaModel(name=name) for name in names]) as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path, server: OllamaServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a user has who reads a page, as the working folder."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "chat.yaml").write_text(TASK, encoding="utf-8")
+    for role in ("train", "validation", "test"):
+        rows = [(f"{role} note {n}: {word}", label) for n in range(20) for label, word in LABELS.items()]
+        lines = [
+            json.dumps({"id": f"{role}-{n}", "text": text, "label": label}) for n, (text, label) in enumerate(rows)
+        ]
+        (tmp_path / f"{role}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    task = Task.from_yaml(tmp_path / "chat.yaml")
+    words = AnswerFormat.words(task)
+    DistilledPrompt(
+        task=task,
+        system_prompt=compile_prompt(task, (), words),
+        answer=words,
+        calibration=Calibration.identity(task.label_names),
+        student=ModelFingerprint(spec="ollama:gemma3:4b"),
+    ).save(tmp_path / "chat.pld.json")
+    page = (ROOT / "docs" / "guardrail.md").read_text(encoding="utf-8")
+    (tmp_path / "policy.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OLLAMA_HOST", server.url)
+    monkeypatch.setenv("LANGSMITH_TRACING", "false")
+    guard = Guard(PLDClassifier.from_artifact("chat.pld.json"), GuardrailPolicy.from_yaml("policy.yaml"))
+    with AuditWriter(logging.FileHandler("audit.jsonl"), background=False):
+        guard.check("When is lunch?")
+    with SqliteStore.from_conn_string("store.sqlite") as store:
+        store.setup()
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def with_block(language: str) -> list[Any]:
+    found = [page for page in PAGES if f"```{language}\n" in page.read_text(encoding="utf-8")]
+    return [pytest.param(page, id=name_of(page)) for page in found]
+
+
+@pytest.mark.filterwarnings("default::UserWarning")  # another student than the artifact's own is warned about
+@pytest.mark.parametrize("page", with_block("python"))
+def test_python_blocks_run_when_pasted(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def compare(example: Example) -> None:
+        """A block of text behind a Python block is what that one prints."""
+        assert capsys.readouterr().out == example.parsed
+
+    shown = CodeBlockParser(language="text", evaluator=compare)
+    document: Document = Sybil([PythonCodeBlockParser(), shown]).parse(page)
+    for example in document.examples():
+        example.evaluate()
+
+
+def commands(page: Path) -> list[str]:
+    """Each command of a page; `a && b` and `a | b` stay one."""
+    blocks = CONSOLE.findall(page.read_text(encoding="utf-8"))
+    return [found for block in blocks for found in COMMAND.findall(block)]
+
+
+def elsewhere(command: str) -> str | None:
+    return next((test for start, test in ELSEWHERE.items() if command.startswith(start)), None)
+
+
+@pytest.mark.parametrize("page", with_block("console"))
+def test_console_blocks_run_as_they_stand(page: Path, folder: Path) -> None:
+    if name_of(page) in OWN_TEST:
+        assert (ROOT / OWN_TEST[name_of(page)]).is_file()
+        return
+    found = commands(page)
+    assert found, "a console block without a command"
+    for command in found:
+        where = elsewhere(command)
+        if where is not None:
+            assert not where or (ROOT / where).exists(), f"{where} runs {command}"
+            continue
+        line = command.partition("  #")[0]
+        if line.startswith("pld distill") and "--teacher" not in line:
+            line += " --teacher ollama:fake --student ollama:fake"
+        if line.startswith("pld review"):
+            line += ' --accept-all --reviewer "Ilka Ferrand"'
+        if line.startswith("python examples/"):
+            line += " ollama:fake"
+        ran = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        assert ran.returncode == 0, f"{line}\n{ran.stdout}{ran.stderr}"
+
+
+def test_benchmark_commands_name_options_that_there_are() -> None:
+    """Too long to run here; that they start is another test's."""
+    for page in PAGES:
+        for command in commands(page):
+            words = shlex.split(command.replace("\\\n", " "), comments=True)
+            if words[:2] == ["python", "-m"] and words[2].startswith("tests."):
+                source = (ROOT / words[2].replace(".", "/")).with_suffix(".py")
+                source = source if source.is_file() else ROOT / words[2].replace(".", "/") / "__main__.py"
+                text = source.read_text(encoding="utf-8")
+                assert not [word for word in words if word.startswith("--") and f'"{word}"' not in text], command
+
+
+def test_links_lead_somewhere() -> None:
+    """Links to files; a heading behind `#` is not looked for."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{name_of(page)}: {target}"
+
+
+@pytest.mark.parametrize("line", ["make demo", "make test"])
+def test_the_fresh_check_runs_the_commands_of_the_readme(line: str) -> None:
+    assert f"\n{line}\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert line in (ROOT / "README.md").read_text(encoding="utf-8")
