@@ -22,7 +22,7 @@ from langgraph_sdk.client import SyncLangGraphClient
 
 from langchain_pld import DistilledPrompt
 
-DATA = Path(__file__).parent / "data" / "workplace_chat"
+DATA = Path(__file__).parents[1] / "langchain_pld" / "example_data" / "shop_inbox"
 PLAN = {"train_examples": 12, "rules_per_label": 1, "contrast_examples": 4, "trials": 1, "rounds": 0, "ceiling": None}
 """Small enough for a model of 1.5 billion parameters on two CPU cores."""
 
@@ -125,8 +125,10 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:2024", help="where the server answers")
     commands = parser.add_subparsers(dest="command", required=True)
-    begin = commands.add_parser("start", help="begin a run on the workplace chat and watch it")
-    begin.add_argument("--task", default="examples/workplace_chat.yaml", help="the task file, as the server sees it")
+    begin = commands.add_parser("start", help="begin a run on the inbox of a shop and watch it")
+    begin.add_argument(
+        "--task", default="langchain_pld/example_data/shop_inbox/task.yaml", help="the task file, as the server sees it"
+    )
     begin.add_argument("--teacher", help="provider:name; the server's default when absent")
     begin.add_argument("--student", help="provider:name; the server's default when absent")
     begin.add_argument("--max-minutes", type=float, help="minutes of work at most")

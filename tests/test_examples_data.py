@@ -10,14 +10,22 @@ from langchain_pld import Task, read_examples
 from langchain_pld.distillation.roles import Role, check_roles
 from langchain_pld.student.calibration import MINIMUM_ROWS
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+SHOP = ROOT / "langchain_pld" / "example_data" / "shop_inbox"
 ROLES: tuple[Role, ...] = ("train", "validation", "test")
 
 
-@pytest.mark.parametrize("name", ["workplace_chat", "nda_review"])
-def test_example_data_can_be_distilled(name: str) -> None:
-    task = Task.from_yaml(EXAMPLES / f"{name}.yaml")
-    sets = {role: read_examples(EXAMPLES / "data" / name / f"{role}.jsonl", task) for role in ROLES}
+@pytest.mark.parametrize(
+    ("task_file", "rows"),
+    [
+        (SHOP / "task.yaml", SHOP),
+        (ROOT / "examples" / "nda_review.yaml", ROOT / "examples" / "data" / "nda_review"),
+    ],
+    ids=["shop_inbox", "nda_review"],
+)
+def test_example_data_can_be_distilled(task_file: Path, rows: Path) -> None:
+    task = Task.from_yaml(task_file)
+    sets = {role: read_examples(rows / f"{role}.jsonl", task) for role in ROLES}
     check_roles(task, sets)
     assert all(set(rows.label_counts()) == set(task.label_names) for rows in sets.values())
     assert len(sets["validation"]) >= MINIMUM_ROWS

@@ -1,8 +1,11 @@
-"""`pld demo`: the main job from end to end, on real models and our own example data."""
+"""`pld demo`: the main job from end to end, on a real model and our own example data."""
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 import time
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,151 +17,217 @@ from langchain_pld.errors import InputError
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
+    from langchain_pld.artifact import DistilledPrompt
     from langchain_pld.distillation.plan import Plan
+    from langchain_pld.examples import ExampleSet
     from langchain_pld.task import Task
 
-__all__ = ["EXAMPLES", "NEW_TEXTS", "RECORDED", "demo", "recorded_plan"]
+__all__ = ["EXAMPLES", "NEW_TEXTS", "RECORDED", "TASK", "demo", "demo_plan"]
 
 EXAMPLES = """\b
 Examples:
   pld demo
-  pld demo --task nda_review --out nda.pld.json
-  pld demo --teacher recorded
-  pld demo --model ollama:gemma3:4b
+  pld demo --student ollama:gemma3:4b --out shop.pld.json
+  pld demo --teacher google_genai:gemini-2.5-pro
+  pld demo --copy shop_inbox
 
 \b
-It runs inside a clone of the repository, where the example data lies. The recorded teacher's answers
-were not made live: a strong writer wrote them, through the offline teacher. All else is as ever."""
+The default teacher is a recording: a strong writer answered its questions beforehand. The student,
+calibration and tests are live. --copy writes task and rows into a folder, to start from."""
 
 RECORDED = "recorded"
 """The teacher whose answers are shipped with the package."""
 
-NEW_TEXTS: dict[str, tuple[str | dict[str, str], ...]] = {
-    "workplace_chat": (
-        "Our client Harrow & Finch just agreed to pay 12,500 for the spring campaign.",
-        "Could somebody please finish the slides on Saturday night?",
-        "The new coffee machine is wonderful, thanks to whoever ordered it!",
-    ),
-    "nda_review": (
-        {
-            "premise": "The Recipient may keep one copy of the Confidential Information in its legal archive.",
-            "hypothesis": "The Recipient may retain some Confidential Information.",
-        },
-        {
-            "premise": "Neither party may assign this Agreement without the prior written consent of the other.",
-            "hypothesis": "A party may assign the Agreement.",
-        },
-        {
-            "premise": "The Recipient shall protect the Confidential Information with reasonable care.",
-            "hypothesis": "The duty of confidence lasts three years.",
-        },
-    ),
-}
-"""Texts a task that are in none of its files."""
+TASK = "shop_inbox"
+"""The example task: who answers the messages to a bicycle shop."""
 
-_MINUTES = "about 5 minutes on two idle cores"
+NEW_TEXTS = (
+    "What do I get off if I take both the helmet and the lock?",
+    "How do I change the brake cable by myself?",
+    "Where on earth is my parcel? It has been on its way for so long that I forgot what is in it.",
+)
+"""Texts that are in none of the files."""
+
+_WIDTH = 110
 
 
 def demo(
-    task: str = typer.Option("workplace_chat", metavar="|".join(NEW_TEXTS), help="Which example data."),
     out: Path = typer.Option(Path("demo.pld.json"), metavar="FILE", help="The artifact to write."),
-    model: str | None = typer.Option(
-        None, metavar="MODEL", help="Teacher and student, as provider:name; the embedded default when absent."
+    student: str | None = typer.Option(
+        None, metavar="MODEL", help="Will decide, as provider:name; the embedded default when absent."
     ),
-    teacher: str | None = typer.Option(
-        None, metavar=f"MODEL|{RECORDED}", help="Another teacher than the student; the recorded one needs no model."
+    teacher: str = typer.Option(
+        RECORDED, metavar=f"MODEL|{RECORDED}", help="Writes the rules, as provider:name, or the recorded answers."
+    ),
+    copy: Path | None = typer.Option(
+        None, metavar="DIR", help="Only copy task and rows into this new folder, to start from."
     ),
 ) -> None:
     """Do the whole job on example data with a real local model.
 
-    It is teacher and student: a prompt is distilled and tested, then classifies new texts.
+    A prompt is distilled, tested against the one without rules, and decides new texts.
     No key and no server: the model runs inside this process.
     """
-    from langchain_pld.cli.distill import check_writable, show_scores
+    with as_file(files("langchain_pld") / "example_data" / TASK) as folder:
+        if copy is None:
+            _run(folder, out, student, teacher)
+        else:
+            _copy(folder, copy)
+
+
+def _copy(folder: Path, to: Path) -> None:
+    try:
+        shutil.copytree(folder, to)
+    except FileExistsError as error:
+        msg = f"{to} is there already; give a folder that is not"
+        raise InputError(msg) from error
+    typer.echo(
+        f"Task and rows are in {to}. Put yours in their place, or begin with these; any strong model can teach:\n"
+        f"  pld distill {to}/task.yaml --train {to}/train.jsonl --validation {to}/validation.jsonl \\\n"
+        f"      --test {to}/test.jsonl --teacher google_genai:gemini-2.5-pro --out shop.pld.json"
+    )
+
+
+def _run(folder: Path, out: Path, student: str | None, teacher: str) -> None:
+    from langchain_pld.cli.distill import check_writable
     from langchain_pld.cli.embedded import ready_model
     from langchain_pld.cli.progress import StepBars
-    from langchain_pld.cli.tables import output, rules_list, verdict_lines
     from langchain_pld.distillation.distill import distill
     from langchain_pld.examples import read_examples
     from langchain_pld.models.catalogue import DEFAULT_MODEL
-    from langchain_pld.student.classifier import PLDClassifier
     from langchain_pld.task import Task
 
-    if task not in NEW_TEXTS:
-        msg = f"the demo knows the tasks {', '.join(NEW_TEXTS)}, not {task!r}"
-        raise typer.BadParameter(msg, param_hint="--task")
     check_writable(out)
-    folder = _examples_folder(task)
-    definition = Task.from_yaml(folder / f"{task}.yaml")
+    task = Task.from_yaml(folder / "task.yaml")
     train, validation, test = (
-        read_examples(folder / "data" / task / f"{role}.jsonl", definition) for role in ("train", "validation", "test")
+        read_examples(folder / f"{role}.jsonl", task) for role in ("train", "validation", "test")
     )
-    spec = model or f"embedded:{DEFAULT_MODEL}"
-    plan = recorded_plan() if teacher == RECORDED else _plan()
-    console = output()
-    typer.echo(f"Task:  {task}, {len(train)} train, {len(validation)} validation and {len(test)} test rows")
-    typer.echo(
-        f"Model: {spec}, as {'student' if teacher else 'teacher and student'}{_download() if model is None else ''}"
+    spec = student or f"embedded:{DEFAULT_MODEL}"
+    _introduce(
+        task,
+        {"train": train, "validation": validation, "test": test},
+        f"{spec}{_download() if student is None else ''}",
     )
-    writer = _teacher(teacher, task) if teacher else None
-    typer.echo(f"Plan:  {plan.describe()}")
-    typer.echo(f"Time:  {_MINUTES} with the embedded default, download aside\n")
-
-    chat_model = ready_model(spec)
+    writer = _teacher(teacher)
+    plan = demo_plan()
+    _say(
+        "Plan",
+        f"the teacher explains {plan.train_examples} train rows and merges its notes into at most "
+        f"{plan.rules_per_label * len(task.labels)} rules. The student tries them on the validation rows; they stay if "
+        "they beat the prompt without rules. Then both prompts meet the test rows, by which nothing was chosen.",
+    )
+    _say("Time", "3 to 4 minutes on two idle cores with the defaults, download aside\n")
+    typer.echo()
+    model = ready_model(spec)
     started = time.monotonic()
     with stoppable(lambda: f"nothing was written to {out}; a fetched model is kept"), StepBars() as bars:
-        bars.wait(f"generate: {'the teacher' if writer else 'the model is loaded and'} reads the first examples")
+        bars.wait("generate: the model is loaded")
         artifact = distill(
-            definition,
+            task,
             train=train,
             validation=validation,
             test=test,
-            teacher=writer or chat_model,
-            student=chat_model,
+            teacher=writer,
+            student=model,
             effort=plan,
             on_progress=bars.distilling,
         )
     artifact.save(out)
+    _show(artifact, len(test))
+    _decide(out, artifact, model)
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
-    typer.echo(f"\nDistilled in {minutes} min {seconds} s.\n")
-    # People compare on the held-out rows; the artifact keeps the validation scores too.
-    show_scores(artifact.model_copy(update={"scores": tuple(c for c in artifact.scores if c.role == "test")}))
-    console.print(rules_list(artifact))
-
-    typer.echo("\nNew texts, classified by PLDClassifier from the written file:\n")
-    classifier = PLDClassifier.from_artifact(out, student=chat_model)
-    for value in NEW_TEXTS[task]:
-        console.print(verdict_lines(definition.render(value), classifier.invoke(value), artifact))
-    typer.echo(f"\nArtifact {artifact.id} is in {out}. Next: {_next(out, definition)}")
+    typer.echo(
+        f"All of it took {minutes} min {seconds} s. The artifact {artifact.id} is in {out}: one JSON file with\n"
+        f"prompt, rules, calibration and scores. Next:\n"
+        f'  pld classify {out} "Can you beat the price of the shop next door?"\n'
+        f"  pld demo --copy {TASK}    # task and rows as files, to start from\n"
+        f"  pld evaluate {out} {TASK}/test.jsonl"
+    )
 
 
-def _plan() -> Plan:
-    """The light plan, cut down to minutes on two cores; rules are tried in any case, since they are what it shows."""
+def demo_plan() -> Plan:
+    """The plan of the recording: what the teacher is asked depends on data and plan alone, never on the student."""
     from langchain_pld.distillation.plan import PLANS
 
-    cut = {"train_examples": 12, "rules_per_label": 1, "trials": 1, "rounds": 0, "contrast_examples": 4}
-    return PLANS["light"].model_copy(update={**cut, "ceiling": None})
+    asked = {"train_examples": 60, "clustering": "kmeans", "rules_per_label": 4, "contrast_examples": 4, "rounds": 0}
+    return PLANS["light"].model_copy(update={**asked, "trials": 0, "ceiling": None})
 
 
-def recorded_plan() -> Plan:
-    """The plan of the recordings: what the teacher is asked depends on data and plan alone, never on the student."""
-    from langchain_pld.distillation.plan import PLANS
+def _introduce(task: Task, rows: dict[str, ExampleSet], student: str) -> None:
+    counts = ", ".join(f"{len(found)} {role}" for role, found in rows.items())
+    _say("Task", f"{task.name}. {task.instructions.strip()} The labels are {', '.join(task.label_names)}.")
+    _say("", "Who gets which message is a custom of the house: only the labelled rows show it.")
+    _say("Rows", f"{counts}, written for this project")
+    _say("Student", student)
 
-    asked = {"train_examples": 60, "clustering": "kmeans", "rules_per_label": 3, "contrast_examples": 4, "rounds": 0}
-    return PLANS["light"].model_copy(update={**asked, "trials": 4, "ceiling": None})
+
+def _say(what: str, text: str) -> None:
+    """A paragraph with a title at its side."""
+    title = f"{what}:" if what else ""
+    typer.echo(
+        textwrap.fill(
+            text,
+            _WIDTH,
+            initial_indent=f"{title:9}",
+            subsequent_indent=" " * 9,
+            # A path is copied whole.
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
 
 
-def _teacher(spec: str, task: str) -> BaseChatModel:
-    """A teacher of its own, and a line about it."""
+def _teacher(spec: str) -> BaseChatModel:
+    """The teacher, and a line about it."""
     from langchain_pld.cli.embedded import ready_model
     from langchain_pld.models.recorded import RecordedChatModel
 
     if spec != RECORDED:
-        typer.echo(f"Teacher: {spec}")
+        _say("Teacher", f"{spec}, live")
         return ready_model(spec)
-    recorded = RecordedChatModel(file=Path(task))
-    typer.echo(f"Teacher: recorded, not live. {recorded.about}")
+    recorded = RecordedChatModel(file=Path(TASK))
+    _say("Teacher", f"recorded, not live. {recorded.about}")
     return recorded
+
+
+def _show(artifact: DistilledPrompt, test_rows: int) -> None:
+    """What came out: both prompts on the test rows, what is shipped and why, and its rules."""
+    from langchain_pld.cli.tables import output, printable, rules_list, score_tables
+
+    console = output()
+    typer.echo(f"\nThe {test_rows} test rows, read once, now that the prompt is chosen:")
+    for table in score_tables(card for card in artifact.scores if card.role == "test"):
+        console.print(table)
+    for note in artifact.notes:
+        console.print(f"- {printable(note)}")
+    console.print()
+    console.print(rules_list(artifact))
+    console.print()
+
+
+def _decide(file: Path, artifact: DistilledPrompt, model: BaseChatModel) -> None:
+    """New texts, decided by the written file, each with the rule that decided."""
+    from langchain_pld.cli.deciding_rule import deciding_rule
+    from langchain_pld.cli.tables import output, printable, verdict_line
+    from langchain_pld.student.classifier import PLDClassifier
+
+    console = output()
+    typer.echo(
+        "New texts, decided by the written file. A small student cites no rule, so each rule for its label was taken\n"
+        "out in turn and the text decided again: shown is the one without which the label loses most.\n"
+    )
+    classifier = PLDClassifier.from_artifact(file, student=model)
+    for text in NEW_TEXTS:
+        verdict = classifier.invoke(text)
+        console.print(f"{printable(text)}\n  {verdict_line(verdict)}")
+        found = deciding_rule(artifact, model, text, verdict)
+        if found is None:
+            console.print("  no single rule: the label loses nothing without any one of them")
+        else:
+            console.print(
+                f"  {printable(found.rule.condition)}\n  ({found.rule.id}; without it {verdict_line(found.without)})"
+            )
+        console.print()
 
 
 def _download() -> str:
@@ -168,21 +237,5 @@ def _download() -> str:
 
     entry = catalogue_entry(DEFAULT_MODEL)
     if cached_model(entry) is not None:
-        return f"; it is in the cache ({cache_dir()})"
+        return f", in the cache ({cache_dir()})"
     return f"; {entry.size / 1e9:.1f} GB are downloaded once, into {cache_dir()}"
-
-
-def _next(out: Path, definition: Task) -> str:
-    what = " ".join(f'--field {name}="…"' for name in definition.fields) or '"your text"'
-    return f"pld classify {out} {what}"
-
-
-def _examples_folder(task: str) -> Path:
-    """The `examples` folder of the current directory or of the repository that the package is installed from."""
-    roots = dict.fromkeys((Path.cwd(), Path(__file__).parents[2]))
-    for root in roots:
-        if (root / "examples" / "data" / task).is_dir():
-            return root / "examples"
-    where = " or ".join(map(str, roots))
-    msg = f"no folder examples/data/{task} under {where}; run the demo in a clone of the repository"
-    raise InputError(msg)

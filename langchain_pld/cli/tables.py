@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-__all__ = ["output", "printable", "rules_list", "score_table", "score_tables", "verdict_lines"]
+__all__ = ["output", "printable", "rules_list", "score_table", "score_tables", "verdict_line", "verdict_lines"]
 
 _PIPE_WIDTH = 110
 
@@ -102,15 +102,22 @@ def verdict_lines(text: str, verdict: Verdict, artifact: DistilledPrompt) -> Ren
     if verdict.failure is not None:
         parts.append(Text(f"  failed ({verdict.failure.kind}): {printable(verdict.failure.message)}"))
         return Group(*parts)
-    ordered = sorted((verdict.probabilities or {}).items(), key=lambda item: -item[1])
-    chances = ", ".join(f"{label} {probability:.2f}" for label, probability in ordered)
-    decision = verdict.label or f"{verdict.status}, leaning to {verdict.leaning}"
-    parts.append(Text(f"  -> {decision}" + (f"   ({chances})" if chances else "")))
+    parts.append(Text(f"  {verdict_line(verdict)}"))
     parts += [
         Padding(Text(f"rule: {printable(rule.condition)}"), (0, 0, 0, 5))
         for rule in artifact.rules_for(verdict.leaning or "")
     ]
     return Group(*parts)
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """The label that was decided, with all probabilities; the kind of failure where there is none."""
+    if verdict.failure is not None:
+        return f"failed ({verdict.failure.kind})"
+    ordered = sorted((verdict.probabilities or {}).items(), key=lambda item: -item[1])
+    chances = ", ".join(f"{label} {probability:.2f}" for label, probability in ordered)
+    decision = verdict.label or f"{verdict.status}, leaning to {verdict.leaning}"
+    return f"-> {decision}" + (f"   ({chances})" if chances else "")
 
 
 def printable(text: str) -> str:

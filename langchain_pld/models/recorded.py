@@ -1,24 +1,26 @@
-"""A teacher whose answers were recorded: the same prompts get the same answers, anywhere, without a model.
+"""A teacher whose answers were recorded: the same questions get the same answers, anywhere, without a model.
 
-A recording is a file of JSON lines. The first says where the answers come from, each other one holds a prompt and its
-answer:
+A recording is a file of JSON lines. The first says where the answers come from, each other one holds what was asked
+about which texts, and the answer:
 
 ```
-{"recording": 1, "about": "answers written …", "questions": 72}
-{"messages": [{"role": "system", "content": "…"}, …], "form": "Explanation", "answer": {…}}
+{"recording": 2, "about": "answers written …", "questions": 72}
+{"form": "Explanation", "labels": ["sales"], "texts": ["…"], "answer": {…}}
 ```
 
-An answer is found by a hash of its prompt: the messages and the name of the answer's form. A prompt that was not
-recorded is an error that shows what differs from the nearest one.
+An answer is found by the form of the answer, the labels that the question quotes and the delimited texts that it shows.
+The wording of a prompt is no part of it, so a better template keeps a recording alive; another text, another label of
+the same text, or other texts beside it void the answer. Such a question is an error that shows what differs from the
+nearest one that was recorded.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -37,10 +39,44 @@ RECORDINGS = Path(str(files("langchain_pld"))) / "recordings"
 """Where the shipped recordings lie; the name of one is its file's without `.jsonl`."""
 
 _MOST_DIFF_LINES = 40
+_DELIMITED = re.compile(r"<<<\n(.*?)\n>>>", re.DOTALL)
+_QUOTED = re.compile(r'"([^\s"]+)"')
 
 
 class UnknownPromptError(ModelSetupError):
-    """A prompt that was not recorded; the message shows what differs from the nearest one that was."""
+    """A question that was not recorded; the message shows what differs from the nearest one that was."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a question is about, whatever its wording."""
+
+    form: str
+    """Name of the answer's form."""
+    labels: tuple[str, ...]
+    """The single words that the question quotes outside the texts: the labels that it asks about."""
+    texts: tuple[str, ...]
+    """The delimited texts that it shows, in order; the whole message where it shows none."""
+
+    @classmethod
+    def of(cls, messages: Iterable[Mapping[str, Any]], form: str) -> Subject:
+        """The subject of a question.
+
+        Args:
+            messages: `role` and `content` of each message.
+            form: Name of the answer's form; its schema is spelled differently elsewhere.
+        """
+        instructions, shown = "", ""
+        for one in messages:
+            if one["role"] == "system":
+                instructions += f"{one['content']}\n"
+            else:
+                shown += f"{one['content']}\n"
+        labels = _QUOTED.findall(instructions + _DELIMITED.sub("", shown))
+        return cls(form, tuple(sorted(set(labels))), tuple(_DELIMITED.findall(shown)) or (shown.strip(),))
+
+    def __str__(self) -> str:
+        return "\n".join([" ".join([f"[{self.form}]", *self.labels]), *self.texts])
 
 
 @dataclass(frozen=True)
@@ -49,10 +85,8 @@ class Recording:
 
     about: str
     """Where they come from."""
-    prompts: Mapping[str, str]
-    """Hash of a prompt to the prompt as one text."""
-    answers: Mapping[str, str]
-    """Hash of a prompt to its answer."""
+    answers: Mapping[Subject, str]
+    """The answer to each question."""
 
     @classmethod
     def read(cls, file: Path) -> Recording:
@@ -66,8 +100,7 @@ class Recording:
         except (OSError, UnicodeDecodeError) as error:
             msg = f"the recording {file} cannot be read: {error}"
             raise InputError(msg) from error
-        prompts: dict[str, str] = {}
-        answers: dict[str, str] = {}
+        answers: dict[Subject, str] = {}
         about = ""
         for number, line in enumerate(lines, 1):
             try:
@@ -75,38 +108,46 @@ class Recording:
                 if number == 1:
                     about = str(row["about"])
                     continue
-                key = _key(row["messages"], row["form"])
-                prompts[key] = _prompt(row["messages"], row["form"])
-                answers[key] = row["answer"] if isinstance(row["answer"], str) else json.dumps(row["answer"])
+                subject = Subject(str(row["form"]), tuple(map(str, row["labels"])), tuple(map(str, row["texts"])))
+                answer = row["answer"] if isinstance(row["answer"], str) else json.dumps(row["answer"])
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 msg = f"{file}:{number}: no row of a recording ({type(error).__name__})"
                 raise InputError(msg) from error
-        return cls(about, prompts, answers)
+            if answers.setdefault(subject, answer) != answer:
+                msg = f"{file}:{number}: another answer to a question that was answered in an earlier row"
+                raise InputError(msg)
+        return cls(about, answers)
 
     def answer_to(self, question: Question) -> str:
         """The recorded answer.
 
         Raises:
-            UnknownPromptError: The prompt was not recorded.
+            UnknownPromptError: The question was not recorded.
         """
-        form = str(question.schema.get("title", "answer"))
-        found = self.answers.get(_key(question.messages, form))
+        subject = Subject.of(question.messages, str(question.schema.get("title", "answer")))
+        found = self.answers.get(subject)
         if found is None:
-            raise UnknownPromptError(self._unknown(_prompt(question.messages, form)))
+            raise UnknownPromptError(self._difference(subject))
         return found
 
-    def _unknown(self, prompt: str) -> str:
-        words = set(prompt.split())
-        # Words in common find the nearest one in no time; a matcher over all prompts would take minutes.
-        nearest = max(self.prompts.values(), key=lambda known: len(words & set(known.split())), default="")
-        lines = difflib.unified_diff(
-            nearest.splitlines(), prompt.splitlines(), "the nearest recorded prompt", "this prompt", lineterm="", n=1
+    def _difference(self, subject: Subject) -> str:
+        asked = str(subject)
+        words = set(asked.split())
+        nearest = max(map(str, self.answers), key=lambda known: len(words & set(known.split())), default="")
+        shown = list(
+            difflib.unified_diff(
+                nearest.splitlines(),
+                asked.splitlines(),
+                "the nearest recorded question",
+                "this question",
+                lineterm="",
+                n=1,
+            )
         )
-        shown = list(lines)
         more = [f"… and {len(shown) - _MOST_DIFF_LINES} more lines"] if len(shown) > _MOST_DIFF_LINES else []
         return "\n".join(
             [
-                "this prompt was not recorded; task, data, plan and seed have to be those of the recording:",
+                "this question was not recorded; task, data, plan and seed have to be those of the recording:",
                 *shown[:_MOST_DIFF_LINES],
                 *more,
             ]
@@ -161,7 +202,7 @@ class RecordedChatModel(FiledChatModel):
         """The recorded answer.
 
         Raises:
-            UnknownPromptError: The prompt was not recorded.
+            UnknownPromptError: The question was not recorded.
         """
         return Answer(question.id, _recording(self._path).answer_to(question))
 
@@ -186,7 +227,7 @@ def record(folder: BatchFolder, file: Path, *, about: str) -> int:
         msg = f"{len(waiting)} of {len(questions)} questions in {folder.path} have no answer yet; a recording needs all"
         raise InputError(msg)
     rows = list(_rows(questions.values(), reading.answers))
-    head = {"recording": 1, "about": about, "questions": len(rows)}
+    head = {"recording": 2, "about": about, "questions": len(rows)}
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (head, *rows)), encoding="utf-8")
     return len(rows)
 
@@ -194,21 +235,11 @@ def record(folder: BatchFolder, file: Path, *, about: str) -> int:
 def _rows(questions: Iterable[Question], answers: Mapping[str, Answer]) -> Iterator[dict[str, Any]]:
     for question in questions:
         if question.id in answers:
-            form = str(question.schema.get("title", "answer"))
+            subject = Subject.of(question.messages, str(question.schema.get("title", "answer")))
             # It was read as the JSON object in the text, so nothing else of the text counts.
-            answer = json_object(answers[question.id].text)
-            yield {"messages": list(question.messages), "form": form, "answer": answer}
+            yield {**asdict(subject), "answer": json_object(answers[question.id].text)}
 
 
 @lru_cache(maxsize=8)
 def _recording(file: Path) -> Recording:
     return Recording.read(file)
-
-
-def _key(messages: Sequence[Mapping[str, Any]], form: str) -> str:
-    return hashlib.sha256(_prompt(messages, form).encode()).hexdigest()
-
-
-def _prompt(messages: Sequence[Mapping[str, Any]], form: str) -> str:
-    """A prompt as one text; the answer's form is told by name, since its schema is spelled differently elsewhere."""
-    return "\n\n".join([*(f"[{one['role']}]\n{one['content']}" for one in messages), f"[answer]\n{form}"])

@@ -27,7 +27,7 @@ from langchain_pld.rules import Rule
 from langchain_pld.student.binding import bind_student
 from langchain_pld.student.prompt import chat, compile_prompt
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE = Path(__file__).parents[2] / "langchain_pld" / "example_data" / "shop_inbox"
 CONDITIONS = (
     "If the text names a client together with an amount of money or the length of a contract",
     "If the text asks somebody to work in the evening, at the weekend or on a holiday",
@@ -68,9 +68,9 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=20)
     options = parser.parse_args()
 
-    task = Task.from_yaml(EXAMPLES / "workplace_chat.yaml")
-    train = read_examples(EXAMPLES / "data" / "workplace_chat" / "train.jsonl", task)
-    texts = [str(row.input) for row in read_examples(EXAMPLES / "data" / "workplace_chat" / "test.jsonl", task)]
+    task = Task.from_yaml(EXAMPLE / "task.yaml")
+    train = read_examples(EXAMPLE / "train.jsonl", task)
+    texts = [str(row.input) for row in read_examples(EXAMPLE / "test.jsonl", task)]
     model = EmbeddedChatModel(model=options.model, slots=4)
     scoring = bind_student(model, AnswerFormat.words(task), "logprobs", timeout_s=300)
     thinking = model.bind(max_tokens=THINKING_TOKENS, temperature=0.0, opening="<<<\n")

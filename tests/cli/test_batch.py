@@ -110,7 +110,7 @@ def test_a_file_cannot_be_taken_where_nothing_was_asked(pld: Run, tmp_path: Path
 def test_a_recorded_teacher_that_does_not_know_the_data_says_what_differs(
     pld: Run, files: Files, tmp_path: Path
 ) -> None:
-    done = pld(*files.distill, "--teacher", "recorded:workplace_chat", "--out", tmp_path / "a.pld.json")
+    done = pld(*files.distill, "--teacher", "recorded:shop_inbox", "--out", tmp_path / "a.pld.json")
     assert done.exit_code == 2
-    assert "this prompt was not recorded" in done.stderr
-    assert "+Task: Decide which team gets the note." in done.stderr
+    assert "this question was not recorded" in done.stderr
+    assert "+[Explanation] amber\n+invoice note train number" in done.stderr

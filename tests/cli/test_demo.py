@@ -1,72 +1,111 @@
-"""`pld demo` on the real example data, with scripted answers in place of the model."""
+"""`pld demo` on its real data and recorded answers, with a scripted student in place of the model."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import langchain_pld
 from langchain_pld import DistilledPrompt, Task, read_examples
 from langchain_pld.cli.demo import NEW_TEXTS
 from tests.cli.conftest import Run
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaServer
 
-SUBJECTS = ("harvests", "wet roofs", "old songs", "slow trains", "lost keys", "tall ships", "warm bread")
-EXAMPLES = Path(__file__).parents[2] / "examples"
+SHOP = Path(str(files("langchain_pld"))) / "example_data" / "shop_inbox"
+TASK = Task.from_yaml(SHOP / "task.yaml")
+ROLES = ("train", "validation", "test")
+KNOWN = {str(row.input): str(row.label) for role in ROLES for row in read_examples(SHOP / f"{role}.jsonl", TASK)}
+# What a person decides about each new text, and words of the rule that a person would name for it.
+DECIDED = dict(
+    zip(NEW_TEXTS, (("sales", "discount"), ("workshop", "by oneself"), ("assistant", "parcel")), strict=True)
+)
 
 
 def script(request: dict[str, Any]) -> FakeAnswer:
-    """A teacher with one rule a label, and a student that takes the first label."""
-    if request.get("format"):
-        told = " ".join(message["content"] for message in request["messages"])
-        label = re.search(r'label is "(\w+)"', told)
-        subject = SUBJECTS[ord(label[1][0]) % len(SUBJECTS)] if label else "what is to come"
-        return FakeAnswer(
-            content=json.dumps({"reason": "so", "shared": "so", "condition": f"If it is about {subject}"})
-        )
-    first = request["messages"][0]["content"].rpartition("one word: ")[2].partition(",")[0]
-    return FakeAnswer.picking({first: 0.6})
+    """A student that is right where the prompt has rules, and says the same to everything where it has none."""
+    *before, text = (message["content"] for message in request["messages"])
+    system = "".join(before)
+    text = text.removeprefix("<<<\n").removesuffix("\n>>>")
+    if "Rules" not in system:
+        return FakeAnswer.picking({"assistant": 0.4, "workshop": 0.3, "sales": 0.3})
+    label, words = DECIDED.get(text, (KNOWN.get(text, "assistant"), ""))
+    others = [name for name in TASK.label_names if name != label]
+    sure = 0.8 if words in system else 0.2
+    return FakeAnswer.picking({label: sure, others[0]: 0.9 - sure, others[1]: 0.1})
 
 
-@pytest.mark.parametrize("task", NEW_TEXTS)
-def test_the_demo_shows_the_whole_job(pld: Run, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def demo(pld: Run, tmp_path: Path) -> tuple[str, DistilledPrompt]:
+    out = tmp_path / "my.pld.json"
     with OllamaServer(script) as server:
-        done = pld("demo", "--task", task, "--out", "my.pld.json", "--model", "ollama:fake", host=server.url)
+        done = pld("demo", "--out", out, "--student", "ollama:fake", host=server.url)
+        assert not [request for request in server.requests if request.body and request.body.get("format")]
     assert done.exit_code == 0, done.stderr
-    made = DistilledPrompt.load(tmp_path / "my.pld.json")
-    beginning, _, rest = done.stdout.partition("Distilled in ")
-    assert f"Task:  {task}, " in beginning
+    return done.stdout, DistilledPrompt.load(out)
+
+
+def test_the_demo_shows_the_whole_job(demo: tuple[str, DistilledPrompt]) -> None:
+    printed, made = demo
+    beginning, _, rest = printed.partition("rows, read once")
+    rows = {role: len(read_examples(SHOP / f"{role}.jsonl", TASK)) for role in ROLES}
+    assert rows["validation"] >= 100
+    assert rows["test"] >= 100
+    assert f"Rows:    {rows['train']} train, {rows['validation']} validation, {rows['test']} test" in beginning
+    assert "Student: ollama:fake\n" in beginning
+    assert "Teacher: recorded, not live. A strong writer" in beginning
     assert "minutes" in beginning
-    for name in ("majority", "n-gram", "zero-shot, raw", "rules, not shipped, raw"):
+    for name in ("majority", "n-gram", "zero-shot, raw", "distilled, raw", "distilled, calibrated"):
         assert name in rest
-    assert f"Ended with: {made.finish_reason}" in rest
-    assert made.notes[0] in rest
-    for value in NEW_TEXTS[task]:
-        assert made.task.render(value).splitlines()[0] in rest
-    verdicts = re.findall(r"^  -> (\w+)   \((\w+) [01]\.\d\d, ", rest, re.MULTILINE)
-    assert len(verdicts) == len(NEW_TEXTS[task])
-    assert all(decided == likeliest in made.task.label_names for decided, likeliest in verdicts)
-    assert rest.splitlines()[-1].startswith(f"Artifact {made.id} is in my.pld.json. Next: pld classify my.pld.json ")
+    assert made.teacher is not None
+    assert made.teacher.spec == "recorded:shop_inbox"
+    unwrapped = " ".join(rest.split())
+    assert "the distilled prompt is better: against zero-shot" in unwrapped
+    assert f"distilled against zero-shot, macro-F1 on {rows['test']} test rows" in unwrapped
+    assert all(rule.id in rest for rule in made.rules)
+    assert "All of it took " in rest
+    assert f"The artifact {made.id} is in " in rest
 
 
-@pytest.mark.parametrize("name", NEW_TEXTS)
-def test_the_new_texts_are_new(name: str) -> None:
-    task = Task.from_yaml(EXAMPLES / f"{name}.yaml")
-    known = {
-        task.render(row.input)
-        for role in ("train", "validation", "test")
-        for row in read_examples(EXAMPLES / "data" / name / f"{role}.jsonl", task)
-    }
-    assert known.isdisjoint(map(task.render, NEW_TEXTS[name]))
+def test_each_new_text_is_shown_with_the_rule_that_decides_it(demo: tuple[str, DistilledPrompt]) -> None:
+    printed, made = demo
+    unwrapped = " ".join(printed.split())
+    rules = {rule.id: rule for rule in made.rules}
+    for text, (label, words) in DECIDED.items():
+        assert text not in KNOWN
+        shown = re.search(rf"{re.escape(text)} -> (\w+) .*?\((r-\w+); without it -> (\w+)", unwrapped)
+        assert shown is not None
+        assert shown[1] == label == rules[shown[2]].label
+        assert words in rules[shown[2]].condition
+        assert shown[3] != label
+
+
+def test_task_and_rows_can_be_copied_to_start_from(pld: Run, tmp_path: Path) -> None:
+    done = pld("demo", "--copy", tmp_path / "mine")
+    assert done.exit_code == 0, done.stderr
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"task.yaml", *(f"{role}.jsonl" for role in ROLES)}
+    assert Task.from_yaml(tmp_path / "mine" / "task.yaml") == TASK
+    command = done.stdout.partition("pld distill ")[2].replace("\\\n", " ").split()
+    assert all(Path(word).is_file() for word in command if word.startswith(str(tmp_path)))
+    again = pld("demo", "--copy", tmp_path / "mine")
+    assert again.exit_code == 2
+    assert "is there already" in again.stderr
+
+
+def test_another_teacher_can_be_named(pld: Run, tmp_path: Path) -> None:
+    with OllamaServer(script) as server:
+        given = ("demo", "--teacher", "ollama:nobody", "--student", "ollama:fake", "--out", tmp_path / "a.pld.json")
+        done = pld(*given, host=server.url)
+    assert "Teacher: ollama:nobody, live\n" in done.stdout
+    assert done.exit_code == 1
+    assert "calls to the teacher ollama:nobody failed" in done.stderr
 
 
 def test_before_it_starts_it_says_what_it_downloads(pld: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,22 +114,22 @@ def test_before_it_starts_it_says_what_it_downloads(pld: Run, tmp_path: Path, mo
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     done = pld("demo", "--out", tmp_path / "a.pld.json")
-    assert f"1.1 GB are downloaded once, into {tmp_path / 'cache'}" in done.stdout
+    assert f"1.1 GB are downloaded once, into {tmp_path / 'cache'}" in " ".join(done.stdout.split())
     assert done.exit_code == 2
     assert "cannot get the model qwen2.5-coder-1.5b" in done.stderr
 
 
-def test_without_the_example_data_it_says_where_it_looked(tmp_path: Path) -> None:
-    # The package alone, as an installed wheel has it, seen from a folder without examples.
-    (tmp_path / "langchain_pld").symlink_to(Path(langchain_pld.__file__).parent)
+def test_the_package_alone_has_all_that_the_demo_reads(tmp_path: Path) -> None:
+    # As an installed wheel has it, seen from a folder without examples.
+    shutil.copytree(SHOP.parents[1], tmp_path / "langchain_pld", ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(
-        [sys.executable, "-c", "from langchain_pld.cli import main; main()", "demo"],
+        [sys.executable, "-c", "from langchain_pld.cli import main; main()", "demo", "--student", "nobody:x"],
         cwd=tmp_path,
         env={"PATH": "", "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         capture_output=True,
         text=True,
         check=False,
     )
+    assert "Teacher: recorded, not live." in done.stdout
     assert done.returncode == 2
-    assert f"no folder examples/data/workplace_chat under {tmp_path}" in done.stderr
-    assert "clone of the repository" in done.stderr
+    assert "nobody" in done.stderr
