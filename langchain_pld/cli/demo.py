@@ -141,7 +141,7 @@ def _run(folder: Path, out: Path, student: str | None, teacher: str) -> None:
         f"prompt, rules, calibration and scores. Next:\n"
         f'  pld classify {out} "Can you beat the price of the shop next door?"\n'
         f"  pld demo --copy {TASK}    # task and rows as files, to start from\n"
-        f"  pld evaluate {out} {TASK}/test.jsonl"
+        f"  pld evaluate {out} --data {TASK}/test.jsonl"
     )
 
 
