@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
+import math
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, overload
 
 from pydantic import BaseModel, ConfigDict
 
 from langchain_pld.errors import ExampleError, InputError
+from langchain_pld.row_files import NumberedRow, read_rows
 from langchain_pld.task import Task
 
-__all__ = ["BadRow", "Example", "ExampleSet", "examples_from", "read_examples"]
+__all__ = ["BadRow", "Columns", "Example", "ExampleSet", "Rows", "examples_from", "read_examples"]
 
 
 class Example(BaseModel):
@@ -106,142 +108,188 @@ class ExampleSet(BaseModel):
         return dict(Counter(row.label for row in self.examples if row.label is not None))
 
 
-def read_examples(path: str | Path, task: Task, *, skip_bad_rows: bool = False) -> ExampleSet:
-    """Read labelled rows from a JSON-lines (`.jsonl`) or CSV (`.csv`) file.
+class Columns(BaseModel):
+    """What the columns of somebody's rows are called."""
 
-    Columns: `text`, or one per field of the task; `label` (may be empty); `id` and `group` are optional, a row
-    without an id is called `row-N` after its line. Other columns are ignored.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str = "text"
+    """The text; not for a task with fields, whose columns are called as they are."""
+    label: str = "label"
+    """The gold label; may be empty, or missing altogether."""
+    id: str = "id"
+    """A row's name; a row without one is called `row-N` after its line."""
+    group: str = "group"
+    """Rows of one group belong together."""
+
+
+Rows = Any
+"""Rows in whatever form people have them, see `examples_from`."""
+
+
+def read_examples(
+    path: str | Path, task: Task, *, columns: Columns | None = None, skip_bad_rows: bool = False
+) -> ExampleSet:
+    """Read labelled rows from a file: JSON lines, JSON, CSV, TSV, Parquet or Excel, see `row_files`.
+
+    Columns are found by their names, white space around them and case aside; others are ignored.
 
     Args:
-        path: The file, UTF-8.
+        path: The file; texts are UTF-8.
         task: The task that the rows belong to; labels and lengths are checked against it.
+        columns: What the columns are called.
         skip_bad_rows: Leave unusable rows out and list them in `skipped`, instead of raising.
 
     Raises:
-        ExampleError: The file is missing, not UTF-8, of an unknown kind, lacks a column or holds no row; or a row
-            is wrong and `skip_bad_rows` is off. The message gives file, line and reason.
+        ExampleError: The file is missing, not UTF-8, of an unknown kind, lacks a column or holds no row; or rows are
+            wrong and `skip_bad_rows` is off. The message gives file, line and reason of the first ten.
+        MissingExtraError: The package that reads this kind of file is not installed.
     """
     path = Path(path)
-    source = path.name
-    text = _read_text(path)
-    if path.suffix.lower() in {".jsonl", ".ndjson"}:
-        raw = _json_rows(text)
-    elif path.suffix.lower() == ".csv":
-        raw = _csv_rows(text, source)
-    else:
-        msg = f"{path}: unknown kind of file {path.suffix!r}; use .jsonl or .csv"
-        raise ExampleError(msg)
-
-    return _checked(raw, task, source=source, place=str(path), skip_bad_rows=skip_bad_rows)
+    return _checked(
+        read_rows(path), task, columns or Columns(), source=path.name, place=str(path), skip_bad_rows=skip_bad_rows
+    )
 
 
-def examples_from(rows: Iterable[Any], task: Task, *, source: str = "rows") -> ExampleSet:
-    """Read labelled rows that are at hand as mappings, with the columns of `read_examples`.
+def examples_from(rows: Rows, task: Task, *, columns: Columns | None = None, source: str = "rows") -> ExampleSet:
+    """Check rows that are at hand, in whatever form people have them.
 
     Args:
-        rows: The rows; one without an id is called `row-N` after its place.
+        rows: A path; a data frame of pandas or polars; a `datasets.Dataset`; or mappings, `(text, label)` pairs,
+            `Example`s. An `ExampleSet` is taken as it is.
         task: The task that they belong to.
-        source: What they are called in messages.
+        columns: What the columns are called.
+        source: What the rows are called in messages.
 
     Raises:
-        ExampleError: A row is wrong, or there is none; the message gives its place and the reason.
+        ExampleError: As in `read_examples`.
     """
-    numbered = ((n, row if isinstance(row, dict) else "not a JSON object") for n, row in enumerate(rows, start=1))
-    return _checked(numbered, task, source=source, place=source)
+    if isinstance(rows, ExampleSet):
+        return rows
+    if isinstance(rows, str | Path):
+        return read_examples(rows, task, columns=columns)
+    if hasattr(rows, "to_dicts"):  # polars
+        rows = rows.to_dicts()
+    elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # pandas
+        rows = rows.to_dict("records")
+    if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
+        msg = f"{source}: rows are a path, a data frame or a list of rows, not {type(rows).__name__}"
+        raise ExampleError(msg)
+    names = columns or Columns()
+    numbered = ((number, _row(row, names)) for number, row in enumerate(rows, start=1))
+    return _checked(numbered, task, names, source=source, place=source)
+
+
+def _row(row: Any, columns: Columns) -> dict[str, Any] | str:
+    if isinstance(row, Example):
+        parts = row.input if isinstance(row.input, dict) else {columns.text: row.input}
+        return {**parts, columns.id: row.id, columns.label: row.label, columns.group: row.group}
+    if isinstance(row, Mapping):
+        return dict(row)
+    if isinstance(row, tuple | list) and len(row) == 2:
+        return {columns.text: row[0], columns.label: row[1]}
+    return f"not a mapping, a pair of text and label, or an Example, but {type(row).__name__}"
+
+
+_SHOWN = 10
 
 
 def _checked(
-    raw: Iterable[tuple[int, dict[str, Any] | str]], task: Task, *, source: str, place: str, skip_bad_rows: bool = False
+    raw: Iterable[NumberedRow],
+    task: Task,
+    columns: Columns,
+    *,
+    source: str,
+    place: str,
+    skip_bad_rows: bool = False,
 ) -> ExampleSet:
     """The examples of numbered rows; a string in place of a row says what is wrong with it."""
     examples: list[Example] = []
-    skipped: list[BadRow] = []
+    bad: list[BadRow] = []
     seen: set[str] = set()
     for line, row in raw:
-        made = row if isinstance(row, str) else _example(row, line, task, seen)
-        if isinstance(made, Example):
-            seen.add(made.id)
-            examples.append(made)
-            continue
-        bad = BadRow(source=source, line=line, reason=made)
-        if not skip_bad_rows:
-            msg = f"{bad} (fix the row, or skip bad rows)"
-            raise ExampleError(msg)
-        skipped.append(bad)
+        example = row if isinstance(row, str) else _example(_renamed(row, task, columns), line, task, columns, seen)
+        if isinstance(example, Example):
+            seen.add(example.id)
+            examples.append(example)
+        else:
+            bad.append(BadRow(source=source, line=line, reason=example))
+    if bad and not skip_bad_rows:
+        more = f"\n… and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        msg = "\n".join(map(str, bad[:_SHOWN])) + f"{more}\nFix {'them' if len(bad) > 1 else 'it'}, or skip bad rows."
+        raise ExampleError(msg)
     if not examples:
         msg = f"{place} holds no usable row"
         raise ExampleError(msg)
-    return ExampleSet(source=source, examples=tuple(examples), skipped=tuple(skipped))
+    _warn_of_contradictions(examples, source)
+    return ExampleSet(source=source, examples=tuple(examples), skipped=tuple(bad))
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        msg = f"no example file at {path}"
-        raise ExampleError(msg) from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        msg = f"{path.name}, line {line}: byte {error.start} is not UTF-8; save the file as UTF-8"
-        raise ExampleError(msg) from error
-    except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}"
-        raise ExampleError(msg) from error
-
-
-def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """(line, row) pairs; a string in place of the row says what is wrong with it."""
-    # Not splitlines(): U+2028 and its kin may stand inside a JSON string.
-    for line, row in enumerate(text.split("\n"), start=1):
-        if not row.strip():
+def _warn_of_contradictions(examples: Iterable[Example], source: str) -> None:
+    """Warn of texts that stand under two labels: one of them is wrong, or the task is ambiguous."""
+    first: dict[str, Example] = {}
+    pairs = []
+    for row in examples:
+        if row.label is None:
             continue
-        try:
-            value = json.loads(row)
-        except (ValueError, RecursionError) as error:
-            yield line, f"not JSON: {error}"
-            continue
-        yield line, value if isinstance(value, dict) else "not a JSON object"
+        parts = [row.input] if isinstance(row.input, str) else row.input.values()
+        text = "\0".join(" ".join(part.split()).casefold() for part in parts)
+        other = first.setdefault(text, row)
+        if other.label != row.label:
+            pairs.append(f"{other.id!r} ({other.label}) and {row.id!r} ({row.label})")
+    if pairs:
+        more = f", and {len(pairs) - 3} more" if len(pairs) > 3 else ""
+        msg = f"{source}: the same text has two labels: rows {'; '.join(pairs[:3])}{more}; correct one of each"
+        warnings.warn(msg, UserWarning, stacklevel=4)
 
 
-def _csv_rows(text: str, source: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    # strict: a broken quote is an error of that file, not a row that silently swallows the next ones.
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for row in reader:
-            if None in row:
-                yield reader.line_num, "has more cells than the header"
-            else:
-                yield reader.line_num, {key: value for key, value in row.items() if value is not None}
-    except csv.Error as error:
-        msg = f"{source}, line {reader.line_num}: not CSV: {error}"
-        raise ExampleError(msg) from error
+def _renamed(row: Mapping[str, Any], task: Task, columns: Columns) -> dict[str, Any]:
+    """The row with the columns that count under the names that are looked for."""
+    found = {str(name).strip().casefold(): value for name, value in reversed(list(row.items()))}
+    wanted = (*(task.fields or (columns.text,)), columns.label, columns.id, columns.group)
+    known = {name: found[name.strip().casefold()] for name in wanted if name.strip().casefold() in found}
+    return {**row, **known, **{name: row[name] for name in wanted if name in row}}
 
 
-def _example(row: dict[str, Any], line: int, task: Task, seen: set[str]) -> Example | str:
+def _example(row: dict[str, Any], line: int, task: Task, columns: Columns, seen: set[str]) -> Example | str:
     """The example of a row, or what is wrong with it."""
-    columns = task.fields or ("text",)
-    for column in columns:
+    inputs = task.fields or (columns.text,)
+    for column in inputs:
         if column not in row:
-            return f"no column {column!r}; found: {', '.join(map(str, row)) or 'none'}"
-    values = {column: row[column] for column in columns}
+            hint = "" if task.fields else "; name it with --text-column, or Columns(text=…)"
+            return f"no column {column!r}; found: {', '.join(map(str, row)) or 'none'}{hint}"
+    values = {column: row[column] for column in inputs}
+    label = _named(row.get(columns.label))
+    group = _named(row.get(columns.group))
     for name, value in values.items():
         if value is None:
             return f"column {name!r} is null, not a text"
-    for name, value in {**values, "label": row.get("label"), "group": row.get("group")}.items():
+    for name, value in {**values, columns.label: label, columns.group: group}.items():
         if value is not None and not isinstance(value, str):
             return f"column {name!r} holds {type(value).__name__}, not a text"
-    identity = row.get("id")
+    identity = row.get(columns.id)
+    identity = _named(identity)
     if identity is None or identity == "":
         identity = f"row-{line}"
     if not isinstance(identity, str | int):
-        return f"column 'id' holds {type(identity).__name__}, not a text"
+        return f"column {columns.id!r} holds {type(identity).__name__}, not a text"
     example = Example(
         id=str(identity),
-        input=values if task.fields else values["text"],
-        label=row.get("label") or None,
-        group=row.get("group") or None,
+        input=values if task.fields else values[columns.text],
+        label=label or None,
+        group=group or None,
     )
     return _problem(example, task, seen) or example
+
+
+def _named(value: Any) -> Any:
+    """A number as a name; `None` for NaN, a data frame's empty cell, whose column holds floats for that alone."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    number = float(value)
+    if math.isnan(number):
+        return None
+    return str(int(number)) if number.is_integer() else str(value)
 
 
 def _problem(example: Example, task: Task, seen: set[str]) -> str | None:

@@ -23,9 +23,27 @@ _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 
 
 class Label(BaseModel):
-    """One of the answers that a task allows."""
+    """One of the answers that a task allows; a bare name stands for a label without a description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        values = value if isinstance(value, dict | Label) else {"name": value}
+        if not isinstance(values, dict):
+            return values
+        name = values.get("name")
+        if isinstance(name, bool):
+            written = "yes" if name else "no"
+            msg = f'YAML reads yes, no, on and off as true and false; write the label in quotes: "{written}"'
+            raise ValueError(msg)
+        if isinstance(name, int):
+            values = {**values, "name": str(name)}
+        elif isinstance(name, str) and len(name.split()) > 1:
+            msg = f"the label {name!r} has white space in it; write {'_'.join(name.split())!r}, in the rows too"
+            raise ValueError(msg)
+        return values
 
     name: _Name
     """How the label is called outside of the prompt; no white space."""
@@ -166,15 +184,15 @@ class Task(BaseModel):
         Raises:
             TaskError: The file is missing, not UTF-8, not YAML, or not a task; the message says which field.
         """
-        import yaml
+        from langchain_pld.yaml_files import read_yaml
 
         path = Path(path)
         try:
-            data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+            data = read_yaml(path)
         except FileNotFoundError:
             msg = f"no task file at {path}"
             raise TaskError(msg) from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError) as error:
             msg = f"the task file {path} cannot be read: {error}"
             raise TaskError(msg) from error
         if not isinstance(data, dict):

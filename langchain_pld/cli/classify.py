@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
+from langchain_pld.cli.columns import IdColumn, TextColumn, columns
 from langchain_pld.cli.errors import CHECK_FAILED, complain, stoppable
 
 if TYPE_CHECKING:
+    from langchain_pld.examples import Columns
     from langchain_pld.student.classifier import PLDClassifier
     from langchain_pld.task import Task
     from langchain_pld.verdict import Verdict
@@ -47,13 +49,15 @@ def classify(
     texts: list[str] | None = typer.Argument(
         None, metavar="TEXT", help="Texts to classify; lines of standard input when absent."
     ),
-    input_file: Path | None = typer.Option(None, "--input", metavar="FILE", help="Rows to classify (.jsonl or .csv)."),
+    input_file: Path | None = typer.Option(None, "--input", metavar="FILE", help="Rows to classify."),
     output_file: Path | None = typer.Option(
         None, "--output", metavar="FILE", help="Where the lines go; standard output when absent."
     ),
     field: list[str] | None = typer.Option(
         None, metavar="NAME=VALUE", help="A field of one input; once for each field that the task has."
     ),
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
     student: str | None = typer.Option(
         None, metavar="MODEL", help="provider:name; the artifact's own student when absent."
     ),
@@ -72,7 +76,8 @@ def classify(
     if input_file is not None and output_file is not None and input_file.resolve() == output_file.resolve():
         msg = "would overwrite the input"
         raise typer.BadParameter(msg, param_hint="--output")
-    inputs = _inputs(prompt.task, texts, input_file, field, skip_bad_rows=skip_bad_rows)
+    named = columns(text=text_column, id=id_column)
+    inputs = _inputs(prompt.task, texts, input_file, field, named, skip_bad_rows=skip_bad_rows)
     classifier = load_classifier(artifact, student or prompt.student.spec)
 
     collected: list[dict[str, Any]] = []
@@ -126,7 +131,13 @@ def load_classifier(artifact: Path, student: str) -> PLDClassifier:
 
 
 def _inputs(
-    task: Task, texts: list[str] | None, file: Path | None, fields: list[str] | None, *, skip_bad_rows: bool
+    task: Task,
+    texts: list[str] | None,
+    file: Path | None,
+    fields: list[str] | None,
+    named: Columns,
+    *,
+    skip_bad_rows: bool,
 ) -> Sequence[_Input]:
     """The inputs from whichever source was given."""
     from langchain_pld.cli.distill import say_skipped
@@ -136,7 +147,7 @@ def _inputs(
         msg = "give texts, --input or --field, not several of them"
         raise typer.BadParameter(msg)
     if file is not None:
-        rows = read_examples(file, task, skip_bad_rows=skip_bad_rows)
+        rows = read_examples(file, task, columns=named, skip_bad_rows=skip_bad_rows)
         say_skipped({"input": rows})
         return [(row.id, row.input) for row in rows]
     if fields:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from langchain_pld.cli.columns import GroupColumn, IdColumn, LabelColumn, TextColumn, columns
 from langchain_pld.cli.errors import complain, stoppable
 from langchain_pld.errors import PLDError
 
@@ -32,11 +33,14 @@ Examples:
       --student embedded:/models/my-model.gguf --effort medium --max-usd 2 --json
   pld distill task.yaml --data rows.csv --out prompts \\
       --student ollama:gemma3:1b --student ollama:gemma3:4b
+  pld distill task.yaml --data export.csv --text-column "Comment Text" --label-column Category \\
+      --out chat.pld.json
   pld distill --resume .pld/runs/chat-20261124-0900-1f3c --max-calls 5000
 
 \b
-Rows have the columns text (or the task's fields) and label; id and group are optional. No text may
-stand in two of the files. One file, --data, is split by group, text and label with the seed: 50 % to
+Rows have the columns text (or the task's fields) and label; id and group are optional. Other names
+are given with --text-column and its kin. Files: .jsonl, .json, .csv (also with ; tab or |), .tsv, .parquet,
+.xlsx. No text may stand in two of the files. One file, --data, is split by group, text and label with the seed: 50 % to
 train, 30 % to validate, 20 % to test. Without a detectable gain on the validation rows the prompt
 without rules stays, or the incumbent, and the artifact says so.
 
@@ -61,7 +65,7 @@ def distill(
     task: Path | None = typer.Argument(
         None, metavar="TASK.yaml", help="Task file: name, instructions, labels with descriptions."
     ),
-    train: Path | None = typer.Option(None, metavar="FILE", help="Rows that the teacher may see (.jsonl or .csv)."),
+    train: Path | None = typer.Option(None, metavar="FILE", help="Rows that the teacher may see."),
     validation: Path | None = typer.Option(
         None, metavar="FILE", help="Rows for selection and calibration; 50 or more."
     ),
@@ -69,6 +73,10 @@ def distill(
         None, metavar="FILE", help="Rows that are read once, at the end, for the reported scores."
     ),
     data: Path | None = typer.Option(None, metavar="FILE", help="One file of rows to split, instead of those three."),
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    id_column: IdColumn = None,
+    group_column: GroupColumn = None,
     teacher: str = typer.Option(_EMBEDDED, metavar="MODEL", help="Writes the rules, as provider:name."),
     student: list[str] = typer.Option(
         [_EMBEDDED], metavar="MODEL", help="Will decide, as provider:name; can be given several times."
@@ -155,6 +163,7 @@ def distill(
             task=RunFile.of(task),
             data={role: RunFile.of(file) for role, file in files.items() if file is not None},
             incumbent=None if incumbent is None else RunFile.of(incumbent),
+            columns=columns(text=text_column, label=label_column, id=id_column, group=group_column),
             skip_bad_rows=skip_bad_rows,
             teacher=anchored(teacher),
             students=tuple(student),
@@ -183,7 +192,8 @@ def _distil(directory: RunDirectory, record: RunRecord, *, begins: bool, databas
 
     task = Task.from_yaml(record.task.path)
     read: dict[str, ExampleSet] = {
-        role: read_examples(file.path, task, skip_bad_rows=record.skip_bad_rows) for role, file in record.data.items()
+        role: read_examples(file.path, task, columns=record.columns, skip_bad_rows=record.skip_bad_rows)
+        for role, file in record.data.items()
     }
     say_skipped(read)
     sets: dict[Role, ExampleSet] = {role: read[role] for role in record.data if role != "all"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from langchain_pld.cli.columns import GroupColumn, IdColumn, LabelColumn, TextColumn, columns
 from langchain_pld.cli.errors import CHECK_FAILED, complain, stoppable
 
 if TYPE_CHECKING:
@@ -30,10 +31,14 @@ the most frequent label of the rows themselves: the most that a constant answer 
 
 def evaluate(
     artifact: Path = typer.Argument(metavar="ARTIFACT", help="A *.pld.json file."),
-    data: Path = typer.Option(..., metavar="FILE", help="Labelled rows (.jsonl or .csv)."),
+    data: Path = typer.Option(..., metavar="FILE", help="Labelled rows."),
     train: Path | None = typer.Option(
         None, metavar="FILE", help="Rows that the majority and n-gram baselines may learn from."
     ),
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    id_column: IdColumn = None,
+    group_column: GroupColumn = None,
     student: str | None = typer.Option(
         None, metavar="MODEL", help="provider:name; the artifact's own student when absent."
     ),
@@ -58,8 +63,9 @@ def evaluate(
     from langchain_pld.examples import read_examples
 
     prompt = DistilledPrompt.load(artifact)
-    rows = read_examples(data, prompt.task, skip_bad_rows=skip_bad_rows)
-    known = None if train is None else read_examples(train, prompt.task, skip_bad_rows=skip_bad_rows)
+    named = columns(text=text_column, label=label_column, id=id_column, group=group_column)
+    rows = read_examples(data, prompt.task, columns=named, skip_bad_rows=skip_bad_rows)
+    known = None if train is None else read_examples(train, prompt.task, columns=named, skip_bad_rows=skip_bad_rows)
     say_skipped({"data": rows} | ({} if known is None else {"train": known}))
     for labelled in (rows, known):
         if labelled is not None:

@@ -24,7 +24,7 @@ from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import Role, RunStore, check_roles
 from langchain_pld.distillation.state import DistillationInput
 from langchain_pld.errors import AnswersPendingError, DistillationError, InputError
-from langchain_pld.examples import ExampleSet
+from langchain_pld.examples import ExampleSet, Rows, examples_from
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
 
@@ -34,9 +34,9 @@ __all__ = ["adistill", "distill"]
 async def adistill(
     task: Task,
     *,
-    train: ExampleSet,
-    validation: ExampleSet,
-    test: ExampleSet | None = None,
+    train: Rows,
+    validation: Rows,
+    test: Rows | None = None,
     teacher: BaseChatModel | str,
     student: BaseChatModel | str,
     effort: Effort | Plan = "light",
@@ -53,7 +53,7 @@ async def adistill(
 
     Args:
         task: What is to be decided.
-        train: Rows that the teacher may see.
+        train: Rows that the teacher may see; here as below a path, a data frame or a list, see `examples_from`.
         validation: Rows for selection and calibration.
         test: Rows that are read once, at the end, for the scores in the artifact.
         teacher: Chat model that writes the rules, or `provider:name`.
@@ -77,9 +77,12 @@ async def adistill(
         StudentError: The student cannot be reached, or no answer of it can be read.
         AnswersPendingError: The teacher answers later; the message says what to do. Call again once it has answered.
     """
-    sets: dict[Role, ExampleSet] = {"train": train, "validation": validation}
+    sets: dict[Role, ExampleSet] = {
+        "train": examples_from(train, task, source="train"),
+        "validation": examples_from(validation, task, source="validation"),
+    }
     if test is not None:
-        sets["test"] = test
+        sets["test"] = examples_from(test, task, source="test")
     check_roles(task, sets)
     graph = build_distillation_graph(
         teacher=teacher,
@@ -126,9 +129,9 @@ async def adistill(
 def distill(
     task: Task,
     *,
-    train: ExampleSet,
-    validation: ExampleSet,
-    test: ExampleSet | None = None,
+    train: Rows,
+    validation: Rows,
+    test: Rows | None = None,
     teacher: BaseChatModel | str,
     student: BaseChatModel | str,
     effort: Effort | Plan = "light",

@@ -8,10 +8,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from langchain_pld.errors import InputError
+from langchain_pld.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from genai_prices.types import TieredPrices
@@ -77,10 +77,7 @@ def read_prices(path: Path) -> dict[str, Price]:
         InputError: There is no such file, or it holds something else; the message says where.
     """
     try:
-        return TypeAdapter(dict[str, Price]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f"cannot read prices from {path}: {error}"
-        raise InputError(msg) from error
+        return TypeAdapter(dict[str, Price]).validate_python(read_yaml(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the top"
@@ -88,6 +85,9 @@ def read_prices(path: Path) -> dict[str, Price]:
             f"{path}, {where}: {first['msg']}; a line of the file looks like "
             "gemini-2.5-pro: {input: 1.25, output: 10, cached_input: 0.125}"
         )
+        raise InputError(msg) from error
+    except (OSError, ValueError) as error:
+        msg = f"cannot read prices from {path}: {error}"
         raise InputError(msg) from error
 
 

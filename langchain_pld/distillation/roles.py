@@ -49,7 +49,10 @@ def check_roles(task: Task, sets: Mapping[Role, ExampleSet]) -> None:
     for role, rows in sets.items():
         unlabelled = [row.id for row in rows if row.label is None]
         if unlabelled and role != "train":
-            msg = f"{len(unlabelled)} {role} rows have no label, e.g. {unlabelled[0]!r}; label them or leave them out"
+            msg = (
+                f"{len(unlabelled)} {role} rows have no label, e.g. {unlabelled[0]!r}; label them, leave them out, or "
+                "name the column of the labels"
+            )
             raise ExampleError(msg)
         missing = sorted(set(task.label_names) - set(rows.label_counts()))
         if missing and role != "test" and not unlabelled:

@@ -34,6 +34,7 @@ from langchain_pld.distillation.roles import Role
 from langchain_pld.distillation.run_store import SharedCallsStore
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.errors import DistillationError, InputError, MissingExtraError
+from langchain_pld.examples import Columns
 
 __all__ = ["RunDirectory", "RunFile", "RunRecord", "new_run_id"]
 
@@ -81,6 +82,8 @@ class RunRecord(BaseModel):
     """Data role to its file; or `all`, one file that is split by the seed."""
     incumbent: RunFile | None = None
     """The artifact in use now, where there is one."""
+    columns: Columns = Columns()
+    """What their columns are called."""
     skip_bad_rows: bool = False
     """Whether unusable rows are left out."""
     teacher: str

@@ -20,7 +20,7 @@ from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import left_of
 from langchain_pld.errors import InputError
-from langchain_pld.examples import ExampleSet
+from langchain_pld.examples import Rows
 from langchain_pld.models.resolve import resolve_chat_model
 from langchain_pld.namespaces import namespace_label
 from langchain_pld.student.binding import model_spec
@@ -32,9 +32,9 @@ __all__ = ["adistill_many", "distill_many", "run_of_student"]
 async def adistill_many(
     task: Task,
     *,
-    train: ExampleSet,
-    validation: ExampleSet,
-    test: ExampleSet | None = None,
+    train: Rows,
+    validation: Rows,
+    test: Rows | None = None,
     teacher: BaseChatModel | str,
     students: Sequence[BaseChatModel | str],
     effort: Effort | Plan = "light",
@@ -115,9 +115,9 @@ async def adistill_many(
 def distill_many(
     task: Task,
     *,
-    train: ExampleSet,
-    validation: ExampleSet,
-    test: ExampleSet | None = None,
+    train: Rows,
+    validation: Rows,
+    test: Rows | None = None,
     teacher: BaseChatModel | str,
     students: Sequence[BaseChatModel | str],
     effort: Effort | Plan = "light",

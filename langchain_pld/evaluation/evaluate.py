@@ -20,7 +20,7 @@ from langchain_pld.evaluation.metrics import (
     macro_f1,
     per_label_f1,
 )
-from langchain_pld.examples import ExampleSet
+from langchain_pld.examples import ExampleSet, Rows, examples_from
 from langchain_pld.student.classifier import PLDClassifier
 from langchain_pld.verdict import Verdict
 
@@ -40,7 +40,7 @@ class Evaluation(BaseModel):
 
 async def aevaluate(
     classifier: PLDClassifier,
-    examples: ExampleSet,
+    examples: Rows,
     *,
     name: str,
     role: str,
@@ -52,7 +52,7 @@ async def aevaluate(
 
     Args:
         classifier: What is measured; an abstained verdict counts with the label that it leans to.
-        examples: Labelled rows.
+        examples: Labelled rows, in any form that `examples_from` takes.
         name: What the card is called.
         role: Data role of the rows.
         seed: Seed of the bootstrap.
@@ -62,6 +62,7 @@ async def aevaluate(
     Raises:
         InputError: A row has no label, or there is no row.
     """
+    examples = examples_from(examples, classifier.artifact.task)
     verdicts = await aclassify(classifier, examples, concurrency=concurrency, on_progress=on_progress)
     card = score_verdicts(classifier, examples, verdicts, name=name, role=role, seed=seed)
     return Evaluation(card=card, verdicts=verdicts)
@@ -69,7 +70,7 @@ async def aevaluate(
 
 def evaluate(
     classifier: PLDClassifier,
-    examples: ExampleSet,
+    examples: Rows,
     *,
     name: str,
     role: str,

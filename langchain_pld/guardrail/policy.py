@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from langchain_pld.errors import InputError
 from langchain_pld.verdict import Verdict
+from langchain_pld.yaml_files import read_yaml
 
 __all__ = ["STRICTNESS", "Action", "FinalAction", "GuardrailPolicy", "Outcome", "strictest"]
 
@@ -84,15 +85,13 @@ class GuardrailPolicy(BaseModel):
         Raises:
             InputError: The file is missing, not YAML, or not a policy; the message says which field.
         """
-        import yaml
-
         path = Path(path)
         try:
-            data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+            data = read_yaml(path)
         except FileNotFoundError:
             msg = f"no policy file at {path}"
             raise InputError(msg) from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError) as error:
             msg = f"the policy file {path} cannot be read: {error}"
             raise InputError(msg) from error
         if not isinstance(data, dict):

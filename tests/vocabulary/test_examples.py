@@ -63,7 +63,7 @@ BAD_ROWS = [
     ({"text": "\ud800"}, "not valid Unicode"),
     ({"text": "a", "group": "\udfff"}, "not valid Unicode"),
     ({"text": "a", "label": ["sad"]}, "column 'label' holds list"),
-    ({"text": "a", "id": 1.5}, "column 'id' holds float"),
+    ({"text": "a", "id": [1]}, "column 'id' holds list"),
     ([1], "not a JSON object"),
 ]
 
@@ -96,7 +96,7 @@ def test_a_bad_row_can_be_skipped_and_is_listed(tmp_path: Path, row: Any, expect
         ("rows.jsonl", b'{"text": "a"}\n{"text": "\xff"}', "rows.jsonl, line 2: byte 24 is not UTF-8"),
         ("rows.jsonl", b"", "holds no usable row"),
         ("rows.csv", b"text,label\n", "holds no usable row"),
-        ("rows.txt", b"a", "unknown kind of file '.txt'; use .jsonl or .csv"),
+        ("rows.txt", b"a", "unknown kind of file '.txt'; use .jsonl, .ndjson, .json, .csv"),
         ("rows.csv", b'text,label\n"a,glad\nb,sad\n', "not CSV"),
         ("rows.csv", b"text,label\na,glad,more\n", "line 2: has more cells than the header"),
         ("rows.csv", b"words,label\na,glad\n", "line 2: no column 'text'; found: words, label"),

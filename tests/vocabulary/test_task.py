@@ -111,7 +111,11 @@ def test_a_task_file_is_read(tmp_path: Path) -> None:
         (b"", "must hold a mapping"),
         (b"name: mood\n", "instructions: Field required; labels: Field required"),
         (b"name: m\ninstructions: x\nlabels: [{name: a}, {name: a}]\n", "label 'a' is declared twice"),
-        (b"name: m\ninstructions: x\nlabels: [{name: a}, {name: 3}]\n", "labels.1.name"),
+        (b"name: m\ninstructions: x\nlabels: [{name: a}, {name: [b]}]\n", "labels.1.name"),
+        (b"name: m\ninstructions: x\nlabels: [yes, no]\n", 'write the label in quotes: "yes"'),
+        (b"name: m\ninstructions: x\nlabels: [spam, free offer]\n", "write 'free_offer', in the rows too"),
+        (b"name: m\nname: n\ninstructions: x\nlabels: [a, b]\n", "the key 'name' is given twice"),
+        (b"name: m\ninstructions: 2026-13-45\nlabels: [a, b]\n", "cannot be read"),
         (b"name: !!python/object/apply:os.getcwd []\n", "cannot be read"),
     ],
 )
@@ -123,3 +127,9 @@ def test_a_bad_task_file_is_explained(tmp_path: Path, content: bytes | None, exp
         Task.from_yaml(path)
     assert expected in str(caught.value)
     assert "task.yaml" in str(caught.value)
+
+
+def test_labels_may_be_bare_names_and_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text("name: mail\ninstructions: Decide.\nlabels: [spam, 0, {name: ham, description: fine}]\n")
+    assert Task.from_yaml(path).labels == (Label(name="spam"), Label(name="0"), Label(name="ham", description="fine"))

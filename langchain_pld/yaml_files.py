@@ -1,0 +1,38 @@
+"""YAML files as plain values; a key that is given twice is an error, not a silent choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["read_yaml"]
+
+
+def read_yaml(path: Path) -> Any:
+    """The value that a YAML file holds.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not UTF-8 or not YAML, a value is no valid date, or a mapping has a key twice.
+        OSError: It cannot be read.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        return yaml.load(text, Loader=_Loader)  # a subclass of the safe loader
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error) or "nested too deeply") from error
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+                )
+            if isinstance(key.value, str) and key.value != "<<":
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
