@@ -15,13 +15,14 @@ from typing import Any, Literal, NotRequired
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import get_runtime
-from langgraph.types import interrupt
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from langchain_pld import DistilledPrompt, PLDClassifier, Task, Verdict, resolve_chat_model
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.errors import InputError, StudentError
+from langchain_pld.guardrail.human_review import ask as ask_person
+from langchain_pld.guardrail.human_review import decisions_of
 from langchain_pld.student.inputs import ClassifierInput
 
 __all__ = ["ReviewContext", "ReviewInput", "ReviewOutput", "graph", "split_clauses"]
@@ -147,7 +148,10 @@ def split_clauses(contract: str) -> list[Clause]:
 
 def read(state: ReviewInput) -> dict[str, Any]:
     """Cut the contract into clauses."""
-    return {"clauses": split_clauses(state["contract"]), "hypotheses": state.get("hypotheses") or list(HYPOTHESES)}
+    return {
+        "clauses": split_clauses(state.get("contract") or ""),
+        "hypotheses": state.get("hypotheses") or list(HYPOTHESES),
+    }
 
 
 async def check(state: ReviewState, config: RunnableConfig) -> dict[str, Any]:
@@ -195,16 +199,17 @@ def ask(state: ReviewState) -> dict[str, Any]:
     ]
     allowed = ["approve", "edit", "respond", "reject"]
     config = {"action_name": _ACTION, "allowed_decisions": allowed}
-    answer = interrupt({"action_requests": requests, "review_configs": [config] * len(requests)})
-    decisions = answer.get("decisions") if isinstance(answer, Mapping) else None
-    if not isinstance(decisions, list) or len(decisions) != len(unsure):
-        msg = f'{len(unsure)} finding(s) wait for a person; resume with {{"decisions": [...]}}, one for each'
-        raise InputError(msg)
-    given = iter(decisions)
+    labels = iter(
+        ask_person(
+            {"action_requests": requests, "review_configs": [config] * len(requests)},
+            lambda response: [
+                _label(decision, finding, state["labels"])
+                for decision, finding in zip(decisions_of(response, len(unsure)), unsure, strict=True)
+            ],
+        )
+    )
     findings = [
-        {**finding, "verdict": _label(next(given), finding, state["labels"]), "decided_by": "person"}
-        if finding["why_asked"]
-        else finding
+        {**finding, "verdict": next(labels), "decided_by": "person"} if finding["why_asked"] else finding
         for finding in state["findings"]
     ]
     return {"findings": findings}
@@ -271,7 +276,7 @@ def _label(decision: Any, finding: Finding, labels: Sequence[str]) -> str | None
     """The label that a person gave.
 
     Raises:
-        InputError: The decision cannot be read; the run can be resumed again with one that can.
+        InputError: The decision cannot be read.
     """
     kind = decision.get("type") if isinstance(decision, Mapping) else None
     if kind == "reject":

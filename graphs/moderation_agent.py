@@ -22,13 +22,15 @@ from typing import Any
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import SystemMessage
+from langchain_core.messages import AIMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_pld import DistilledPrompt, PLDClassifier, Task, Verdict, resolve_chat_model
+from langchain_pld.errors import PLDError
 from langchain_pld.guardrail import Guard, GuardrailPolicy, PLDGuardrailMiddleware
+from langchain_pld.student.failures import failure_of, passes_through
 
 __all__ = ["AgentContext", "graph"]
 
@@ -88,15 +90,21 @@ class ChosenModel(AgentMiddleware[AgentState[Any], AgentContext, Any]):
     def wrap_model_call(self, request: ModelRequest[AgentContext], handler: Callable[[Any], Any]) -> Any:
         """Ask the chosen model."""
         chosen = _chosen(request)
-        return handler(request.override(model=_main_model(chosen.model), system_message=_told(chosen)))
+        try:
+            return handler(request.override(model=_main_model(chosen.model), system_message=_prompt(chosen)))
+        except Exception as error:
+            return _no_answer(error, chosen.model)
 
     async def awrap_model_call(
         self, request: ModelRequest[AgentContext], handler: Callable[[Any], Awaitable[Any]]
     ) -> Any:
         """Ask the chosen model without blocking the event loop."""
         chosen = _chosen(request)
-        model = await asyncio.to_thread(_main_model, chosen.model)  # importing a provider blocks
-        return await handler(request.override(model=model, system_message=_told(chosen)))
+        try:
+            model = await asyncio.to_thread(_main_model, chosen.model)  # importing a provider blocks
+            return await handler(request.override(model=model, system_message=_prompt(chosen)))
+        except Exception as error:
+            return _no_answer(error, chosen.model)
 
 
 def _chosen(request: ModelRequest[AgentContext]) -> AgentContext:
@@ -104,7 +112,15 @@ def _chosen(request: ModelRequest[AgentContext]) -> AgentContext:
     return request.runtime.context or AgentContext()
 
 
-def _told(chosen: AgentContext) -> SystemMessage:
+def _no_answer(error: Exception, model: str) -> AIMessage:
+    """What the user reads when the main model fails: a server keeps an error's own words to its log."""
+    if passes_through(error):
+        raise error
+    reason = str(error) if isinstance(error, PLDError) else failure_of(error, model).message
+    return AIMessage(f"The main model gave no answer: {reason}.")
+
+
+def _prompt(chosen: AgentContext) -> SystemMessage:
     return SystemMessage(chosen.system_prompt)
 
 

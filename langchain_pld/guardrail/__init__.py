@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from langchain_pld.guardrail.graph import create_guardrail_graph
     from langchain_pld.guardrail.human_review import reviewed_examples
     from langchain_pld.guardrail.middleware import PLDGuardrailMiddleware
-    from langchain_pld.guardrail.node import guardrail_node
+    from langchain_pld.guardrail.node import classifier_node, guardrail_node
     from langchain_pld.guardrail.policy import GuardrailPolicy
     from langchain_pld.guardrail.stream import (
         StreamHold,
@@ -41,6 +41,7 @@ __all__ = [
     "aguard_event_stream",
     "aguard_stream",
     "check_all",
+    "classifier_node",
     "create_guardrail_graph",
     "guard_agent_stream",
     "guard_stream",
@@ -64,6 +65,7 @@ _HOMES = {
     "acheck_all": "check",
     "aguard_stream": "stream",
     "check_all": "check",
+    "classifier_node": "node",
     "create_guardrail_graph": "graph",
     "guard_stream": "stream",
     "guarded": "chain",

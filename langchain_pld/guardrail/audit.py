@@ -12,6 +12,7 @@ import hmac
 import json
 import logging
 import math
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
@@ -48,6 +49,11 @@ class AuditTrail:
         """Whether any handler would see a record."""
         return _logger.isEnabledFor(logging.INFO)
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last record of an `AuditWriter` could not be written."""
+        return any(writer.failing for writer in _writers)
+
     def record(self, finding: Finding, text: str | None) -> None:
         """Write one check.
 
@@ -67,7 +73,7 @@ class AuditTrail:
                 "action": finding.action,
                 "label": finding.label,
                 "decided_by": finding.decided_by or "policy",
-                **_told(last),
+                **_verdict_fields(last),
                 "escalated": len(finding.verdicts) > 1,
                 "latency_ms": round(finding.latency_ms, 3),
             },
@@ -148,30 +154,32 @@ class AuditWriter:
 
     def __init__(self, handler: logging.Handler, *, background: bool = True) -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
-        self._handler = handler
+        self._handler = _LoudHandler(handler)
         self._listener: QueueListener | None = None
-        self._added = handler
+        self._added: logging.Handler = self._handler
         if background:
             waiting: SimpleQueue[logging.LogRecord] = SimpleQueue()
             self._added = QueueHandler(waiting)
-            self._listener = QueueListener(waiting, handler)
+            self._listener = QueueListener(waiting, self._handler)
             self._listener.start()
             atexit.register(self.close)
-        self._before = (_logger.level, _logger.propagate)
-        _logger.addHandler(self._added)
-        _logger.setLevel(logging.INFO)
-        _logger.propagate = False
+        _open(self)
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last record could not be written."""
+        return self._handler.failing
 
     def close(self) -> None:
-        """Write what is waiting, close the handler and leave the logger as it was before."""
-        _logger.removeHandler(self._added)
-        if self._listener is not None:
-            self._listener.stop()
-            self._listener = None
-            atexit.unregister(self.close)
-        self._handler.close()
-        _logger.setLevel(self._before[0])
-        _logger.propagate = self._before[1]
+        """Write what is waiting and close the handler; the last writer leaves the logger as the first found it."""
+        _close(self)
+        try:
+            if self._listener is not None:
+                self._listener.stop()
+                self._listener = None
+                atexit.unregister(self.close)
+        finally:
+            self._handler.close()
 
     def __enter__(self) -> AuditWriter:
         return self
@@ -180,7 +188,62 @@ class AuditWriter:
         self.close()
 
 
-def _told(verdict: Verdict | None) -> dict[str, Any]:
+class _LoudHandler(logging.Handler):
+    """Hands records on to a handler and tells loudly when one could not be written."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__()
+        self.failing = False
+        self._handler = handler
+        self._error = False
+        # Logging's own handlers call this inside of `emit`, and go on as if nothing had happened.
+        handler.handleError = self._note  # type: ignore[method-assign]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._error = False
+        try:
+            self._handler.handle(record)
+        except Exception:
+            self._note(record)
+        self.failing = self._error
+
+    def close(self) -> None:
+        super().close()
+        self._handler.close()
+
+    def _note(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        self._error = True
+        _error_logger.exception("an audit record could not be written; the records of this time are lost")
+
+
+_error_logger = logging.getLogger("langchain_pld.guardrail.audit")
+_writers: list[AuditWriter] = []
+_before: list[tuple[int, bool]] = []
+_lock = threading.Lock()
+
+
+def _open(writer: AuditWriter) -> None:
+    with _lock:
+        if not _writers:
+            _before[:] = [(_logger.level, _logger.propagate)]
+        _writers.append(writer)
+        _logger.addHandler(writer._added)
+        _logger.setLevel(logging.INFO)
+        _logger.propagate = False
+
+
+def _close(writer: AuditWriter) -> None:
+    with _lock:
+        _logger.removeHandler(writer._added)
+        if writer not in _writers:
+            return
+        _writers.remove(writer)
+        if not _writers:
+            level, _logger.propagate = _before[0]
+            _logger.setLevel(level)
+
+
+def _verdict_fields(verdict: Verdict | None) -> dict[str, Any]:
     """What a record tells of a verdict: nothing that could quote the input."""
     if verdict is None:
         return {"artifact": None, "status": None, "verdict": None, "probabilities": None, "rules": [], "failure": None}

@@ -7,6 +7,7 @@ for what a model or an input does; LangGraph's interrupts, cancellation and Ctrl
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Generator, Mapping, Sequence
 from copy import copy
@@ -38,6 +39,8 @@ __all__ = [
     "check_all",
     "placed",
 ]
+
+_logger = logging.getLogger(__name__)
 
 
 class Finding(BaseModel):
@@ -282,10 +285,23 @@ class Guard:
         return self._report(finding, value)
 
     def _report(self, finding: Finding, value: Any) -> Finding:
-        self.audit.record(finding, self.text_of(value) if self.audit.enabled else None)
-        if self._telemetry is not None:
-            self._telemetry.record(finding)
-        return finding
+        """Tell the audit log and the telemetry; what goes wrong there is loud, but decides nothing by itself."""
+        try:
+            self.audit.record(finding, self.text_of(value) if self.audit.enabled else None)
+            audited = not self.audit.failing
+        except Exception:  # a handler of the application's
+            _logger.exception("%s: the audit log cannot be written", self.name)
+            audited = False
+        try:
+            if self._telemetry is not None:
+                self._telemetry.record(finding)
+        except Exception:  # an exporter of the application's
+            _logger.exception("%s: the telemetry cannot be written", self.name)
+        if audited or self.policy.on_audit_error == "continue":
+            return finding
+        blocked = {"action": strictest([finding.action, "block"]), "outcome": "error"}
+        reason = f"{self.name}: the audit log cannot be written"
+        return finding.model_copy(update={**blocked, "reason": reason, "message": self.policy.error_message})
 
     # The logic, free of I/O: yields who is to be asked and is sent the verdict. The two drivers above differ only in
     # how they ask.

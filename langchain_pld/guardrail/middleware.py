@@ -24,6 +24,7 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context, var_child_runnable_config
+from langchain_core.tools import BaseTool
 from langgraph.config import get_config
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
@@ -32,6 +33,7 @@ from typing_extensions import override
 from langchain_pld.errors import InputError, MissingExtraError
 from langchain_pld.guardrail import held_content
 from langchain_pld.guardrail.check import Decision, Finding, Guard, GuardrailError, acheck_all, check_all, placed
+from langchain_pld.guardrail.checked_tool import CheckedTool
 from langchain_pld.guardrail.content import Content, Stage, call_text, read, read_message, visible_only
 from langchain_pld.guardrail.human_review import Answer, Inquiry, StoreItem, ask, decisions_of
 from langchain_pld.guardrail.policy import GuardrailPolicy
@@ -375,11 +377,12 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
 
     # Also the last gate: what was changed after the check, by a person or another middleware, does not run unchecked.
     def _call_tool(self, request: ToolCallRequest) -> _Steps:
-        call, checked = request.tool_call, _value_of(request.state, "pld_checked") or ()
-        if "tool_call" in self.guards and self._call_seal(call) not in checked:
-            decision = (yield _Check("tool_call", [call_text(call)]))[0]
-            if not decision.allowed:
-                return self._call_refusal(call, decision)
+        if "tool_call" in self.guards:
+            checked = set(_value_of(request.state, "pld_checked") or ())
+            refusal = yield from self._check_call(request.tool_call, checked)
+            if refusal is not None:
+                return refusal
+            request = self._with_checked_tools(request, checked | {self._call_seal(request.tool_call)})
         result = yield _Handle(request)
         if "tool_result" not in self.guards:
             return result
@@ -390,6 +393,31 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             message.id = message.id or str(uuid4())
         yield from self._sort("tool_result", messages, decisions, changes, messages=messages)
         return exchanged(result, changes.instead, changes.pending)
+
+    def _check_call(self, call: ToolCall, checked: set[str]) -> _Steps:
+        """What takes the place of a call's result where it must not run."""
+        if self._call_seal(call) in checked:
+            return None
+        decision = (yield _Check("tool_call", [call_text(call)]))[0]
+        return None if decision.allowed else self._call_refusal(call, decision)
+
+    def _with_checked_tools(self, request: ToolCallRequest, checked: set[str]) -> ToolCallRequest:
+        """The request with tools that check their arguments: a middleware behind this one may change them."""
+
+        def check(call: ToolCall) -> Any:
+            return self._run(self._check_call(call, checked))
+
+        async def acheck(call: ToolCall) -> Any:
+            return await self._arun(self._check_call(call, checked))
+
+        def behind_guard(tool: Any) -> Any:
+            return CheckedTool.of(tool, check, acheck) if isinstance(tool, BaseTool) else tool
+
+        request = request.override(tool=behind_guard(request.tool))
+        if tools := getattr(request.runtime, "tools", None):
+            runtime = replace(request.runtime, tools=[behind_guard(tool) for tool in tools])
+            request = replace(request, runtime=runtime)
+        return request
 
     def _result_messages(self, result: Any) -> list[BaseMessage]:
         """The messages that a tool's result brings, each with something in it to check."""

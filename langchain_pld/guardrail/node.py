@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
-from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.types import Command
 
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail.check import Decision, Guard, Stage, acheck_all, check_all
 from langchain_pld.guardrail.content import stage_input, stage_text, visible_only
 from langchain_pld.student.inputs import ClassifierInput
+from langchain_pld.verdict import Verdict
 
-__all__ = ["GuardrailNode", "cleaned", "guardrail_node", "replacement", "same_stage", "value_of"]
+__all__ = ["GuardrailNode", "classifier_node", "cleaned", "guardrail_node", "replacement", "same_stage", "value_of"]
 
 
 class GuardrailNode(RunnableLambda[Any, Any]):
     """The node that `guardrail_node` makes."""
 
     destinations: tuple[str, ...]
-    """The nodes that it may go to; pass it to `add_node(..., destinations=...)`, so that Studio draws the edges."""
+    """The nodes that it may go to."""
 
 
 def guardrail_node(
@@ -60,7 +61,7 @@ def guardrail_node(
 
     Example:
         >>> node = guardrail_node(guard, goto_allowed="model", goto_blocked=END)  # doctest: +SKIP
-        >>> builder.add_node("guard", node, destinations=node.destinations)  # doctest: +SKIP
+        >>> builder.add_node("guard", node)  # doctest: +SKIP
     """
     watch = [guards] if isinstance(guards, Guard) else list(guards)
     stage = same_stage(watch)
@@ -93,10 +94,53 @@ def guardrail_node(
     async def acheck(state: Any, config: RunnableConfig) -> Any:
         return outcome(state, await acheck_all(watch, value_of(state, input_key, select, stage), config))
 
-    node = GuardrailNode(check, acheck, name=name)
-    ends = (goto_allowed, goto_blocked, goto_interrupt)
-    node.destinations = tuple(dict.fromkeys(end for end in ends if end is not None))
+    ends = tuple(dict.fromkeys(end for end in (goto_allowed, goto_blocked, goto_interrupt) if end is not None))
+    node = (_drawn_to(ends) if ends else GuardrailNode)(check, acheck, name=name)
+    node.destinations = ends
     return node
+
+
+def classifier_node(
+    classifier: Runnable[Any, Verdict],
+    *,
+    input_key: str = "messages",
+    output_key: str = "verdict",
+    name: str = "classify",
+) -> Runnable[Any, dict[str, Any]]:
+    """Make a node of a classifier: the verdict goes into the state under `output_key`, as plain values.
+
+    A classifier added to a graph by itself is no node: LangGraph finds none of the state's keys in its verdict.
+
+    Args:
+        classifier: A `PLDClassifier`, or any Runnable that gives a `Verdict`.
+        input_key: Where the state holds what is classified.
+        output_key: Where the verdict goes.
+        name: Name in traces.
+
+    Example:
+        >>> builder.add_node("classify", classifier_node(classifier, output_key="mood"))  # doctest: +SKIP
+    """
+
+    def classify(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        verdict = classifier.invoke(value_of(state, input_key, None, "input"), config)
+        return {output_key: verdict.model_dump(mode="json")}
+
+    async def aclassify(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        verdict = await classifier.ainvoke(value_of(state, input_key, None, "input"), config)
+        return {output_key: verdict.model_dump(mode="json")}
+
+    return RunnableLambda(classify, aclassify, name=name)
+
+
+def _drawn_to(ends: tuple[str, ...]) -> type[GuardrailNode]:
+    """The class of nodes that go to some others; LangGraph draws the edges that the return type of a call names."""
+
+    class DrawnNode(GuardrailNode):
+        def __call__(self, state, config=None):  # type: ignore[no-untyped-def]
+            return self.invoke(state, config)
+
+    DrawnNode.__call__.__annotations__ = {"return": Command[Literal[ends]]}  # type: ignore[valid-type]
+    return DrawnNode
 
 
 def value_of(

@@ -61,6 +61,8 @@ class GuardrailPolicy(BaseModel):
     invisible_text: Literal["remove", "block", "keep"] = "remove"
     """What to do with characters that nobody sees but a model reads; the classifier never reads them. `remove`: inputs
     and tool results go on without them, as they were checked; `keep`: unchanged; `block`: held back."""
+    on_audit_error: Literal["continue", "block"] = "continue"
+    """What to do while the audit log cannot be written; an error in the log of `langchain_pld` tells either way."""
     deadline_s: float = Field(default=10.0, gt=0)
     """Seconds that a check may wait for a model; one that is escalated to gets as many again."""
     violation_message: str = "This content was not passed on because it does not meet the rules of this service."

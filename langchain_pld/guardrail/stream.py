@@ -428,7 +428,8 @@ def _split(chunk: Any, length: int) -> tuple[Any, Any]:
     if isinstance(chunk, str):
         return chunk[:length], chunk[length:]
     # What comes once with a chunk, such as token counts, stays with its second part.
-    head = type(chunk)(content=chunk.content[:length], id=chunk.id)
+    known = {key: value for key in ("role", "tool_call_id", "name") if (value := getattr(chunk, key, None)) is not None}
+    head = type(chunk)(content=chunk.content[:length], id=chunk.id, **known)
     return head, chunk.model_copy(update={"content": chunk.content[length:]})
 
 

@@ -22,7 +22,8 @@ class GuardTelemetry:
     """What a guard tells OpenTelemetry: one span and a few measurements for each check, never any of the text.
 
     Metrics: `pld.guard.checks` by guard, stage, outcome, action and label; `pld.guard.duration` in seconds;
-    `pld.guard.failures` by kind; `pld.guard.escalations`. The span `pld.guard.check` is a child of the current one.
+    `pld.guard.failures` by kind; `pld.guard.escalations`.
+    The span is named after the guard (`guard chat`) and is a child of the current one.
 
     Args:
         tracer_provider: Where spans go; the global one when absent.
@@ -67,7 +68,7 @@ class GuardTelemetry:
     def _span(self, finding: Finding, attributes: dict[str, Any], kinds: list[Any]) -> None:
         now = time.time_ns()
         span = self._tracer.start_span(
-            "pld.guard.check", attributes=attributes, start_time=now - int(finding.latency_ms * 1e6)
+            f"guard {finding.guard}", attributes=attributes, start_time=now - int(finding.latency_ms * 1e6)
         )
         last = finding.verdicts[-1] if finding.verdicts else None
         if last is not None:

@@ -1,0 +1,62 @@
+"""A tool that looks at its arguments once more when it is called: what stands behind a guard may have changed them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain_core.messages import ToolCall, ToolMessage
+from langchain_core.tools import BaseTool
+from typing_extensions import override
+
+__all__ = ["CheckedTool"]
+
+
+class CheckedTool(BaseTool):
+    """A tool behind a guard."""
+
+    inner: BaseTool
+    """The tool."""
+    check: Callable[[ToolCall], ToolMessage | None]
+    """Checks a call; gives what takes the place of its result where it must not run."""
+    acheck: Callable[[ToolCall], Awaitable[ToolMessage | None]]
+    """The same without blocking the event loop."""
+
+    @classmethod
+    def of(
+        cls,
+        tool: BaseTool,
+        check: Callable[[ToolCall], ToolMessage | None],
+        acheck: Callable[[ToolCall], Awaitable[ToolMessage | None]],
+    ) -> CheckedTool:
+        """Put a tool behind a guard; to everybody else it looks like the tool."""
+        same = {name: getattr(tool, name) for name in BaseTool.model_fields}
+        return cls(**same, inner=tool, check=check, acheck=acheck)
+
+    @override
+    def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        refusal = self.check(self._call(input))
+        return self.inner.invoke(input, config, **kwargs) if refusal is None else refusal
+
+    @override
+    async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        refusal = await self.acheck(self._call(input))
+        return await self.inner.ainvoke(input, config, **kwargs) if refusal is None else refusal
+
+    def _call(self, given: Any) -> ToolCall:
+        """The call without what LangGraph added to its arguments: state, Store and runtime."""
+        is_call = isinstance(given, dict) and "args" in given and given.get("type") == "tool_call"
+        call = given if is_call else {"args": given, "id": ""}
+        # A schema in JSON has no place for what LangGraph adds.
+        full = set(getattr(self.inner.get_input_schema(), "model_fields", ()))
+        visible = set(getattr(self.inner.tool_call_schema, "model_fields", full))
+        added = (full - visible) | set(getattr(self.inner, "_injected_args_keys", ()))
+        args = call["args"]
+        if isinstance(args, dict):
+            args = {name: value for name, value in args.items() if name not in added}
+        return ToolCall(name=self.inner.name, args=args, id=call.get("id"), type="tool_call")
+
+    @override
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        msg = f"the tool {self.name} stands behind a guard and is called with invoke or ainvoke"
+        raise NotImplementedError(msg)
