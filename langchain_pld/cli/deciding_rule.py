@@ -27,11 +27,13 @@ class DecidingRule:
 def deciding_rule(
     artifact: DistilledPrompt, student: BaseChatModel, text: str, verdict: Verdict
 ) -> DecidingRule | None:
-    """The rule for the verdict's label without which the label's probability falls most.
+    """The rule for the verdict's label without which another label is decided, or else its probability falls most.
+
+    Rules are taken out one at a time, in the order of the prompt, until the decision changes.
 
     Args:
         artifact: The prompt that decided.
-        student: The model that decided; it is asked once for each rule for the label.
+        student: The model that decided; asked at most once for each rule for the label.
         text: What was decided.
         verdict: How.
 
@@ -52,4 +54,6 @@ def deciding_rule(
         without = PLDClassifier(artifact=shorter, student=student).invoke(text)
         if without.probabilities and without.probabilities[label] < least:
             found, least = DecidingRule(rule, without), without.probabilities[label]
+        if without.label not in (label, None):
+            return DecidingRule(rule, without)
     return found

@@ -213,8 +213,8 @@ def _decide(file: Path, artifact: DistilledPrompt, model: BaseChatModel) -> None
 
     console = output()
     typer.echo(
-        "New texts, decided by the written file. A small student cites no rule, so each rule for its label was taken\n"
-        "out in turn and the text decided again: shown is the one without which the label loses most.\n"
+        "New texts, decided by the written file. A small student cites no rule, so the rules for its label were taken\n"
+        "out one at a time until the decision changed. Where it never did, the one that cost the label most is shown.\n"
     )
     classifier = PLDClassifier.from_artifact(file, student=model)
     for text in NEW_TEXTS:
