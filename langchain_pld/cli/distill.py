@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,12 +18,15 @@ from langchain_pld.cli.errors import complain, stoppable
 from langchain_pld.errors import PLDError
 
 if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
     from langchain_pld.artifact import DistilledPrompt
     from langchain_pld.cli.progress import StepBars
     from langchain_pld.distillation.estimate import Estimate
     from langchain_pld.distillation.roles import Role
     from langchain_pld.distillation.run_directory import RunDirectory, RunRecord
     from langchain_pld.examples import ExampleSet
+    from langchain_pld.task import Task
 
 __all__ = ["EXAMPLES", "check_writable", "distill", "say_skipped", "show_scores"]
 
@@ -35,6 +40,7 @@ Examples:
       --student ollama:gemma3:1b --student ollama:gemma3:4b
   pld distill task.yaml --data export.csv --text-column "Comment Text" --label-column Category \\
       --out chat.pld.json
+  pld distill task.yaml --data rows.csv --out chat.pld.json --teacher google_genai:gemini-2.5-pro --dry-run
   pld distill --resume .pld/runs/chat-20261124-0900-1f3c --max-calls 5000
 
 \b
@@ -56,7 +62,7 @@ _EMBEDDED = "embedded:qwen2.5-coder-1.5b"
 _VALIDATION, _TEST = 0.3, 0.2
 """Shares of the labelled rows of one file."""
 
-_WITH_RESUME = {"resume", "database", "as_json", "max_calls", "max_tokens", "max_usd", "max_minutes"}
+_WITH_RESUME = {"resume", "database", "as_json", "max_calls", "max_tokens", "max_usd", "max_minutes", "yes"}
 """What may be given for a run that has begun."""
 
 
@@ -115,6 +121,11 @@ def distill(
     resume: Path | None = typer.Option(
         None, metavar="DIR", help="Go on with this run; takes larger limits, and --database if it was started with one."
     ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Print plan and estimate; fetch, ask and write nothing."),
+    confirm_above: float = typer.Option(
+        1.0, metavar="USD", min=0, help="Ask before a run that may cost more; --max-usd is an answer already."
+    ),
+    yes: bool = typer.Option(False, "--yes", "-y", help="Begin without asking, whatever the run may cost."),
     skip_bad_rows: bool = typer.Option(False, "--skip-bad-rows", help="Leave unusable rows out instead of stopping."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object on standard output."),
 ) -> None:
@@ -173,20 +184,38 @@ def distill(
             out=out.absolute(),
             postgres=database is not None,
         )
-    _distil(directory, record, begins=resume is None, database=database, as_json=as_json)
+    job = _prepare(record)
+    if dry_run:
+        _show_plan(job, as_json=as_json)
+        return
+    if resume is None and not yes:
+        _confirm(job, confirm_above)
+    _distil(directory, job, begins=resume is None, database=database, as_json=as_json)
 
 
-def _distil(directory: RunDirectory, record: RunRecord, *, begins: bool, database: str | None, as_json: bool) -> None:
-    """Check all that can be wrong before a model is fetched or paid, do the run, write and show what comes out."""
+@dataclass(frozen=True)
+class _Job:
+    """A run, with all that its record names at hand; no model is fetched or asked for it."""
+
+    record: RunRecord
+    task: Task
+    read: dict[str, ExampleSet]
+    """The files."""
+    sets: dict[Role, ExampleSet]
+    """The rows of each role."""
+    incumbent: DistilledPrompt | None
+    embeddings: Embeddings | None
+    expected: Estimate
+
+
+def _prepare(record: RunRecord) -> _Job:
+    """Check all that can be wrong before a model is fetched or paid."""
     from langchain_pld.artifact import DistilledPrompt
-    from langchain_pld.cli.embedded import ready_model
-    from langchain_pld.cli.progress import StepBars
     from langchain_pld.distillation.embedding_calls import embeddings_spec
     from langchain_pld.distillation.embeddings import resolve_embeddings
     from langchain_pld.distillation.estimate import estimate
     from langchain_pld.distillation.roles import check_roles
     from langchain_pld.distillation.splitting import split_examples
-    from langchain_pld.distillation.students import adistill_many
     from langchain_pld.examples import read_examples
     from langchain_pld.task import Task
 
@@ -216,6 +245,58 @@ def _distil(directory: RunDirectory, record: RunRecord, *, begins: bool, databas
         embeddings=embeds,
         incumbent=incumbent is not None,
     )
+    return _Job(record, task, read, sets, incumbent, vectors, expected)
+
+
+def _show_plan(job: _Job, *, as_json: bool) -> None:
+    """What the run would do, on standard output."""
+    from langchain_pld.cli.spending import estimate_table
+    from langchain_pld.cli.tables import output
+
+    if as_json:
+        planned = {
+            "plan": job.record.plan.model_dump(mode="json"),
+            "rows": {role: len(rows) for role, rows in job.sets.items()},
+            "estimate": job.expected.model_dump(mode="json")["lines"],
+            "cost_usd": job.expected.cost,
+        }
+        typer.echo(json.dumps(planned))
+        return
+    typer.echo(f"Plan: {job.record.plan.describe()}")
+    typer.echo(f"Rows: {', '.join(f'{len(rows)} {role}' for role, rows in job.sets.items())}")
+    output().print(estimate_table(job.expected))
+    typer.echo("Nothing was fetched, asked or written.")
+
+
+def _confirm(job: _Job, limit: float) -> None:
+    """Ask whether a run may cost what it may cost; nobody to ask is a no.
+
+    Raises:
+        typer.BadParameter: It costs more than the limit, and there is nobody to ask.
+        typer.Abort: The answer is no.
+    """
+    from langchain_pld.cli.spending import money
+
+    # A model without a known price adds nothing; the plan says that its price is unknown.
+    cost = sum(line.cost or 0.0 for line in job.expected.lines)
+    if job.record.plan.budget.usd is not None or cost <= limit:
+        return
+    if not sys.stdin.isatty():
+        msg = (
+            f"the run may cost {money(cost)} USD, and there is nobody to ask; give --yes, a limit with --max-usd, or a "
+            "larger --confirm-above. --dry-run shows the estimate"
+        )
+        raise typer.BadParameter(msg, param_hint="--confirm-above")
+    typer.confirm(f"The run may cost {money(cost)} USD. Begin?", abort=True, err=True)
+
+
+def _distil(directory: RunDirectory, job: _Job, *, begins: bool, database: str | None, as_json: bool) -> None:
+    """Do the run, write and show what comes out."""
+    from langchain_pld.cli.embedded import ready_model
+    from langchain_pld.cli.progress import StepBars
+    from langchain_pld.distillation.students import adistill_many
+
+    record, sets, expected = job.record, job.sets, job.expected
     models = {spec: ready_model(spec) for spec in dict.fromkeys((record.teacher, *record.students))}
     if begins:
         directory.begin(record)
@@ -224,7 +305,7 @@ def _distil(directory: RunDirectory, record: RunRecord, *, begins: bool, databas
     async def work() -> list[DistilledPrompt]:
         async with directory.opened(postgres=database) as (store, checkpointer):
             made = await adistill_many(
-                task,
+                job.task,
                 train=sets["train"],
                 validation=sets["validation"],
                 test=sets.get("test"),
@@ -232,8 +313,8 @@ def _distil(directory: RunDirectory, record: RunRecord, *, begins: bool, databas
                 students=[models[spec] for spec in record.students],
                 effort=record.plan,
                 seed=record.seed,
-                incumbent=incumbent,
-                embeddings=vectors,
+                incumbent=job.incumbent,
+                embeddings=job.embeddings,
                 on_progress=bars.distilling,
                 store=store,
                 checkpointer=checkpointer,
@@ -259,7 +340,7 @@ def _distil(directory: RunDirectory, record: RunRecord, *, begins: bool, databas
     for path, artifact in made.items():
         artifact.save(path)
     if as_json:
-        typer.echo(json.dumps(_summary(made, list(read.values()), directory.path, expected)))
+        typer.echo(json.dumps(_summary(made, list(job.read.values()), directory.path, expected)))
     else:
         _show(made, directory.path)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +183,54 @@ def test_options_that_do_not_fit_together_are_refused_before_anything_is_asked(
     for expected, done in runs.items():
         assert done.exit_code == 2, (expected, done.stdout)
         assert expected in " ".join(done.stderr.split()), done.stderr
+
+
+@pytest.fixture
+def dear(files: Files) -> list[str]:
+    """Options of a run that may cost 40 dollars or so."""
+    prices = files.folder / "prices.yaml"
+    prices.write_text("ollama:fake: {input: 100, output: 100}\n", encoding="utf-8")
+    return [*files.distill, "--prices", str(prices), "--out", str(files.folder / "a.pld.json")]
+
+
+def test_a_dry_run_shows_plan_and_estimate_and_does_nothing(pld: Run, files: Files, dear: list[str]) -> None:
+    before = sorted(files.folder.iterdir())
+    with OllamaServer(ollama_script) as server:
+        shown = pld(*dear, "--dry-run", host=server.url)
+        told = pld(*dear, "--dry-run", "--json", host=server.url)
+        assert server.requests == []
+    assert shown.exit_code == 0, shown.stderr
+    assert "Plan: " in shown.stdout
+    assert "This run asks" in shown.stdout
+    assert json.loads(told.stdout)["cost_usd"] > 1
+    assert json.loads(told.stdout)["rows"] == {"train": 18, "validation": 30, "test": 21}
+    assert sorted(files.folder.iterdir()) == before
+
+
+def test_a_dear_run_does_not_begin_where_nobody_can_be_asked(pld: Run, files: Files, dear: list[str]) -> None:
+    with OllamaServer(ollama_script) as server:
+        refused = pld(*dear, host=server.url)
+        assert server.requests == []
+        assert not (files.folder / ".pld").exists()
+        done = [
+            pld(*dear, *said, host=server.url) for said in (["--yes"], ["--confirm-above", "1000"], ["--max-usd", "90"])
+        ]
+    assert refused.exit_code == 2
+    assert re.search(r"the run may cost \d+\.\d\d USD", " ".join(refused.stderr.split()))
+    assert [one.exit_code for one in done] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("answer", "exit_code"), [("n", 1), ("y", 0)])
+def test_a_person_at_a_terminal_is_asked(files: Files, dear: list[str], answer: str, exit_code: int) -> None:
+    keyboard, terminal = os.openpty()
+    with OllamaServer(ollama_script) as server:
+        command = [sys.executable, "-c", "from langchain_pld.cli import main; main()", *dear]
+        environment = {**os.environ, "OLLAMA_HOST": server.url}
+        os.write(keyboard, f"{answer}\n".encode())
+        done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, env=environment, check=False)
+        assert bool(server.requests) == (answer == "y")
+    os.close(keyboard)
+    os.close(terminal)
+    assert "USD. Begin? [y/N]" in done.stderr
+    assert done.returncode == exit_code
+    assert (files.folder / "a.pld.json").exists() == (answer == "y")
