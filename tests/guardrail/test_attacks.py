@@ -212,6 +212,16 @@ def test_a_chain_reads_all_of_what_goes_in_and_out(given: Any) -> None:
         assert BAD not in str(said)
 
 
+def test_a_message_nested_without_end_is_blocked_and_raises_nothing(run: Run) -> None:
+    nested: Any = BAD
+    for _ in range(1_200):
+        nested = {"part": nested}
+    made, model = agent(says("Hello."), guards=[blocker("input")], checkpointer=None)
+    run(made, {"messages": [HumanMessage([{"type": "text", "text": "hi", "more": nested}])]})
+    assert model.asked == []
+    assert not guard().check({"input": "ok", "more": nested}).allowed
+
+
 @pytest.mark.parametrize("label", ["HOSTILE", "SAD", ""])
 def test_a_label_that_the_guard_does_not_know_is_an_error(label: str) -> None:
     strange = verdict("glad").model_copy(update={"label": label, "leaning": label, "probabilities": None})

@@ -1,6 +1,6 @@
 """Agents with several middlewares in random order, and streams cut at random: what is forbidden reaches nobody.
 
-A few of each run in the suite; the environment variables PLD_FUZZ_AGENTS (300) and PLD_FUZZ_STREAMS (10000) ask for more.
+A few of each run in the suite; `PLD_FUZZ_AGENTS=300` and `PLD_FUZZ_STREAMS=10000` ask for more.
 """
 
 import asyncio
