@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import textwrap
 import time
@@ -48,6 +49,7 @@ NEW_TEXTS = (
 )
 """Texts that are in none of the files."""
 
+_ROLES = ("train", "validation", "test")
 _WIDTH = 110
 
 
@@ -81,10 +83,15 @@ def _copy(folder: Path, to: Path) -> None:
     except FileExistsError as error:
         msg = f"{to} is there already; give a folder that is not"
         raise InputError(msg) from error
+    except OSError as error:
+        msg = f"cannot copy into {to}: {error.strerror}"
+        raise InputError(msg) from error
+    given = " ".join(f"--{role} {shlex.quote(str(to / f'{role}.jsonl'))}" for role in _ROLES)
     typer.echo(
         f"Task and rows are in {to}. Put yours in their place, or begin with these; any strong model can teach:\n"
-        f"  pld distill {to}/task.yaml --train {to}/train.jsonl --validation {to}/validation.jsonl \\\n"
-        f"      --test {to}/test.jsonl --teacher google_genai:gemini-2.5-pro --out shop.pld.json"
+        f"  pld distill {shlex.quote(str(to / 'task.yaml'))} \\\n"
+        f"      {given} \\\n"
+        "      --teacher google_genai:gemini-2.5-pro --out shop.pld.json"
     )
 
 
@@ -135,13 +142,14 @@ def _run(folder: Path, out: Path, student: str | None, teacher: str) -> None:
     artifact.save(out)
     _show(artifact, len(test))
     _decide(out, artifact, model)
+    file = shlex.quote(str(out))
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     typer.echo(
         f"All of it took {minutes} min {seconds} s. The artifact {artifact.id} is in {out}: one JSON file with\n"
         f"prompt, rules, calibration and scores. Next:\n"
-        f'  pld classify {out} "Can you beat the price of the shop next door?"\n'
+        f'  pld classify {file} "Can you beat the price of the shop next door?"\n'
         f"  pld demo --copy {TASK}    # task and rows as files, to start from\n"
-        f"  pld evaluate {out} --data {TASK}/test.jsonl"
+        f"  pld evaluate {file} --data {TASK}/test.jsonl"
     )
 
 
@@ -212,18 +220,20 @@ def _decide(file: Path, artifact: DistilledPrompt, model: BaseChatModel) -> None
     from langchain_pld.student.classifier import PLDClassifier
 
     console = output()
-    typer.echo(
-        "New texts, decided by the written file. A small student cites no rule, so the rules for its label were taken\n"
-        "out one at a time until the decision changed. Where it never did, the one that cost the label most is shown.\n"
-    )
+    typer.echo("New texts, decided by the written file:\n")
+    if artifact.rules:
+        typer.echo(
+            "A small student cites no rule, so the rules for its label were taken out one at a time until the\n"
+            "decision changed. Where it never did, the one that cost the label most is shown.\n"
+        )
     classifier = PLDClassifier.from_artifact(file, student=model)
     for text in NEW_TEXTS:
         verdict = classifier.invoke(text)
         console.print(f"{printable(text)}\n  {verdict_line(verdict)}")
         found = deciding_rule(artifact, model, text, verdict)
-        if found is None:
+        if found is None and artifact.rules:
             console.print("  no single rule: the label loses nothing without any one of them")
-        else:
+        elif found is not None:
             console.print(
                 f"  {printable(found.rule.condition)}\n  ({found.rule.id}; without it {verdict_line(found.without)})"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -88,15 +89,22 @@ def test_each_new_text_is_shown_with_the_rule_that_decides_it(demo: tuple[str, D
 
 
 def test_task_and_rows_can_be_copied_to_start_from(pld: Run, tmp_path: Path) -> None:
-    done = pld("demo", "--copy", tmp_path / "mine")
+    mine = tmp_path / "my shop"
+    done = pld("demo", "--copy", mine)
     assert done.exit_code == 0, done.stderr
-    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"task.yaml", *(f"{role}.jsonl" for role in ROLES)}
-    assert Task.from_yaml(tmp_path / "mine" / "task.yaml") == TASK
-    command = done.stdout.partition("pld distill ")[2].replace("\\\n", " ").split()
-    assert all(Path(word).is_file() for word in command if word.startswith(str(tmp_path)))
-    again = pld("demo", "--copy", tmp_path / "mine")
+    assert {path.name for path in mine.iterdir()} == {"task.yaml", *(f"{role}.jsonl" for role in ROLES)}
+    assert Task.from_yaml(mine / "task.yaml") == TASK
+    command = shlex.split(done.stdout.partition("pld distill ")[2])
+    assert [Path(word) for word in command if Path(word).is_file()] == [
+        mine / name for name in ("task.yaml", "train.jsonl", "validation.jsonl", "test.jsonl")
+    ]
+    again = pld("demo", "--copy", mine)
     assert again.exit_code == 2
     assert "is there already" in again.stderr
+    (tmp_path / "file").write_text("")
+    under_a_file = pld("demo", "--copy", tmp_path / "file" / "mine")
+    assert under_a_file.exit_code == 2
+    assert "cannot copy into" in under_a_file.stderr
 
 
 def test_another_teacher_can_be_named(pld: Run, tmp_path: Path) -> None:
