@@ -48,7 +48,7 @@ class StudentBench:
         scorer: How its answers are read.
         run: The run's part of the Store.
         spending: The run's ledger and budget.
-        node: The node that scores, for the ledger.
+        node: The node that scores, for the ledger; what test rows take is entered under `test`.
         seed: Seed of folds and bootstraps.
     """
 
@@ -98,9 +98,11 @@ class StudentBench:
         kind = f"scores-{role}-{await asyncio.to_thread(_score_key, artifact, self.student)}"
         keys = {row.id: _input_key(row.input) for row in rows}
         known = await self._run.get_many(kind, list(keys.values()))
+        # The reading of the test rows is no part of the search.
+        node = "test" if role == "test" else self._node
         missing = [row for row in rows if keys[row.id] not in known]
         if len(missing) < len(rows):
-            await self.spending.add(LedgerLine(node=self._node, model=self.fingerprint.spec, cache_hits=len(known)))
+            await self.spending.add(LedgerLine(node=node, model=self.fingerprint.spec, cache_hits=len(known)))
         if missing:
             classifier = PLDClassifier(artifact=artifact, student=self.student)
         for start in range(0, len(missing), _CHUNK):
@@ -112,11 +114,8 @@ class StudentBench:
                 part,
                 on_progress=lambda done, _: on_progress(before + done, len(rows)),  # noqa: B023
             )
-            await self.spending.add(
-                _spent(self._node, self.fingerprint.spec, verdicts),
-                cached_tokens=sum(verdict.usage.cached_tokens for verdict in verdicts),
-            )
             fresh = {keys[row.id]: _stored(verdict) for row, verdict in zip(part, verdicts, strict=True)}
+            # Kept before they are entered: killed in between, a run does not pay for them again.
             # A server that was down is no property of the prompt: such rows are asked again next time.
             await self._run.put_many(
                 kind,
@@ -125,6 +124,10 @@ class StudentBench:
                     for row, verdict in zip(part, verdicts, strict=True)
                     if verdict.failure is None or not verdict.failure.transient
                 },
+            )
+            await self.spending.add(
+                _spent(node, self.fingerprint.spec, verdicts),
+                cached_tokens=sum(verdict.usage.cached_tokens for verdict in verdicts),
             )
             known |= fresh
         return tuple(RowScore(**known[keys[row.id]]) for row in rows)

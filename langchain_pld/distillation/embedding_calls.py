@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
@@ -61,10 +61,7 @@ class Embedder:
             await self._spending.keep()
             return await embed_micro_rules(micro_rules)
         if missing:
-            new = await self._paid(spec, list(missing.values()), self._embeddings)
-            fresh = {key: vector.tolist() for key, vector in zip(missing, new, strict=True)}
-            await self._run.put_many(_KIND, {key: {"vector": vector} for key, vector in fresh.items()})
-            known |= fresh
+            known |= await self._paid(spec, missing, self._embeddings)
         else:
             await self._spending.add(LedgerLine(node=self._node, model=spec, cache_hits=1))
         lengths = sorted({len(vector) for vector in known.values()})
@@ -76,20 +73,25 @@ class Embedder:
             raise DistillationError(msg)
         return np.asarray([known[_key(spec, micro)] for micro in micro_rules])
 
-    async def _paid(self, spec: str, micro_rules: list[MicroRule], embeddings: Embeddings) -> np.ndarray:
-        size = sum(len(said_by(micro).encode("utf-8", "surrogatepass")) for micro in micro_rules)
+    async def _paid(
+        self, spec: str, missing: Mapping[str, MicroRule], embeddings: Embeddings
+    ) -> dict[str, list[float]]:
+        size = sum(len(said_by(micro).encode("utf-8", "surrogatepass")) for micro in missing.values())
         line = LedgerLine(
             node=self._node, model=spec, calls=1, failures=1, input_tokens=math.ceil(size / _BYTES_PER_TOKEN)
         )
         started = time.perf_counter()
         try:
-            vectors = await embed_micro_rules(micro_rules, embeddings)
+            vectors = await embed_micro_rules(list(missing.values()), embeddings)
         except DistillationError:
             await self._spending.add(line)
             raise
         seconds = time.perf_counter() - started
+        fresh = {key: vector.tolist() for key, vector in zip(missing, vectors, strict=True)}
+        # Kept before they are entered: killed in between, a run does not pay for them again.
+        await self._run.put_many(_KIND, {key: {"vector": vector} for key, vector in fresh.items()})
         await self._spending.add(line.model_copy(update={"failures": 0, "seconds": seconds}))
-        return vectors
+        return fresh
 
 
 def embeddings_spec(embeddings: Embeddings) -> str:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from langchain_pld.artifact import LedgerLine
 from langchain_pld.distillation.ledger import outcome
-from langchain_pld.distillation.spending import Spending
+from langchain_pld.distillation.spending import BudgetSpent, Spending
 from langchain_pld.errors import AnswersPendingError
 from langchain_pld.models.batch_rows import REPAIR, Question, json_object
 from langchain_pld.models.filed import FiledChatModel
@@ -106,12 +106,12 @@ class Teacher:
                 return known
             if isinstance(self._model, FiledChatModel):
                 question = Question.of(messages, schema.model_json_schema(), draft)
-                answer = await self._filed(self._model, question, key, schema)
-            else:
-                answer = await self._fresh(list(messages), schema)
-            if not isinstance(answer, Failure):
-                await self._store.aput(CALLS, key, {"answer": answer.model_dump(mode="json")})
-            return answer
+                return await self._filed(self._model, question, key, schema)
+            try:
+                return await self._fresh(list(messages), key, schema)
+            except BudgetSpent as spent:
+                await self._spending.keep()
+                return Failure(kind="budget", message=str(spent))
 
     async def _known(self, key: str, schema: type[Answer]) -> Answer | None:
         kept = await self._store.aget(CALLS, key)
@@ -120,30 +120,35 @@ class Teacher:
         except (KeyError, ValidationError):  # kept by a release with other rules, or changed by hand
             return None
 
-    async def _fresh(self, messages: list[BaseMessage], schema: type[Answer]) -> Answer | Failure:
+    async def _fresh(self, messages: list[BaseMessage], key: str, schema: type[Answer]) -> Answer | Failure:
         structured = self._model.with_structured_output(schema.model_json_schema(), include_raw=True)
 
         async def call() -> Any:
-            async with asyncio.timeout(self._timeout_s):
-                return await structured.ainvoke(messages)
-
-        problem = ""
-        for _ in range(2):
-            refused = await self._refused()
-            if refused:
-                return refused
-            # Counted before it is made, so that calls in flight count and a killed run knows of them.
+            self._spending.check(self.spec)
+            # Counted before it is made, each retry too: calls in flight count, and a killed run knows of them.
             await self._spending.add(LedgerLine(node=self._node, model=self.spec, calls=1))
             started = time.perf_counter()
             try:
-                result: Any = await self._retry.async_retrying()(call)
+                async with asyncio.timeout(self._timeout_s):
+                    return await structured.ainvoke(messages), started
+            except Exception as error:
+                if not passes_through(error):
+                    await self._enter(None, started, failed=True)
+                raise
+
+        problem = ""
+        for _ in range(2):
+            try:
+                result, started = await self._retry.async_retrying()(call)
             except Exception as error:  # a failed call is data for the run, whatever the client raised
-                if passes_through(error):
+                if passes_through(error) or isinstance(error, BudgetSpent):
                     raise
-                await self._enter(None, started, failed=True)
                 return failure_of(error, self.spec)
             raw: AIMessage = result["raw"]
             answer = _read(result["parsed"], str(raw.text), schema)
+            if not isinstance(answer, str):
+                # Before its tokens are entered: killed in between, a run does not pay for it again.
+                await self._keep(key, answer)
             await self._enter(raw, started, failed=isinstance(answer, str))
             if not isinstance(answer, str):
                 return answer
@@ -157,9 +162,10 @@ class Teacher:
         self, model: FiledChatModel, question: Question, key: str, schema: type[Answer]
     ) -> Answer | Failure:
         """An answer out of a file; one that did not fit was asked for again before it came here."""
-        refused = await self._refused()
-        if refused:
-            return refused
+        refused = self._spending.over(self.spec)
+        if refused is not None:
+            await self._spending.keep()
+            return Failure(kind="budget", message=refused)
         found = await asyncio.to_thread(model.answer_to, question)
         answer = _read(None, found.text, schema)
         line = LedgerLine(node=self._node, model=self.spec)
@@ -170,18 +176,15 @@ class Teacher:
             line = line.model_copy(update={"calls": 1, "failures": int(isinstance(answer, str)), **tokens})
         await self._spending.add(line)
         if not isinstance(answer, str):
+            # The file has it for good, so that nothing is paid twice: the ledger comes first.
+            await self._keep(key, answer)
             return answer
         # Unlike a call that failed, it is not made again when the node runs again: it counts once.
         await self._store.aput(CALLS, key, {"failed": answer})
         return _unreadable(answer)
 
-    async def _refused(self) -> Failure | None:
-        """Why the budget does not allow to ask, if it does not."""
-        refused = self._spending.over(self.spec)
-        if refused is None:
-            return None
-        await self._spending.keep()
-        return Failure(kind="budget", message=refused)
+    async def _keep(self, key: str, answer: BaseModel) -> None:
+        await self._store.aput(CALLS, key, {"answer": answer.model_dump(mode="json")})
 
     async def _enter(self, message: AIMessage | None, started: float, *, failed: bool) -> None:
         line = outcome(self._node, self.spec, message, failed=failed, seconds=time.perf_counter() - started)

@@ -11,14 +11,18 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.store.memory import InMemoryStore
 
 from langchain_pld import DistilledPrompt, adistill
+from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import LedgerLine
+from langchain_pld.distillation.bench import StudentBench
 from langchain_pld.distillation.budget import Budget
+from langchain_pld.distillation.candidates import Candidate
 from langchain_pld.distillation.estimate import estimate
 from langchain_pld.distillation.prices import Price
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import BudgetSpent, Spending
 from langchain_pld.errors import StudentError
+from langchain_pld.student.binding import fingerprint_of
 from tests.distillation.test_graph import TASK, rows, student_script, teacher_script
 from tests.distillation.test_resume import PLAN
 from tests.fakes import FakeChatModel, scored
@@ -146,6 +150,9 @@ async def test_every_call_stands_in_the_ledger_those_that_find_out_how_to_read_a
         tokens[line.model] += line.input_tokens
     assert calls == {"fake-chat:teacher": len(teacher.asked), "fake-chat:student": len(student.asked)}
     assert tokens["fake-chat:student"] == 100 * len(student.asked)
+    read = [messages for messages in student.asked if "test number" in str(messages[-1].text)]
+    assert read
+    assert [line.calls for line in artifact.ledger if line.node == "test"] == [len(read)]
 
 
 async def test_the_calls_that_learn_how_an_incumbent_is_read_stand_in_the_ledger() -> None:
@@ -193,3 +200,28 @@ async def test_calls_of_a_student_that_cannot_be_read_stand_in_the_ledger_as_wel
         )
     found = await Spending.of(RunStore(kept, "default"), PLAN, Mock())
     assert [line.calls for line in found.ledger if line.model == "fake-chat:student"] == [3]
+
+
+async def test_student_answers_are_kept_before_they_are_entered() -> None:
+    """A run that is killed while it writes its ledger does not ask for the same rows again."""
+
+    class KilledError(BaseException):
+        pass
+
+    async def die(_: dict[str, Any]) -> None:
+        raise KilledError
+
+    store, student = InMemoryStore(), FakeChatModel(script=student_script, model="student")
+    candidate = Candidate(answer=AnswerFormat.letters(TASK))
+
+    def bench(spending: Spending) -> StudentBench:
+        return StudentBench(
+            TASK, student, fingerprint_of(student), "logprobs", RunStore(store, "r"), spending, node="v", seed=0
+        )
+
+    with pytest.raises(KilledError):
+        await bench(Spending(keep=die)).score(candidate, TEST, "test", lambda *_: None)
+    paid = len(student.asked)
+    assert paid == len(TEST)
+    await bench(Spending()).score(candidate, TEST, "test", lambda *_: None)
+    assert len(student.asked) == paid

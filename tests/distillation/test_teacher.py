@@ -95,7 +95,36 @@ async def test_a_passing_trouble_is_tried_again_a_few_times_and_then_a_failure(
     assert isinstance(answer, Failure)
     assert answer.kind == kind
     assert len(model.asked) == attempts
-    assert (asked.ledger[0].calls, asked.ledger[0].failures) == (1, 1)
+    assert (asked.ledger[0].calls, asked.ledger[0].failures) == (attempts, attempts), "each retry is a call"
+
+
+async def test_a_budget_of_calls_holds_for_retries() -> None:
+    model = answering(QuotaError())
+    asked = teacher(model, spending=Spending(Budget(calls=2)))
+    answer = await asked.ask(QUESTION, Rule)
+    assert isinstance(answer, Failure)
+    assert answer.kind == "budget"
+    assert (len(model.asked), asked.ledger[0].calls) == (2, 2)
+
+
+class KilledError(BaseException):
+    """The process ends here."""
+
+
+async def test_a_run_that_is_killed_while_it_writes_its_ledger_does_not_pay_for_the_answer_again() -> None:
+    written: list[dict[str, Any]] = []
+
+    async def keep(state: dict[str, Any]) -> None:
+        written.append(state)
+        if len(written) == 2:  # the first entry counts the call, the second one its tokens
+            raise KilledError
+
+    store, model = InMemoryStore(), answering(PLAIN)
+    with pytest.raises(KilledError):
+        await teacher(model, store, spending=Spending(keep=keep)).ask(QUESTION, Rule)
+    assert [line["calls"] for line in written[0]["lines"]] == [1]
+    assert await teacher(model, store).ask(QUESTION, Rule) == GOOD
+    assert len(model.asked) == 1
 
 
 async def test_a_teacher_that_hangs_is_given_up() -> None:
