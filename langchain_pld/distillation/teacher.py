@@ -12,7 +12,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, message_to_dict
@@ -123,14 +123,14 @@ class Teacher:
     async def _fresh(self, messages: list[BaseMessage], key: str, schema: type[Answer]) -> Answer | Failure:
         structured = self._model.with_structured_output(schema.model_json_schema(), include_raw=True)
 
-        async def call() -> Any:
+        async def call() -> tuple[dict[str, Any], float]:
             self._spending.check(self.spec)
             # Counted before it is made, each retry too: calls in flight count, and a killed run knows of them.
             await self._spending.add(LedgerLine(node=self._node, model=self.spec, calls=1))
             started = time.perf_counter()
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    return await structured.ainvoke(messages), started
+                    return cast("dict[str, Any]", await structured.ainvoke(messages)), started
             except Exception as error:
                 if not passes_through(error):
                     await self._enter(None, started, failed=True)
@@ -139,7 +139,7 @@ class Teacher:
         problem = ""
         for _ in range(2):
             try:
-                result, started = await self._retry.async_retrying()(call)
+                result, started = await self._retry.acall(call)
             except Exception as error:  # a failed call is data for the run, whatever the client raised
                 if passes_through(error) or isinstance(error, BudgetSpent):
                     raise
