@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from langchain_pld.distillation import templates
 from langchain_pld.distillation.embeddings import resolve_embeddings
 from langchain_pld.distillation.plan import PLANS, Effort, Plan
+from langchain_pld.errors import InputError
 from langchain_pld.models.resolve import resolve_chat_model
 
-__all__ = ["DistillationContext", "RunModels", "settings"]
+__all__ = ["DistillationContext", "RunModels", "check_models", "settings"]
 
 _DEFAULT_MODEL = "embedded:qwen2.5-coder-1.5b"
 _WORKING = ["generate", "extract", "critique", "consolidate", "validate"]
@@ -196,3 +197,22 @@ class RunModels:
 def settings(runtime: Runtime[DistillationContext]) -> DistillationContext:
     """The run's context, or the defaults: without one, LangGraph hands over `None`."""
     return runtime.context or DistillationContext()
+
+
+def check_models(**models: BaseChatModel | str | None) -> None:
+    """Make sure that a call names all its models: the defaults are for a run whose context a person sees.
+
+    Args:
+        **models: Role to what was given for it.
+
+    Raises:
+        InputError: A model is `None` or empty.
+    """
+    for role, model in models.items():
+        if model is None or model == "":
+            msg = (
+                f"the {role.replace('_', ' ')} is {model!r}; name one as provider:name, e.g. "
+                f"google_genai:gemini-2.5-pro or {_DEFAULT_MODEL}, or give a chat model. Did you read it from a "
+                "variable that is not set?"
+            )
+            raise InputError(msg)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,11 +14,12 @@ from langgraph.store.memory import InMemoryStore
 from langgraph.types import Checkpointer, Interrupt
 
 from langchain_pld.artifact import DistilledPrompt
+from langchain_pld.blocking import run_blocking
 from langchain_pld.distillation.budget import Budget
-from langchain_pld.distillation.context import DistillationContext
+from langchain_pld.distillation.context import DistillationContext, check_models
 from langchain_pld.distillation.embeddings import resolve_embeddings
 from langchain_pld.distillation.graph import build_distillation_graph
-from langchain_pld.distillation.plan import PLANS, Effort, Plan
+from langchain_pld.distillation.plan import Effort, Plan, plan_of
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import Role, RunStore, check_roles
 from langchain_pld.distillation.state import DistillationInput
@@ -71,7 +71,8 @@ async def adistill(
 
     Raises:
         ExampleError: A text plays two roles, or a label has no rows.
-        InputError: The incumbent's prompt was made from another wording of the task.
+        InputError: Teacher or student is missing, there is no such preset, or the incumbent's prompt was made from
+            another wording of the task.
         DistillationError: Too many of the teacher's calls failed, or the checkpointer knows a run of this name that
             began with another task, plan, incumbent or rows.
         StudentError: The student cannot be reached, or no answer of it can be read.
@@ -84,6 +85,8 @@ async def adistill(
     if test is not None:
         sets["test"] = examples_from(test, task, source="test")
     check_roles(task, sets)
+    check_models(teacher=teacher, student=student)
+    plan = plan_of(effort)
     graph = build_distillation_graph(
         teacher=teacher,
         student=student,
@@ -91,7 +94,6 @@ async def adistill(
         store=store or InMemoryStore(),
         checkpointer=checkpointer,
     )
-    plan = effort if isinstance(effort, Plan) else PLANS[effort]
     start: DistillationInput = {"run_id": run_id, "task": task, "plan": plan}
     if incumbent is not None:
         _check_incumbent(task, incumbent)
@@ -144,8 +146,11 @@ def distill(
     run_id: str = "default",
     config: RunnableConfig | None = None,
 ) -> DistilledPrompt:
-    """As `adistill`, for code without an event loop; see there for arguments and errors."""
-    return asyncio.run(
+    """As `adistill`, for code that does not await, notebooks included; see there for arguments and errors.
+
+    It blocks until the run has ended, also the event loop of a notebook or server.
+    """
+    return run_blocking(
         adistill(
             task,
             train=train,

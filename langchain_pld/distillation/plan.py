@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.prices import Price
+from langchain_pld.errors import InputError
 
-__all__ = ["PLANS", "AnswerSource", "ClusterMode", "Effort", "Plan"]
+__all__ = ["PLANS", "AnswerSource", "ClusterMode", "Effort", "Plan", "plan_of"]
 
 AnswerSource = Literal["names", "task", "familiar", "teacher", "letters", "evidence"]
 """Where a candidate answer comes from: `names` of the labels; word sets of the `task` file; `familiar` sets, built in;
@@ -132,3 +133,18 @@ PLANS: dict[Effort, Plan] = {
         answer_forms=("names", "task", "familiar", "teacher", "letters", "evidence"),
     ),
 }
+
+
+def plan_of(effort: Effort | Plan) -> Plan:
+    """The numbers of a preset; a plan as it is.
+
+    Raises:
+        InputError: There is no such preset.
+    """
+    if isinstance(effort, Plan):
+        return effort
+    try:
+        return PLANS[effort]
+    except (KeyError, TypeError):
+        msg = f"there is no effort {effort!r}; choose {', '.join(map(repr, PLANS))}, or give a Plan"
+        raise InputError(msg) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 from langchain_core.embeddings import Embeddings
@@ -13,9 +12,11 @@ from langgraph.store.memory import InMemoryStore
 from langgraph.types import Checkpointer
 
 from langchain_pld.artifact import DistilledPrompt
+from langchain_pld.blocking import run_blocking
+from langchain_pld.distillation.context import check_models
 from langchain_pld.distillation.distill import adistill
 from langchain_pld.distillation.embeddings import resolve_embeddings
-from langchain_pld.distillation.plan import PLANS, Effort, Plan
+from langchain_pld.distillation.plan import Effort, Plan, plan_of
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import left_of
@@ -75,9 +76,13 @@ async def adistill_many(
         The artifacts by the students' `provider:name`, in the order given.
 
     Raises:
-        InputError: There is no student, or two of one name.
+        InputError: There is no student, one is missing, or two have one name; or as in `adistill`.
         PLDError: As in `adistill`.
     """
+    if isinstance(students, str):
+        students = [students]
+    check_models(teacher=teacher, **{f"student {number}": one for number, one in enumerate(students, 1)})
+    plan = plan_of(effort)
     models = {model_spec(model): model for model in map(resolve_chat_model, students)}
     if not models or len(models) < len(students):
         msg = f"a run needs students, each of another name; got {', '.join(models) or 'none'}"
@@ -85,7 +90,6 @@ async def adistill_many(
     store = store or InMemoryStore()
     teacher = resolve_chat_model(teacher)
     embeddings = resolve_embeddings(embeddings) if isinstance(embeddings, str) else embeddings
-    plan = effort if isinstance(effort, Plan) else PLANS[effort]
     done: dict[str, DistilledPrompt] = {}
     for number, (spec, student) in enumerate(models.items(), 1):
         left = await left_of(plan.budget, [RunStore(store, run_of_student(run_id, other)) for other in done])
@@ -130,8 +134,8 @@ def distill_many(
     run_id: str = "default",
     config: RunnableConfig | None = None,
 ) -> dict[str, DistilledPrompt]:
-    """As `adistill_many`, for code without an event loop; see there for arguments and errors."""
-    return asyncio.run(
+    """As `adistill_many`, for code that does not await, notebooks included; see there and `distill`."""
+    return run_blocking(
         adistill_many(
             task,
             train=train,

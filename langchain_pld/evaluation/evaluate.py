@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
@@ -11,6 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict
 
 from langchain_pld.artifact import ScoreCard
+from langchain_pld.blocking import run_blocking
 from langchain_pld.errors import InputError
 from langchain_pld.evaluation.metrics import (
     Confusion,
@@ -78,8 +78,8 @@ def evaluate(
     concurrency: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """As `aevaluate`, for code without an event loop."""
-    return asyncio.run(
+    """As `aevaluate`, for code that does not await, notebooks included."""
+    return run_blocking(
         aevaluate(
             classifier,
             examples,
