@@ -318,6 +318,16 @@ class DistilledPrompt(BaseModel):
         """Short id, `task-name@` and twelve hex digits of the content hash."""
         return f"{self.task.name}@{self.content_sha256[:12]}"
 
+    def __str__(self) -> str:
+        """What it decides and for whom, then how well, in two lines for people."""
+        rules = f"{len(self.rules)} rule{'s' * (len(self.rules) != 1)}" if self.rules else "no rules (zero-shot)"
+        own = "distilled" if self.rules else "zero-shot"
+        # The test rows' score comes last, and counts, where there is one.
+        cards = sorted((card for card in self.scores if card.name == own), key=lambda card: card.role == "test")
+        score = f"macro-F1 {cards[-1].macro_f1} on {cards[-1].rows} {cards[-1].role} rows" if cards else "not scored"
+        wrong = "" if self.signature_problem is None else f"; may not be used: {self.signature_problem}"
+        return f"{self.id}: {', '.join(self.task.label_names)}; {rules} for {self.student.spec}\n{score}{wrong}"
+
     def answer_for(self, student: ModelFingerprint) -> AnswerFormat:
         """The answer form as this student is read; another one's tokenizer may cut the words in another way."""
         if self.student.differs_from(student):
@@ -423,6 +433,11 @@ class DistilledPrompt(BaseModel):
             raise ArtifactError(msg) from None
         except (OSError, ValueError, RecursionError) as error:
             msg = f"{path} is not an artifact: {error}"
+            raise ArtifactError(msg) from error
+        try:
+            json.dumps(document, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            msg = f"{path} is damaged: it holds half a surrogate pair, which is not valid Unicode"
             raise ArtifactError(msg) from error
         if not isinstance(document, dict) or document.get("kind") != "langchain-pld artifact":
             msg = f"{path} is not an artifact: it is JSON, but lacks the kind of one"

@@ -137,6 +137,16 @@ class Verdict(BaseModel):
             raise ValueError(msg)
         return self
 
+    def __str__(self) -> str:
+        """What was decided and how sure, then who decided, in two lines for people."""
+        label = self.label or (f"{self.status}, leaning to {self.leaning}" if self.leaning else self.status)
+        sure = "" if self.confidence is None else f" ({self.confidence:.0%})"
+        why = f": {self.failure.kind}, {self.failure.message}" if self.failure else ""
+        others = ", ".join(f"{name} {chance:.2f}" for name, chance in (self.probabilities or {}).items())
+        raw = "" if self.calibrated or self.probabilities is None else " (not calibrated)"
+        by = f"by {self.decided_by or 'nobody'} with {self.artifact_id or 'no artifact'}"
+        return " ".join(f"{label}{sure}{why}".split()) + f"\n{by}" + (f": {others}{raw}" if others else "")
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Verdict):
             return NotImplemented

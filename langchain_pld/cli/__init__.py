@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from langchain_pld._version import __version__
-from langchain_pld.cli import batch, classify, demo, distill, evaluate, examples, models, replay, review
+from langchain_pld.cli import batch, classify, demo, distill, evaluate, examples, models, replay, review, show
 from langchain_pld.cli.errors import ExitCodes
 
 __all__ = ["app", "main"]
@@ -55,6 +55,7 @@ def _root(
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
 app.command("classify", epilog=classify.EXAMPLES)(classify.classify)
+app.command("show", epilog=show.EXAMPLES)(show.show)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("replay", epilog=replay.EXAMPLES)(replay.replay)
 app.command("review", epilog=review.EXAMPLES)(review.review)

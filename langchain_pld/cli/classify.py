@@ -1,4 +1,4 @@
-"""`pld classify`: verdicts as JSON lines."""
+"""`pld classify`: verdicts as JSON lines, or as a table for a person."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ Examples:
   cut -f2 messages.tsv | pld classify chat.pld.json | jq -r .label
 
 \b
-A line has id, status (decided, abstained or failed), label, leaning, probabilities, confidence,
+On a terminal each text is a line of a table: label, probability, text; with --json, or in a pipe
+or file, JSON. A JSON line has id, status (decided, abstained or failed), label, leaning, probabilities, confidence,
 failure and more. On standard input each line is a text, or a JSON object where the task has fields.
 A text without a readable answer is a failed line, never a label, and makes the exit code 1."""
 
@@ -68,9 +69,10 @@ def classify(
         False, "--json", help="One JSON object on standard output: counts, and the verdicts unless --output has them."
     ),
 ) -> None:
-    """Classify texts: one JSON line each, in the order of the input."""
+    """Classify texts: a JSON line each, in the order of the input; a line of a table on a terminal."""
     from langchain_pld.artifact import DistilledPrompt
     from langchain_pld.cli.progress import StepBars
+    from langchain_pld.cli.tables import verdict_row
 
     prompt = DistilledPrompt.load(artifact)
     if input_file is not None and output_file is not None and input_file.resolve() == output_file.resolve():
@@ -91,10 +93,14 @@ def classify(
         if lines is None or not lines.isatty():
             progress = stack.enter_context(StepBars()).counting("student reads the texts")
 
-        def take(identity: str, verdict: Verdict) -> None:
+        table = lines is not None and lines.isatty()
+
+        def take(identity: str, value: Any, verdict: Verdict) -> None:
             line = {"id": identity, **verdict.model_dump(mode="json")}
             if lines is None:
                 collected.append(line)
+            elif table:
+                typer.echo(verdict_row(prompt.task, value, verdict))
             else:
                 # ASCII, so that no character of an id or a quotation can steer a terminal or fail to be encoded.
                 lines.write(json.dumps(line) + "\n")
@@ -194,7 +200,9 @@ def _object_or_text(line: str) -> Any:
     return value if isinstance(value, dict) else line
 
 
-async def _classify(classifier: PLDClassifier, inputs: Sequence[_Input], take: Callable[[str, Verdict], None]) -> None:
+async def _classify(
+    classifier: PLDClassifier, inputs: Sequence[_Input], take: Callable[[str, Any, Verdict], None]
+) -> None:
     """Hand over the verdict of each input, in order, as soon as those before it are there."""
     # Not `abatch_as_completed`: it begins in any order, and the first line could come last.
     calls = 1 if classifier.in_process else _CALLS
@@ -204,9 +212,9 @@ async def _classify(classifier: PLDClassifier, inputs: Sequence[_Input], take: C
         async with slots:
             return await classifier.ainvoke(value)
 
-    begun: deque[tuple[str, asyncio.Task[Verdict]]] = deque()
+    begun: deque[tuple[str, Any, asyncio.Task[Verdict]]] = deque()
     for identity, value in inputs:
-        begun.append((identity, asyncio.create_task(ask(value))))
+        begun.append((identity, value, asyncio.create_task(ask(value))))
         # More texts are begun than there are calls, so that one slow text does not idle the others.
         if len(begun) >= 4 * calls:
             await _take_first(begun, take)
@@ -214,9 +222,11 @@ async def _classify(classifier: PLDClassifier, inputs: Sequence[_Input], take: C
         await _take_first(begun, take)
 
 
-async def _take_first(begun: deque[tuple[str, asyncio.Task[Verdict]]], take: Callable[[str, Verdict], None]) -> None:
-    identity, task = begun.popleft()
-    take(identity, await task)
+async def _take_first(
+    begun: deque[tuple[str, Any, asyncio.Task[Verdict]]], take: Callable[[str, Any, Verdict], None]
+) -> None:
+    identity, value, task = begun.popleft()
+    take(identity, value, await task)
 
 
 @contextmanager

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 from langchain_pld.artifact import DistilledPrompt, ScoreCard
+from langchain_pld.task import Task, TaskInput
 from langchain_pld.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-__all__ = ["output", "printable", "rules_list", "score_table", "score_tables", "verdict_line", "verdict_lines"]
+__all__ = [
+    "output",
+    "printable",
+    "rules_list",
+    "score_table",
+    "score_tables",
+    "verdict_line",
+    "verdict_lines",
+    "verdict_row",
+]
 
 _PIPE_WIDTH = 110
 
@@ -118,6 +129,22 @@ def verdict_line(verdict: Verdict) -> str:
     chances = ", ".join(f"{label} {probability:.2f}" for label, probability in ordered)
     decision = verdict.label or f"{verdict.status}, leaning to {verdict.leaning}"
     return f"-> {decision}" + (f"   ({chances})" if chances else "")
+
+
+def verdict_row(task: Task, value: TaskInput, verdict: Verdict) -> str:
+    """One classified input as a line of a table, as wide as the terminal: label, probability, text."""
+    if isinstance(value, str):
+        text = value
+    else:
+        text = "; ".join(f"{name}: {part}" for name, part in value.items())
+    label = verdict.label or (f"? {verdict.leaning}" if verdict.leaning else verdict.status)
+    if verdict.failure is not None:
+        text = f"{verdict.failure.kind}: {text}"
+    width = max(len("abstained"), *(len(name) + 2 for name in task.label_names))
+    chance = "" if verdict.confidence is None else f"{verdict.confidence:.2f}"
+    line = f"{label:<{width}}  {chance:>4}  {printable(text)}"
+    wide = get_terminal_size().columns
+    return line if len(line) <= wide else f"{line[: wide - 1]}…"
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,7 @@
 """A run on disk: what it was started with, its checkpoints and its Store, so that it can be resumed after any end.
 
 ```
+.pld/.gitignore       keeps all of it out of a repository
 .pld/runs/
   calls.sqlite        the teacher's answers, shared by the runs of this folder
   chat-20261124/
@@ -138,6 +139,9 @@ class RunDirectory:
             msg = f"{self.path} holds a run already; go on with: pld distill --resume {self.path}"
             raise InputError(msg)
         self.path.mkdir(parents=True, exist_ok=True)
+        if self.path.parent.parent.name == ".pld":
+            # Rows and answers of models are nothing to commit by accident.
+            (self.path.parent.parent / ".gitignore").write_text("*\n", encoding="utf-8")
         self.rewrite(record)
 
     def rewrite(self, record: RunRecord) -> None:

@@ -1,0 +1,97 @@
+"""What people see: an artifact, a verdict, a table on their terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from langchain_pld import DistilledPrompt, Verdict
+from langchain_pld.distillation.run_directory import RunDirectory
+from langchain_pld.errors import ArtifactError
+from langchain_pld.verdict import Failure
+from tests.cli.conftest import Files, Run
+from tests.servers.ollama import OllamaServer
+from tests.teams import ollama_script
+
+
+def test_show_prints_labels_rules_and_scores_and_asks_no_model(pld: Run, artifact: Path) -> None:
+    done = pld("show", artifact)
+    assert done.exit_code == 0, done.stderr
+    prompt = DistilledPrompt.load(artifact)
+    assert done.stdout.startswith(f"{prompt.id}: amber, violet, green; 3 rules for ollama:fake\nnot scored\n")
+    assert "Decide which team gets the note." in done.stdout
+    for rule in prompt.rules:
+        assert rule.condition in done.stdout
+    assert pld("show", artifact, "--prompt").stdout == prompt.system_prompt + "\n"
+    assert json.loads(pld("show", artifact, "--json").stdout)["id"] == prompt.id
+    assert pld("show", artifact.parent / "none.pld.json").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [
+        (
+            Verdict(
+                status="decided", label="ham", leaning="ham", confidence=0.9, probabilities={"ham": 0.9, "spam": 0.1},
+                artifact_id="mail@1", decided_by="ollama:a", calibrated=True,
+            ),
+            "ham (90%)\nby ollama:a with mail@1: ham 0.90, spam 0.10",
+        ),
+        (
+            Verdict(status="abstained", leaning="ham", confidence=0.6, artifact_id="mail@1", decided_by="ollama:a"),
+            "abstained, leaning to ham (60%)\nby ollama:a with mail@1",
+        ),
+        (
+            Verdict(status="failed", failure=Failure(kind="empty", message="no\nanswer")),
+            "failed: empty, no answer\nby nobody with no artifact",
+        ),
+    ],
+    ids=["decided", "abstained", "failed"],
+)  # fmt: skip
+def test_a_verdict_is_printed_in_two_lines_and_its_repr_is_exact(verdict: Verdict, expected: str) -> None:
+    assert str(verdict) == expected
+    assert repr(verdict).startswith("Verdict(status=")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal")
+def test_on_a_terminal_the_verdicts_are_a_table_with_the_texts(artifact: Path) -> None:
+    master, slave = os.openpty()
+    texts = ["an invoice", "my \x1b[2Jpassword"]
+    with OllamaServer(ollama_script) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", "from langchain_pld.cli import main; main()", "classify", artifact, *texts],
+            stdout=slave,
+            stderr=subprocess.PIPE,
+            env={"OLLAMA_HOST": server.url, "PATH": "", "PYTHONPATH": ":".join(sys.path), "COLUMNS": "80"},
+            check=False,
+        )
+    os.close(slave)
+    shown = os.read(master, 10_000).decode().splitlines()
+    os.close(master)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(maxsplit=2) for line in shown] == [
+        ["amber", "0.92", "an invoice"],
+        ["green", "0.92", "my  [2Jpassword"],
+    ]
+
+
+def test_a_run_keeps_itself_out_of_a_repository(pld: Run, files: Files) -> None:
+    out = files.folder / "teams.pld.json"
+    with OllamaServer(ollama_script) as server:
+        done = pld(*files.distill, "--out", out, host=server.url)
+    assert done.exit_code == 0, done.stderr
+    assert (files.folder / ".pld" / ".gitignore").read_text() == "*\n"
+    assert RunDirectory.fresh(out).path.parent.parent == files.folder / ".pld"
+
+
+def test_half_a_surrogate_pair_in_an_artifact_is_an_error_of_the_file(artifact: Path) -> None:
+    content = json.loads(artifact.read_text())
+    content["notes"] = ["\ud800"]
+    artifact.write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match="half a surrogate pair"):
+        DistilledPrompt.load(artifact)
