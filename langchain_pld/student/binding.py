@@ -14,6 +14,7 @@ from langchain_pld.artifact import ModelFingerprint
 from langchain_pld.providers import provider_of
 from langchain_pld.student.hardening import OPENING
 from langchain_pld.student.scoring import EVIDENCE_TOKENS, answer_schema
+from langchain_pld.student.words import Words
 
 __all__ = ["MAX_ALTERNATIVES", "bind_student", "fingerprint_of", "model_spec", "most_labels", "tokenizer_of"]
 
@@ -22,6 +23,8 @@ MAX_ALTERNATIVES = {"embedded": 200, "ollama": 20}
 
 _ALTERNATIVES = 20
 _TEXT_TOKENS = 16
+_WORD_TOKENS = 8
+_CHARS_PER_TOKEN = 4
 _STRUCTURED_TOKENS = 96
 
 
@@ -73,9 +76,17 @@ def _max_tokens(answer: AnswerFormat, scorer: Scorer) -> int:
     elif scorer == "text":
         tokens = _TEXT_TOKENS
     else:
-        # Only the alternatives of the first token are read; behind thinking, white space may come before it.
-        tokens = 4 if answer.thinking_tokens else 1
+        # Behind thinking, white space may come before the answer.
+        tokens = _word_tokens(answer) + (3 if answer.thinking_tokens else 0)
     return answer.thinking_tokens + tokens
+
+
+def _word_tokens(answer: AnswerFormat) -> int:
+    """Enough to see whether a word that was begun goes on as the label's: one token where all words are short."""
+    words = Words(answer.codes)
+    # Of two words that begin alike, the token behind the shorter one tells which it is.
+    nested = any(map(words.nests, answer.codes.values()))
+    return min(_WORD_TOKENS, -(-max(map(len, answer.codes.values())) // _CHARS_PER_TOKEN) + nested)
 
 
 def _one_line(answer: AnswerFormat, scorer: Scorer) -> bool:

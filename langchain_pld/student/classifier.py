@@ -468,8 +468,11 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             label = max(probabilities, key=probabilities.__getitem__)
             confidence = probabilities[label]
         gate = self.artifact.gate
+        tied = probabilities is not None and confidence is not None and _is_tied(probabilities, confidence)
         # A gate cannot be passed without a probability, nor by a student whose risk it was not fitted to.
-        decided = gate is None or (confidence is not None and self._stranger is None and gate.admits(label, confidence))
+        decided = not tied and (
+            gate is None or (confidence is not None and self._stranger is None and gate.admits(label, confidence))
+        )
         return Verdict(
             status="decided" if decided else "abstained",
             label=label if decided else None,
@@ -647,6 +650,11 @@ def _unwatched(config: RunnableConfig | None) -> RunnableConfig | None:
 def _unstreamed(config: RunnableConfig) -> RunnableConfig:
     """The config with LangGraph's tag that keeps the student's bare label out of `stream_mode="messages"`."""
     return {**config, "tags": [*(config.get("tags") or ()), "nostream"]}
+
+
+def _is_tied(probabilities: Mapping[str, float], most: float) -> bool:
+    """Whether two labels are equally likely, so that their order alone would decide."""
+    return sum(math.isclose(value, most, rel_tol=1e-9) for value in probabilities.values()) > 1
 
 
 def _usage(reply: _Reply) -> Usage:

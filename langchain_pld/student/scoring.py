@@ -19,13 +19,13 @@ from langchain_core.messages import AIMessage
 
 from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.student.hardening import ANSWER_MARKER
+from langchain_pld.student.words import SHORTEST_PREFIX, TokenLogprobs, Words, word_masses
 from langchain_pld.task import WRAPPING
 from langchain_pld.verdict import Failure
 
 __all__ = [
     "EVIDENCE_TOKENS",
     "Scores",
-    "TokenLogprobs",
     "answer_schema",
     "first_token_matches",
     "first_tokens_differ",
@@ -42,7 +42,6 @@ LOG_FLOOR = math.log(_FLOOR)
 EVIDENCE_TOKENS = 32
 """Room for the evidence and the label, in tokens."""
 
-_SHORTEST_PREFIX = 3
 _LONGEST_EVIDENCE = 200
 _THINKING = re.compile(r"</?think(?:ing)?>|<\|channel\|>", re.IGNORECASE)
 _THINKING_ENDS = re.compile(r"</think(?:ing)?>|<\|channel\|>final<\|message\|>", re.IGNORECASE)
@@ -60,15 +59,6 @@ class Scores(NamedTuple):
     """Probability on valid answers before renormalising, 0 to 1."""
     evidence: str | None = None
     """What the student wrote before its label."""
-
-
-class TokenLogprobs(NamedTuple):
-    """One generated token with its most probable alternatives."""
-
-    token: str
-    """The token's text."""
-    alternatives: tuple[tuple[str, float], ...]
-    """Token text and log-probability, as the server listed them."""
 
 
 def read_answer(
@@ -136,34 +126,7 @@ def first_token_matches(token: str, codes: Mapping[str, str]) -> str | None:
     Case, surrounding spaces and quotation marks are folded. A beginning counts from three characters on: shorter
     ones are too often the start of something else.
     """
-    return _spelled(token, _folded(codes), {})
-
-
-def _folded(codes: Mapping[str, str]) -> dict[str, str]:
-    """Folded code to label."""
-    return {code.casefold(): label for label, code in codes.items()}
-
-
-def _first(answer: AnswerFormat) -> dict[str, str]:
-    """The short first tokens that are known, to their label; in their own case, since "I" is how a refusal begins."""
-    return {text: label for label, texts in (answer.first_tokens or {}).items() for text in texts}
-
-
-def _spelled(token: str, folded: Mapping[str, str], first: Mapping[str, str]) -> str | None:
-    text = token.strip(WRAPPING)
-    start = text.casefold()
-    if start in folded:
-        return folded[start]
-    if len(start) < _SHORTEST_PREFIX:
-        return first.get(text)
-    begun = [label for code, label in folded.items() if code.startswith(start)]
-    return begun[0] if len(begun) == 1 else None
-
-
-def _may_begin(token: str, folded: Mapping[str, str]) -> bool:
-    """Whether a token too short to count is how a code begins."""
-    start = token.strip(WRAPPING).casefold()
-    return 0 < len(start) < _SHORTEST_PREFIX and any(code.startswith(start) for code in folded)
+    return Words(codes).label(token)
 
 
 def with_first_tokens(answer: AnswerFormat, token_ids: Callable[[str], Sequence[int]]) -> AnswerFormat:
@@ -201,14 +164,18 @@ def with_written_tokens(answer: AnswerFormat, written: Mapping[str, AIMessage]) 
 
 
 def _knowing(answer: AnswerFormat, found: Mapping[str, Iterable[str | None]]) -> AnswerFormat:
-    """The format with those of the first tokens that are short and one label's alone."""
+    """The format with those of the first tokens that are one label's alone, and that their letters do not tell."""
     starts = {label: {(text or "").strip(WRAPPING) for text in texts} - {""} for label, texts in found.items()}
-    owners = Counter(start for one in starts.values() for start in one)
-    short = {
-        label: tuple(sorted(start for start in one if len(start) < _SHORTEST_PREFIX and owners[start] == 1))
+    owners, words = Counter(start for one in starts.values() for start in one), Words(answer.codes)
+    telling = {
+        label: tuple(
+            sorted(
+                start for start in one if owners[start] == 1 and (len(start) < SHORTEST_PREFIX or words.nests(start))
+            )
+        )
         for label, one in starts.items()
     }
-    return answer.model_copy(update={"first_tokens": {label: one for label, one in short.items() if one}})
+    return answer.model_copy(update={"first_tokens": {label: one for label, one in telling.items() if one}})
 
 
 def first_tokens_differ(answer: AnswerFormat, token_ids: Callable[[str], Sequence[int]] | None = None) -> bool:
@@ -222,7 +189,7 @@ def first_tokens_differ(answer: AnswerFormat, token_ids: Callable[[str], Sequenc
     """
     if token_ids is not None:
         return all(_told_apart_by_tokens(with_first_tokens(answer, token_ids), token_ids, space) for space in ("", " "))
-    beginnings = [code.casefold()[:_SHORTEST_PREFIX] for code in answer.codes.values()]
+    beginnings = [code.casefold()[:SHORTEST_PREFIX] for code in answer.codes.values()]
     return not any(
         first.startswith(second) for i, first in enumerate(beginnings) for j, second in enumerate(beginnings) if i != j
     )
@@ -230,13 +197,13 @@ def first_tokens_differ(answer: AnswerFormat, token_ids: Callable[[str], Sequenc
 
 def _told_apart_by_tokens(answer: AnswerFormat, token_ids: Callable[[str], Sequence[int]], space: str) -> bool:
     alone = token_ids(space)[:1] if space else []
-    folded, short = _folded(answer.codes), _first(answer)
+    words = Words.of(answer)
     for label, code in answer.codes.items():
         first = token_ids(space + code)[:1]
         if first and first == alone:  # the space is a token of its own: nothing is said yet
             continue
         text = _first_token(code, token_ids, space)
-        if text is None or _spelled(text, folded, short) != label:
+        if text is None or words.label(text) != label:
             return False
     return True
 
@@ -305,14 +272,9 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
                 return Failure(kind="cut", message="the answer ended at the token limit before the label")
             return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
         position, evidence = found
-    masses, folded, short = dict.fromkeys(answer.codes, 0.0), _folded(answer.codes), _first(answer)
-    unclear: dict[str, float] = {}
-    for token, logprob in tokens[position].alternatives:
-        label = _spelled(token, folded, short)
-        if label is not None:
-            masses[label] += math.exp(logprob)
-        elif answer.first_tokens is None and _may_begin(token, folded):
-            unclear[token] = math.exp(logprob)
+    found = word_masses(tokens[position:], Words.of(answer), cut=_was_cut(message))
+    masses = {label: found.labels.get(label, 0.0) for label in answer.codes}
+    unclear = found.unclear
     mass = math.fsum(masses.values())
     if unclear and _may_decide(unclear, masses):
         token = max(unclear, key=unclear.__getitem__)
@@ -324,6 +286,10 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
         return _unreadable(
             f"only {mass:.1%} of the probability was on valid answers, at least {min_label_mass:.1%} is needed"
         )
+    # Else a label would be decided by what little an answer about something else leaves it.
+    stray = max(found.others.values(), default=0.0)
+    if stray > max(masses.values()):
+        return _unreadable(f"the likeliest answer, at {stray:.0%} of the probability, is none of the labels' words")
     floored = {label: max(value, _FLOOR) for label, value in masses.items()}
     total = math.log(math.fsum(floored.values()))
     normal = {label: math.log(value) - total for label, value in floored.items()}

@@ -376,3 +376,9 @@ def test_how_a_classifier_prints_tells_no_password_and_no_rules() -> None:
         == str(classifier)
         == f"PLDClassifier(artifact='{classifier.artifact.id}', student='ollama:gemma3:4b')"
     )
+
+
+def test_a_tie_abstains_instead_of_falling_to_the_first_label() -> None:
+    plain = Calibration.identity(TASK.label_names)
+    verdict = classifier(lambda _: scored({"glad": 0.4, "sad": 0.4}), calibration=plain).invoke("alas")
+    assert (verdict.status, verdict.label) == ("abstained", None)

@@ -183,6 +183,9 @@ def readable_logprobs(reply: AIMessage, answer: AnswerFormat) -> set[str]:
     if not masses or sum(masses.values()) < MIN_MASS * (1 - 1e-9):
         return set()
     best = max(masses.values())
+    strays = [math.exp(one["logprob"]) for one in options if not label_mass([one], answer)]
+    if max(strays, default=0) > best * (1 + 1e-9):
+        return set()
     return {label for label, mass in masses.items() if mass >= best * (1 - 1e-9)}
 
 

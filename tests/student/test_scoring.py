@@ -183,7 +183,9 @@ def test_a_code_that_could_never_be_read_exactly_is_refused(code: str) -> None:
 
 @pytest.mark.parametrize(("mass", "readable"), [(0.04, False), (0.06, True)])
 def test_little_mass_on_labels_is_unreadable(mass: float, readable: bool) -> None:
-    outcome = read_answer(scored({"sad": mass, "the": 0.9}), WORDS, "logprobs", min_label_mass=0.05)
+    outcome = read_answer(
+        scored({"sad": mass, **{f"the{n}": 0.05 for n in range(18)}}), WORDS, "logprobs", min_label_mass=0.05
+    )
     assert isinstance(outcome, Scores) is readable
     if isinstance(outcome, Failure):
         assert outcome.kind == "unreadable"
@@ -523,3 +525,57 @@ def test_a_students_thinking_is_seen() -> None:
     assert thinks(AIMessage("<think>hm</think>sad"))
     assert thinks(AIMessage("sad", response_metadata=tokens("sad", "<think>", "hm").response_metadata))
     assert not thinks(scored({"sad": 0.9}))
+
+
+@pytest.mark.parametrize("stray", ["zzz", " I", "", "The"])
+def test_an_answer_that_is_mostly_something_else_is_never_a_label(stray: str) -> None:
+    problem = failed(scored({stray: 0.8, "glad": 0.06, "sad": 0.06, "calm": 0.05}))
+    assert problem.kind == "unreadable"
+    assert "the likeliest answer, at 80%" in problem.message
+
+
+ADVICE = AnswerFormat(codes={"m": "medical", "a": "medical_advice", "n": "none"})
+HARM = AnswerFormat(codes={"harmless": "harmless", "safe": "safe"})
+
+
+@pytest.mark.parametrize(
+    ("message", "answer", "label"),
+    [
+        (tokens("medical", "_advice"), ADVICE, "a"),
+        (tokens("medical", "_", "advice"), ADVICE, "a"),
+        (tokens("medical", ("_advice", {"_advice": 0.6, "\n": 0.4})), ADVICE, "a"),
+        (tokens("medical", ("\n", {"_advice": 0.4, "\n": 0.6})), ADVICE, "m"),
+        (tokens("medical", " question"), ADVICE, "m"),
+        (tokens("medical", "<|im_end|>"), ADVICE, "m"),
+        (tokens("medical"), ADVICE, "m"),
+        (tokens("medical", done_reason="length"), ADVICE, None),
+        (tokens("medical", "_", done_reason="length"), ADVICE, None),
+        (tokens("medical", "_advices"), ADVICE, None),
+        (tokens("medicals"), ADVICE, None),
+        (tokens("med", "ical_adv", done_reason="length"), ADVICE, "a"),
+        (tokens("harm", "ful"), HARM, None),
+        (tokens("harm", "less"), HARM, "harmless"),
+        (tokens("harm", "lessly"), HARM, None),
+        (tokens("harm"), HARM, None),
+        (tokens("safe", "ty", " risk"), HARM, None),
+        (tokens("safe", "-", "ish"), HARM, None),
+        (tokens("safe", "."), HARM, "safe"),
+        (tokens("safety risk"), HARM, None),
+    ],
+)
+def test_a_word_is_read_to_its_end(message: AIMessage, answer: AnswerFormat, label: str | None) -> None:
+    outcome = read_answer(message, answer, "logprobs", min_label_mass=0.05)
+    assert (outcome.label if isinstance(outcome, Scores) else None) == label
+
+
+@pytest.mark.parametrize("after", [("safety", " risk"), ("safe", "ty", " risk"), (" safe", "ty")])
+def test_evidence_that_ends_in_another_word_is_unreadable(after: tuple[str, ...]) -> None:
+    answer = HARM.model_copy(update={"form": "evidence"})
+    assert failed(tokens("a", " knife", " =>", *after), answer).kind == "unreadable"
+
+
+def test_words_that_begin_alike_share_the_probability_by_how_they_go_on() -> None:
+    message = tokens(
+        ("medical", {"medical": 0.8, "none": 0.2}), ("_advice", {"_advice": 0.75, "\n": 0.25}), done_reason="length"
+    )
+    assert shares(read(message, ADVICE)) == pytest.approx({"a": 0.6, "m": 0.2, "n": 0.2})

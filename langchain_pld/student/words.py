@@ -1,0 +1,162 @@
+"""What the tokens of an answer say: which label's word they spell, begin, or leave open."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.task import WRAPPING
+
+__all__ = ["SHORTEST_PREFIX", "Masses", "TokenLogprobs", "Words", "word_masses"]
+
+SHORTEST_PREFIX = 3
+"""Characters from which on the beginning of a word counts for it; shorter ones are too often those of another."""
+
+_JOINTS = "_-'\u2019"
+
+
+class TokenLogprobs(NamedTuple):
+    """One generated token with its most probable alternatives."""
+
+    token: str
+    """The token's text."""
+    alternatives: tuple[tuple[str, float], ...]
+    """Token text and log-probability, as the server listed them."""
+
+
+class Masses(NamedTuple):
+    """Where the probability of an answer fell."""
+
+    labels: dict[str, float]
+    """Label to the probability of its word."""
+    unclear: dict[str, float]
+    """What was begun, but may become one label's word or another's, or none."""
+    others: dict[str, float]
+    """What is no label's word."""
+
+
+class Words:
+    """The words of an answer format, folded for comparing.
+
+    Case, surrounding spaces and punctuation do not count.
+    """
+
+    def __init__(self, codes: Mapping[str, str], first_tokens: Mapping[str, Sequence[str]] | None = None) -> None:
+        self._folded = {code.casefold(): label for label, code in codes.items()}
+        # In their own case, since "I" is how a refusal begins.
+        self._first = {text: label for label, texts in (first_tokens or {}).items() for text in texts}
+        self._known = first_tokens is not None
+
+    @classmethod
+    def of(cls, answer: AnswerFormat) -> Words:
+        """Those of a format, with what is known of the student's tokenizer."""
+        return cls(answer.codes, answer.first_tokens)
+
+    def label(self, text: str) -> str | None:
+        """The label whose word a text spells or begins; `None` when there is none or more than one."""
+        known = self._first.get(text.strip(WRAPPING))
+        if known is not None:
+            return known
+        start = text.strip(WRAPPING).casefold()
+        begun = self._begun(text)
+        exact = self._folded.get(start)
+        if exact is not None:
+            return exact if begun <= {exact} else None
+        if len(start) < SHORTEST_PREFIX or len(begun) != 1:
+            return None
+        return next(iter(begun))
+
+    def may_begin(self, text: str) -> bool:
+        """Whether a text without a label may become the word of one."""
+        start = text.strip(WRAPPING).casefold()
+        begun = self._begun(text)
+        if len(start) < SHORTEST_PREFIX and start not in self._folded:
+            return bool(begun) and not self._known
+        return bool(begun)
+
+    def exact(self, text: str) -> str | None:
+        """The label whose whole word a text is."""
+        return self._folded.get(text.strip(WRAPPING).casefold())
+
+    def nests(self, text: str) -> bool:
+        """Whether a text is a whole word with which another one begins."""
+        start = text.casefold()
+        return any(code != start and code.startswith(start) for code in self._folded) and start in self._folded
+
+    def fits(self, text: str, label: str, *, cut: bool) -> bool:
+        """Whether all of a text is a label's word, with other words behind it or not; a part of it where it was cut."""
+        start = text.lstrip(WRAPPING).casefold()
+        return any(
+            (start.startswith(code) and _ends(start[len(code) :])) or (cut and code.startswith(start.rstrip()))
+            for code, name in self._folded.items()
+            if name == label
+        )
+
+    def _begun(self, text: str) -> set[str]:
+        """The labels whose word begins with a text. Punctuation behind it ends it, unless a word has it there."""
+        start = text.lstrip(WRAPPING).casefold()
+        bare = start.rstrip(WRAPPING)
+        if not bare:
+            return set()
+        begun = {label for code, label in self._folded.items() if code.startswith(start)}
+        if begun or bare == start:
+            return begun
+        exact = self._folded.get(bare)
+        return (
+            {exact} if exact is not None else {label for code, label in self._folded.items() if code.startswith(bare)}
+        )
+
+
+def word_masses(tokens: Sequence[TokenLogprobs], words: Words, *, cut: bool) -> Masses:
+    """Add up the probability of each label's word.
+
+    Where the token that was written leaves open which word it begins, the next one tells. A written word that goes on
+    as another one is no label's.
+
+    Args:
+        tokens: Those of the answer, the deciding one first.
+        words: The words to tell.
+        cut: Whether the answer ended at the token limit.
+    """
+    labels: dict[str, float] = defaultdict(float)
+    unclear: dict[str, float] = defaultdict(float)
+    others: dict[str, float] = defaultdict(float)
+    before, weight = "", 1.0
+    for index, (written, alternatives) in enumerate(tokens):
+        rest = "".join([token.token for token in tokens[index + 1 :]])
+        open_ = 0.0
+        for text, logprob in alternatives:
+            mass, so_far = weight * math.exp(logprob), before + text
+            # An empty token is how some servers show that the answer ends.
+            label = words.label(so_far) if text or not before else words.exact(before)
+            is_open = label is None and words.may_begin(so_far)
+            if label is None and not is_open and before and _ends(text):
+                label = words.exact(before)
+            if text == written and not (cut and not rest):
+                if label is not None and not words.fits(so_far + rest, label, cut=cut):
+                    label, is_open = None, words.may_begin(so_far)
+                if is_open and not open_:
+                    open_ = mass
+                    continue
+            (unclear if is_open else others if label is None else labels)[label or so_far] += mass
+        before += written
+        weight = open_
+        if not weight:
+            return Masses(labels, unclear, others)
+    whole = words.exact(before)
+    if whole is None:
+        others[before] += weight
+    elif cut:
+        unclear[before] += weight
+    else:
+        labels[whole] += weight
+    return Masses(labels, unclear, others)
+
+
+def _ends(text: str) -> bool:
+    """Whether what follows a word is not part of it."""
+    start = text[:1]
+    return not start or not (start.isalnum() or (start in _JOINTS and text[1:2].isalnum()))
