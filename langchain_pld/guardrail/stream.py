@@ -30,7 +30,10 @@ Replacement = str | Callable[[Decision], Any]
 
 Chunk = TypeVar("Chunk")
 
-_SENTENCE_END = re.compile(r"[.!?\u2026\uff01\uff1f]+[\"'\u2019\u201d)\]]*\s+|[\u3002\uff01\uff1f]|\n+")
+# Begun nowhere but at the start of a run of marks: a search from each of them would take the square of its length.
+_SENTENCE_END = re.compile(
+    r"(?<![.!?\u2026\uff01\uff1f])[.!?\u2026\uff01\uff1f]+[\"'\u2019\u201d)\]]*\s+|[\u3002\uff01\uff1f]|\n+"
+)
 
 
 class StreamHold(BaseModel):

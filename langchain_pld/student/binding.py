@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence
 
 from langchain_pld.answer import MOST_OPTIONS, AnswerFormat, Scorer
 from langchain_pld.artifact import ModelFingerprint
+from langchain_pld.errors import ModelSetupError
 from langchain_pld.providers import provider_of
 from langchain_pld.student.hardening import OPENING
 from langchain_pld.student.scoring import EVIDENCE_TOKENS, answer_schema
@@ -40,6 +41,9 @@ def bind_student(
         answer: What the student answers with.
         scorer: How the answer will be read.
         timeout_s: Seconds that a call may take, set on the client where it has no finite limit of its own.
+
+    Raises:
+        ModelSetupError: The scorer is `structured`, and the model has no structured output.
     """
     tokens = _max_tokens(answer, scorer)
     provider = model_spec(model).partition(":")[0]
@@ -55,7 +59,11 @@ def bind_student(
             options |= {"stop": ["\n"]}
         return model.bind(**options)
     if scorer == "structured":
-        parsed = model.with_structured_output(answer_schema(answer), include_raw=True)
+        try:
+            parsed = model.with_structured_output(answer_schema(answer), include_raw=True)
+        except NotImplementedError as error:
+            msg = f"{model_spec(model)} has no structured output; use the scorer 'logprobs' or 'text', or another model"
+            raise ModelSetupError(msg) from error
         return RunnableSequence(parsed, RunnableLambda(_raw))
     if scorer == "logprobs":
         return model.bind(

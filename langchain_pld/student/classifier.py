@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import re
 import time
 import warnings
@@ -11,17 +12,18 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableSerializable
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config, get_callback_manager_for_config
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_pld.answer import AnswerFormat
+from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.artifact import Calibration, DistilledPrompt, ModelFingerprint
 from langchain_pld.errors import InputError, StudentError
 from langchain_pld.models.resolve import resolve_chat_model
@@ -129,6 +131,8 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         self._compare(self._fingerprint)
         # A prompt whose label orders cannot be had is told now, not at the first input.
         label_orders(self.artifact)
+        if self.artifact.scorer == "structured":
+            self._bind()  # a student that has no structured output is told now as well
         self._severity = self.long_input.severity(self.artifact.task)
         if self.escalate_to is not None:
             self._other = self._resolved(self.escalate_to)
@@ -162,7 +166,13 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
 
     @classmethod
     def zero_shot(
-        cls, task: Task, student: BaseChatModel | str, *, answer: AnswerFormat | None = None, **options: Any
+        cls,
+        task: Task,
+        student: BaseChatModel | str,
+        *,
+        answer: AnswerFormat | None = None,
+        scorer: Scorer = "logprobs",
+        **options: Any,
     ) -> Self:
         """A student with the bare task as its prompt: nothing distilled, measured or calibrated. For a first look.
 
@@ -172,6 +182,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             task: What is decided.
             student: A chat model, or `provider:name`.
             answer: What the student answers with; the label names when absent.
+            scorer: How its answers are read; `structured` or `text` for a student without log-probabilities.
             **options: Other fields of the classifier.
 
         Raises:
@@ -183,6 +194,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             task=task,
             system_prompt=compile_prompt(task, (), answer),
             answer=answer,
+            scorer=scorer,
             calibration=Calibration.identity(task.label_names),
             student=fingerprint_of(student, ask_server=False),
             notes=("zero-shot, not measured",),
@@ -468,11 +480,12 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             label = max(probabilities, key=probabilities.__getitem__)
             confidence = probabilities[label]
         gate = self.artifact.gate
-        tied = probabilities is not None and confidence is not None and _is_tied(probabilities, confidence)
+        tied = probabilities is not None and _is_tied(probabilities)
         # A gate cannot be passed without a probability, nor by a student whose risk it was not fitted to.
-        decided = not tied and (
-            gate is None or (confidence is not None and self._stranger is None and gate.admits(label, confidence))
+        admitted = gate is None or (
+            confidence is not None and self._stranger is None and gate.admits(label, confidence)
         )
+        decided = admitted and not tied
         return Verdict(
             status="decided" if decided else "abstained",
             label=label if decided else None,
@@ -550,19 +563,29 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
 
     def _resolved(self, escalation: Escalation) -> Escalation:
         """The escalation with a classifier where a chat model is given: the same prompt, its answer read as text."""
-        if not isinstance(escalation.to, BaseChatModel):
+        inner: Any = escalation.to
+        while isinstance(inner, RunnableBindingBase):
+            inner = inner.bound
+        if not isinstance(inner, BaseChatModel):
+            ours = self.artifact.task.label_names
+            theirs = inner.artifact.task.label_names if isinstance(inner, PLDClassifier) else ours
+            if set(theirs) != set(ours):
+                msg = (
+                    f"escalate_to decides between {', '.join(theirs)}, this classifier between {', '.join(ours)}; "
+                    "both need the same labels"
+                )
+                raise InputError(msg)
             return escalation
+        model = resolve_chat_model(cast("BaseChatModel", escalation.to))
         artifact = self.artifact.model_copy(
             update={
                 "scorer": "text",
                 "calibration": Calibration.identity(self.artifact.task.label_names),
                 "gate": None,
-                "student": fingerprint_of(escalation.to, ask_server=False),
+                "student": fingerprint_of(model, ask_server=False),
             }
         )
-        other = PLDClassifier(
-            artifact=artifact, student=escalation.to, timeout_s=escalation.timeout_s, retry=self.retry
-        )
+        other = PLDClassifier(artifact=artifact, student=model, timeout_s=escalation.timeout_s, retry=self.retry)
         return escalation.model_copy(update={"to": other})
 
     def _compare(self, student: ModelFingerprint) -> None:
@@ -652,8 +675,9 @@ def _unstreamed(config: RunnableConfig) -> RunnableConfig:
     return {**config, "tags": [*(config.get("tags") or ()), "nostream"]}
 
 
-def _is_tied(probabilities: Mapping[str, float], most: float) -> bool:
+def _is_tied(probabilities: Mapping[str, float]) -> bool:
     """Whether two labels are equally likely, so that their order alone would decide."""
+    most = max(probabilities.values())
     return sum(math.isclose(value, most, rel_tol=1e-9) for value in probabilities.values()) > 1
 
 

@@ -33,6 +33,9 @@ _WORD = re.compile(r"[\w\u0300-\u036f]+")
 # Letters by their Unicode category, yet drawn as nothing.
 _BLANK_LETTERS = dict.fromkeys(map(ord, "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0\u2800"))
 _ASCII_CONTROLS = dict.fromkeys(code for code in (*range(32), 127) if chr(code) not in "\n\t")
+_MOST_MARKS = 30  # as in the stream-safe format of Unicode Standard Annex 15
+# No accent stands before U+0300, so that most texts have nothing to look into.
+_LONG_RUN = re.compile(r"[^\x00-\u02ff]{31,}")
 _MARK_RUN = re.compile(
     r"((?:[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]){2})[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]+"
 )
@@ -54,13 +57,13 @@ def clean_text(text: str) -> str:
     if text.isascii():
         # Normalising changes nothing here, and what cannot be seen are the control characters.
         return _neutralise(text.translate(_ASCII_CONTROLS))
-    text = unicodedata.normalize("NFKC", text)
+    text = _normal(text)
     text = "".join(char for char in text.translate(_BLANK_LETTERS) if _visible(char))
     # Removing characters may have brought letters and their accents together, and so may folding below.
-    text = _MARK_RUN.sub(r"\1", unicodedata.normalize("NFKC", text))
+    text = _MARK_RUN.sub(r"\1", _normal(text))
     if _FOREIGN.search(text):
         text = _WORD.sub(_fold_mixed, text)
-    return _neutralise(unicodedata.normalize("NFKC", text))
+    return _neutralise(_normal(text))
 
 
 def delimited(text: str) -> str:
@@ -76,6 +79,20 @@ def skeleton(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKD", clean_text(text).translate(_LOOKALIKES))
     return "".join(char for char in folded if not unicodedata.combining(char)).casefold()
+
+
+def _normal(text: str) -> str:
+    """Compatibility forms folded. Sorting a run of accents takes the square of its length, so runs are kept short."""
+    return unicodedata.normalize("NFKC", _LONG_RUN.sub(_few_marks, text))
+
+
+def _few_marks(match: re.Match[str]) -> str:
+    kept, run = [], 0
+    for char in match.group():
+        run = run + 1 if unicodedata.combining(char) else 0
+        if run <= _MOST_MARKS:
+            kept.append(char)
+    return "".join(kept)
 
 
 def _visible(char: str) -> bool:

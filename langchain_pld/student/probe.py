@@ -10,7 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 
 from langchain_pld.answer import AnswerFormat, Scorer
-from langchain_pld.errors import StudentError
+from langchain_pld.errors import ModelSetupError, StudentError
 from langchain_pld.student.binding import bind_student, model_spec
 from langchain_pld.student.failures import RetryPolicy, failure_of, passes_through
 from langchain_pld.student.prompt import chat
@@ -117,10 +117,10 @@ async def probe_student(
             messages, shown = first_question(system_prompt, text, asked)
         scorers: tuple[Scorer, ...] = get_args(Scorer)
         for scorer in scorers:
-            bound = bind_student(student, asked, scorer, timeout_s=timeout_s)
             try:
+                bound = bind_student(student, asked, scorer, timeout_s=timeout_s)
                 reply: AIMessage = await RetryPolicy().async_retrying()(bound.ainvoke, messages)
-            except NotImplementedError:
+            except (NotImplementedError, ModelSetupError):
                 continue
             except Exception as error:  # typed below, and raised when the model cannot be reached at all
                 if passes_through(error):

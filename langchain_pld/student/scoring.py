@@ -272,9 +272,9 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
                 return Failure(kind="cut", message="the answer ended at the token limit before the label")
             return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
         position, evidence = found
-    found = word_masses(tokens[position:], Words.of(answer), cut=_was_cut(message))
-    masses = {label: found.labels.get(label, 0.0) for label in answer.codes}
-    unclear = found.unclear
+    read = word_masses(tokens[position:], Words.of(answer), cut=_was_cut(message))
+    masses = {label: read.labels.get(label, 0.0) for label in answer.codes}
+    unclear = read.unclear
     mass = math.fsum(masses.values())
     if unclear and _may_decide(unclear, masses):
         token = max(unclear, key=unclear.__getitem__)
@@ -287,7 +287,7 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
             f"only {mass:.1%} of the probability was on valid answers, at least {min_label_mass:.1%} is needed"
         )
     # Else a label would be decided by what little an answer about something else leaves it.
-    stray = max(found.others.values(), default=0.0)
+    stray = max(read.others.values(), default=0.0)
     if stray > max(masses.values()):
         return _unreadable(f"the likeliest answer, at {stray:.0%} of the probability, is none of the labels' words")
     floored = {label: max(value, _FLOOR) for label, value in masses.items()}

@@ -14,14 +14,15 @@ import httpx
 import ollama
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
-from langchain_core.messages import AIMessage
+from langchain_core.exceptions import ContextOverflowError
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_ollama import ChatOllama
 from langgraph.errors import GraphInterrupt
 
 from langchain_pld import Label, PLDClassifier
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, Gate, ModelFingerprint
-from langchain_pld.errors import StudentError
+from langchain_pld.errors import ModelSetupError, StudentError
 from langchain_pld.student.failures import CircuitBreaker
 from langchain_pld.student.prompt import compile_prompt
 from tests.fakes import FakeChatModel, scored, text_of
@@ -382,3 +383,35 @@ def test_a_tie_abstains_instead_of_falling_to_the_first_label() -> None:
     plain = Calibration.identity(TASK.label_names)
     verdict = classifier(lambda _: scored({"glad": 0.4, "sad": 0.4}), calibration=plain).invoke("alas")
     assert (verdict.status, verdict.label) == ("abstained", None)
+
+
+async def test_an_input_that_is_refused_does_not_make_a_dead_model_look_alive() -> None:
+    def dead(messages: list[BaseMessage]) -> Exception:
+        return ContextOverflowError("x") if "long" in text_of(messages) else httpx.ConnectError("x")
+
+    made = classifier(dead)
+    for _ in range(20):
+        made.invoke("alas")
+        await made.ainvoke("a long one")
+    assert len([chat for chat in made.student.asked if "alas" in text_of(chat)]) <= 5  # type: ignore[attr-defined]
+    assert (made.invoke("alas").failure or pytest.fail("no failure")).kind == "circuit_open"
+
+
+class Plain(FakeChatModel):
+    """Has no structured output, as a chat model without tools has none."""
+
+    def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_a_student_without_structured_output_is_told_when_it_is_built() -> None:
+    with pytest.raises(ModelSetupError, match="fake-chat:fake has no structured output; use the scorer"):
+        PLDClassifier(artifact=artifact(scorer="structured"), student=Plain(script=lambda _: SAD))
+
+
+def test_zero_shot_takes_the_scorer_that_it_advises() -> None:
+    student = FakeChatModel(script=lambda _: AIMessage("sad"))
+    failure = PLDClassifier.zero_shot(TASK, student).invoke("alas").failure
+    assert failure is not None
+    assert "use the scorer 'structured' or 'text'" in failure.message
+    assert PLDClassifier.zero_shot(TASK, student, scorer="text").invoke("alas").label == "sad"

@@ -11,8 +11,9 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.errors import GraphInterrupt
 
-from langchain_pld import PLDClassifier
+from langchain_pld import PLDClassifier, Task
 from langchain_pld.artifact import Gate
+from langchain_pld.errors import ModelSetupError
 from langchain_pld.student.escalation import Escalation, EscalationBudget
 from langchain_pld.student.failures import RetryPolicy
 from langchain_pld.verdict import Failure, Verdict
@@ -172,3 +173,20 @@ def test_a_failure_of_the_student_says_so_in_its_opinion() -> None:
     verdict = escalating(RunnableLambda(lambda _: "glad"), lambda _: httpx.ConnectError("x")).invoke("alas")
     assert verdict.opinions[0].failure == Failure(kind="connection", message=verdict.opinions[0].failure.message)  # type: ignore[union-attr]
     assert verdict.label == "glad"
+
+
+def test_a_classifier_of_another_task_is_refused_when_it_is_built() -> None:
+    task = Task(name="tone", instructions="Judge.", labels=[{"name": "HOSTILE"}, {"name": "fine"}])
+    other = PLDClassifier.zero_shot(task, FakeChatModel(script=lambda _: scored({"HOSTILE": 0.9})))
+    for to in (other, other.with_config(tags=["x"]), other.with_retry()):
+        with pytest.raises(ValueError, match=r"escalate_to decides between HOSTILE, fine.* both need the same labels"):
+            PLDClassifier(artifact=artifact(), student=FakeChatModel(script=None), escalate_to=to)
+
+
+def test_a_wrapped_chat_model_is_refused_when_it_is_built() -> None:
+    with pytest.raises(ModelSetupError, match="RetryPolicy"):
+        PLDClassifier(
+            artifact=artifact(),
+            student=FakeChatModel(script=None),
+            escalate_to=FakeChatModel(script=None).with_retry(),
+        )

@@ -1,5 +1,6 @@
 """An untrusted text cannot pass for anything but a text."""
 
+import time
 import unicodedata
 
 import pytest
@@ -149,3 +150,20 @@ def test_the_delimiters_stand_once_around_any_text() -> None:
     assert message.count(OPEN) == message.count(CLOSE) == 1
     assert message.startswith(OPEN)
     assert message.endswith(CLOSE)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    ["\u0316\u0301", "\u0316\u0301\u200d", "\u0316\u034f\u0301", "\u05b0\u05bc\u05b7", "\u0344", "\u0301\ufe0f\u0316"],
+)
+def test_the_time_for_a_run_of_accents_grows_with_its_length_and_not_with_its_square(marks: str) -> None:
+    def seconds(length: int) -> float:
+        text = "a" + marks * (length // len(marks))
+        times = []
+        for _ in range(3):
+            started = time.process_time()
+            clean_text(text)
+            times.append(time.process_time() - started)
+        return min(times)
+
+    assert seconds(40_000) < 12 * seconds(10_000) + 0.02, "four times the text: sixteen times the time is the square"
