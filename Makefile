@@ -14,7 +14,7 @@ help:  ## What can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(READY): pyproject.toml constraints.txt
-	@echo "Setting up $(VENV) (about 850 MB on disk, 2 minutes) ..."
+	@echo "Setting up $(VENV) (about 1.1 GB on disk, 2 minutes) ..."
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"

@@ -166,8 +166,8 @@ def run(command: str, folder: Path) -> None:
         assert not where or (ROOT / where).exists(), f"{where} runs {command}"
         return
     line = re.sub(r" +# .*", "", command)
-    if line.startswith("pld distill") and "--teacher" not in line:
-        line += " --teacher ollama:fake --student ollama:fake"
+    if line.startswith("pld distill"):
+        line += " --teacher ollama:fake" + (" --student ollama:fake" if "--student" not in line else "")
     if line.startswith("pld review"):
         line += ' --accept-all --reviewer "Ilka Ferrand"'
     if line.startswith("python examples/"):

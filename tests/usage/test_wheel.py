@@ -67,12 +67,12 @@ def test_the_wheel_holds_the_package_and_no_test(wheel: Path) -> None:
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"langchain_pld"}
 
 
-def test_forty_rows_of_a_table(environment: Path, server: OllamaServer, tmp_path: Path) -> None:
+def test_forty_rows_of_a_table_with_other_headers(environment: Path, server: OllamaServer, tmp_path: Path) -> None:
     """From somebody's own table to a verdict, in a folder that has nothing to do with the checkout."""
     rows = [(f"note {n}: {word}", label) for n in range(14) for label, word in LABELS.items()][:40]
     with (tmp_path / "inbox.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["text", "label"])
+        table.writerow(["Message text", "Kind"])
         table.writerows(rows)
     (tmp_path / "task.yaml").write_text(TASK, encoding="utf-8")
 
@@ -81,8 +81,9 @@ def test_forty_rows_of_a_table(environment: Path, server: OllamaServer, tmp_path
     where = run(environment, server, tmp_path, "python", "-c", "import langchain_pld; print(langchain_pld.__file__)")
     assert str(environment.parent) in where.stdout
 
+    columns = ["--text-column", "Message text", "--label-column", "Kind"]
     models = ["--teacher", "ollama:gemma3:4b", "--student", "ollama:gemma3:4b"]
-    done = run(environment, server, tmp_path, "pld", "distill", "task.yaml", "--data", "inbox.csv", *models,
+    done = run(environment, server, tmp_path, "pld", "distill", "task.yaml", "--data", "inbox.csv", *columns, *models,
                "--out", "inbox.pld.json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     done = run(environment, server, tmp_path, "pld", "classify", "inbox.pld.json", "You idiot!", "--json")
@@ -92,3 +93,12 @@ def test_forty_rows_of_a_table(environment: Path, server: OllamaServer, tmp_path
     done = run(environment, server, tmp_path, "pld", "classify", "inbox.pld.json", "Hi", "--student", "embedded:x.gguf")
     assert done.returncode == 2
     assert 'run: pip install "langchain-pld[embedded]"' in done.stderr
+
+
+def test_the_demo_needs_no_checkout(environment: Path, server: OllamaServer, tmp_path: Path) -> None:
+    done = run(environment, server, tmp_path, "pld", "demo", "--copy", "shop_inbox")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "shop_inbox" / "task.yaml").is_file()
+    done = run(environment, server, tmp_path, "pld", "demo", "--student", "ollama:gemma3:4b")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo.pld.json").is_file()
