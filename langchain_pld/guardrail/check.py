@@ -173,7 +173,7 @@ class Guard:
     """A classifier under a policy.
 
     Args:
-        classifier: A `PLDClassifier`, or any Runnable that gives a `Verdict`.
+        classifier: A `PLDClassifier`, or any Runnable that takes a text and gives a `Verdict`.
         policy: What follows from a verdict.
         name: Name in reasons, records and traces; the task's name when absent.
         stage: Where it stands.
