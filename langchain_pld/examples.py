@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, overload
@@ -15,7 +15,7 @@ from typing import Any, overload
 from pydantic import BaseModel, ConfigDict
 
 from langchain_pld.errors import ExampleError, InputError
-from langchain_pld.row_files import NumberedRow, read_rows
+from langchain_pld.row_files import RowFile, read_rows
 from langchain_pld.task import Task
 
 __all__ = ["BadRow", "Columns", "Example", "ExampleSet", "Rows", "examples_from", "read_examples"]
@@ -44,12 +44,14 @@ class BadRow(BaseModel):
     source: str
     """The file, or what the rows came from."""
     line: int
-    """Line in the file, counted from 1."""
+    """Its place, counted from 1."""
     reason: str
     """What is wrong with it."""
+    unit: str = "line"
+    """What the place counts: lines of a file, or rows."""
 
     def __str__(self) -> str:
-        return f"{self.source}, line {self.line}: {self.reason}"
+        return f"{self.source}, {self.unit} {self.line}: {self.reason}"
 
 
 class ExampleSet(BaseModel):
@@ -63,6 +65,8 @@ class ExampleSet(BaseModel):
     """The usable rows."""
     skipped: tuple[BadRow, ...] = ()
     """The rows left out, when leaving out was asked for."""
+    notes: tuple[str, ...] = ()
+    """What was taken for granted about the file, e.g. its separator."""
 
     @classmethod
     def of(cls, examples: Iterable[Example], task: Task, *, source: str = "examples") -> ExampleSet:
@@ -128,16 +132,23 @@ Rows = Any
 
 
 def read_examples(
-    path: str | Path, task: Task, *, columns: Columns | None = None, skip_bad_rows: bool = False
+    path: str | Path,
+    task: Task,
+    *,
+    columns: Columns | None = None,
+    labelled: bool = False,
+    skip_bad_rows: bool = False,
 ) -> ExampleSet:
     """Read labelled rows from a file: JSON lines, JSON, CSV, TSV, Parquet or Excel, see `row_files`.
 
-    Columns are found by their names, white space around them and case aside; others are ignored.
+    Columns are found by their names, white space around them and case aside; others are ignored. A label may have
+    spaces where its name in the task has `_` or `-`.
 
     Args:
         path: The file; texts are UTF-8.
         task: The task that the rows belong to; labels and lengths are checked against it.
         columns: What the columns are called.
+        labelled: Require a column of labels.
         skip_bad_rows: Leave unusable rows out and list them in `skipped`, instead of raising.
 
     Raises:
@@ -147,18 +158,27 @@ def read_examples(
     """
     path = Path(path)
     return _checked(
-        read_rows(path), task, columns or Columns(), source=path.name, place=str(path), skip_bad_rows=skip_bad_rows
+        read_rows(path),
+        task,
+        columns or Columns(),
+        source=path.name,
+        place=str(path),
+        labelled=labelled,
+        skip_bad_rows=skip_bad_rows,
     )
 
 
-def examples_from(rows: Rows, task: Task, *, columns: Columns | None = None, source: str = "rows") -> ExampleSet:
+def examples_from(
+    rows: Rows, task: Task, *, columns: Columns | None = None, labelled: bool = False, source: str = "rows"
+) -> ExampleSet:
     """Check rows that are at hand, in whatever form people have them.
 
     Args:
-        rows: A path; a data frame of pandas or polars; a `datasets.Dataset`; or mappings, `(text, label)` pairs,
-            `Example`s. An `ExampleSet` is taken as it is.
+        rows: A path; a data frame of pandas or polars, an Arrow table; a `datasets.Dataset`; or mappings,
+            `(text, label)` pairs, `Example`s. An `ExampleSet` is taken as it is.
         task: The task that they belong to.
         columns: What the columns are called.
+        labelled: Require a column of labels.
         source: What the rows are called in messages.
 
     Raises:
@@ -167,17 +187,36 @@ def examples_from(rows: Rows, task: Task, *, columns: Columns | None = None, sou
     if isinstance(rows, ExampleSet):
         return rows
     if isinstance(rows, str | Path):
-        return read_examples(rows, task, columns=columns)
+        return read_examples(rows, task, columns=columns, labelled=labelled)
+    if isinstance(rows, Mapping):
+        msg = f"{source} are several, {', '.join(map(repr, rows))}; give one of them, or a list of rows"
+        raise ExampleError(msg)
     if hasattr(rows, "to_dicts"):  # polars
         rows = rows.to_dicts()
+    elif hasattr(rows, "to_pylist"):  # Arrow
+        rows = rows.to_pylist()
+    elif hasattr(rows, "features"):  # Hugging Face
+        rows = _named_labels(rows)
     elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # pandas
         rows = rows.to_dict("records")
-    if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
+    if not isinstance(rows, Iterable):
         msg = f"{source}: rows are a path, a data frame or a list of rows, not {type(rows).__name__}"
         raise ExampleError(msg)
     names = columns or Columns()
     numbered = ((number, _row(row, names)) for number, row in enumerate(rows, start=1))
-    return _checked(numbered, task, names, source=source, place=source)
+    return _checked(RowFile(numbered, unit="row"), task, names, source=source, place=source, labelled=labelled)
+
+
+def _named_labels(split: Any) -> list[dict[str, Any]]:
+    """The rows of a Hugging Face split; its labels are numbers, -1 for none, whose feature knows their names."""
+    named = {column: kind.int2str for column, kind in (split.features or {}).items() if hasattr(kind, "int2str")}
+
+    def cell(column: str, value: Any) -> Any:
+        if column not in named or not isinstance(value, int):
+            return value
+        return named[column](value) if value >= 0 else None
+
+    return [{column: cell(column, value) for column, value in row.items()} for row in split]
 
 
 def _row(row: Any, columns: Columns) -> dict[str, Any] | str:
@@ -195,34 +234,61 @@ _SHOWN = 10
 
 
 def _checked(
-    raw: Iterable[NumberedRow],
+    file: RowFile,
     task: Task,
     columns: Columns,
     *,
     source: str,
     place: str,
+    labelled: bool = False,
     skip_bad_rows: bool = False,
 ) -> ExampleSet:
     """The examples of numbered rows; a string in place of a row says what is wrong with it."""
+    if task.fields and columns.text != "text":
+        msg = f"task {task.name!r} has the fields {', '.join(task.fields)}, each a column; it takes no column of texts"
+        raise ExampleError(msg)
     examples: list[Example] = []
     bad: list[BadRow] = []
     seen: set[str] = set()
-    for line, row in raw:
+    found: dict[str, None] = {}
+    for line, row in file.rows:
+        found |= {} if isinstance(row, str) else dict.fromkeys(map(str, row))
         example = row if isinstance(row, str) else _example(_renamed(row, task, columns), line, task, columns, seen)
         if isinstance(example, Example):
             seen.add(example.id)
             examples.append(example)
         else:
-            bad.append(BadRow(source=source, line=line, reason=example))
+            bad.append(BadRow(source=source, line=line, reason=example, unit=file.unit))
     if bad and not skip_bad_rows:
-        more = f"\n… and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        msg = "\n".join(map(str, bad[:_SHOWN])) + f"{more}\nFix {'them' if len(bad) > 1 else 'it'}, or skip bad rows."
-        raise ExampleError(msg)
+        raise ExampleError(_explained(bad))
+    _check_columns(found, columns, source, labelled=labelled)
     if not examples:
-        msg = f"{place} holds no usable row"
+        msg = f"{place} holds no usable row" + (f"; the first: {bad[0]}" if bad else "")
         raise ExampleError(msg)
     _warn_of_contradictions(examples, source)
-    return ExampleSet(source=source, examples=tuple(examples), skipped=tuple(bad))
+    return ExampleSet(source=source, examples=tuple(examples), skipped=tuple(bad), notes=file.notes)
+
+
+def _explained(bad: Sequence[BadRow]) -> str:
+    """The bad rows, in one message; one line where all have the same reason, as where a column is missing."""
+    if len(bad) > 1 and len({row.reason for row in bad}) == 1:
+        first = bad[0]
+        lines = [f"{first.source}, {first.unit} {first.line} and {len(bad) - 1} more: {first.reason}"]
+    else:
+        lines = [*map(str, bad[:_SHOWN]), *([f"… and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else [])]
+    return "\n".join([*lines, f"Fix {'them' if len(bad) > 1 else 'it'}, or skip bad rows."])
+
+
+def _check_columns(found: Mapping[str, None], columns: Columns, source: str, *, labelled: bool) -> None:
+    """Make sure that no column is missing which was named, or which is needed: rows without it look unlabelled."""
+    there = {name.strip().casefold() for name in found}
+    for role, name in columns.model_dump(exclude={"text"}).items():
+        wanted = name != role or (role == "label" and labelled)
+        if found and wanted and name.strip().casefold() not in there:
+            msg = f"{source}: no column {name!r}; found: {', '.join(found)}; name it with --{role}-column, or " + (
+                f"Columns({role}=…)"
+            )
+            raise ExampleError(msg)
 
 
 def _warn_of_contradictions(examples: Iterable[Example], source: str) -> None:
@@ -262,7 +328,7 @@ def _example(row: dict[str, Any], line: int, task: Task, columns: Columns, seen:
     label = _named(row.get(columns.label))
     group = _named(row.get(columns.group))
     for name, value in values.items():
-        if value is None:
+        if value is None or _named(value) is None:
             return f"column {name!r} is null, not a text"
     for name, value in {**values, columns.label: label, columns.group: group}.items():
         if value is not None and not isinstance(value, str):
@@ -276,7 +342,7 @@ def _example(row: dict[str, Any], line: int, task: Task, columns: Columns, seen:
     example = Example(
         id=str(identity),
         input=values if task.fields else values[columns.text],
-        label=label or None,
+        label=_spelt(label or None, task.label_names),
         group=group or None,
     )
     return _problem(example, task, seen) or example
@@ -284,12 +350,22 @@ def _example(row: dict[str, Any], line: int, task: Task, columns: Columns, seen:
 
 def _named(value: Any) -> Any:
     """A number as a name; `None` for NaN, a data frame's empty cell, whose column holds floats for that alone."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if type(value).__name__ == "NAType":  # pandas, which is not imported
+        return None
+    if not isinstance(value, Real):
         return value
     number = float(value)
     if math.isnan(number):
         return None
     return str(int(number)) if number.is_integer() else str(value)
+
+
+def _spelt(label: str | None, names: Sequence[str]) -> str | None:
+    """The name that is meant by a label with white space, which no name has; any other label as it is."""
+    words = (label or "").split()
+    return next((name for joint in "_-" if (name := joint.join(words)) in names), label) if words else None
 
 
 def _problem(example: Example, task: Task, seen: set[str]) -> str | None:

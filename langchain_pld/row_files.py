@@ -1,72 +1,85 @@
-"""Rows of a file as mappings, whatever its kind: JSON lines, JSON, CSV and its kin, Parquet, Excel."""
+"""Rows of a file as mappings from column to value, before anybody knows what they mean."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from langchain_pld.errors import ExampleError, MissingExtraError
 
-__all__ = ["KINDS", "NumberedRow", "read_rows"]
+__all__ = ["KINDS", "NumberedRow", "RowFile", "read_rows"]
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 """Endings of the files that can be read."""
 
 NumberedRow = tuple[int, dict[str, Any] | str]
-"""Line of the file (JSON and Parquet: number of the row), from 1, and the row; a string says what is wrong with it."""
+"""The row's place, from 1, and the row; a string in place of a row says what is wrong with it."""
 
-_SEPARATORS = ",;\t|"
-"""Of a CSV file; the first where the header has none."""
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
-def read_rows(path: Path) -> Iterator[NumberedRow]:
-    """Read the rows of a file.
+@dataclass(frozen=True)
+class RowFile:
+    """What a file holds."""
 
-    A `.csv` file may separate its cells with a comma, semicolon, tab or bar: the one that the header has most of. A
-    Parquet file needs the extra `parquet`, an Excel file `excel`, of which the first sheet is read.
+    rows: Iterable[NumberedRow]
+    """The rows, in the file's order."""
+    unit: str = "line"
+    """What the numbers count: lines of the file, or rows."""
+    notes: tuple[str, ...] = ()
+    """What was taken for granted about the file."""
+
+
+def read_rows(path: Path) -> RowFile:
+    """Read a table by the ending of its name.
 
     Raises:
-        ExampleError: The file is missing, of an unknown kind, not UTF-8, or broken; the message says where.
-        MissingExtraError: The package that reads this kind is not installed.
+        ExampleError: The file is missing, of an unknown kind, not of the kind that its name says, or not UTF-8.
+        MissingExtraError: Its kind needs a package that is not installed.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
-        msg = f"{path}: unknown kind of file {path.suffix!r}; use {', '.join(KINDS)}"
+        other = "; save an old Excel file as .xlsx" if kind == ".xls" else ""
+        msg = f"{path}: unknown kind of file {path.suffix!r}; use {', '.join(KINDS)}{other}"
         raise ExampleError(msg)
     try:
-        content = path.read_bytes()
+        if kind == ".parquet":
+            return _parquet(path)
+        if kind == ".xlsx":
+            return _excel(path)
+        text = _text(path)
     except FileNotFoundError:
         msg = f"no example file at {path}"
         raise ExampleError(msg) from None
     except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}"
+        msg = f"{path} cannot be read: {error.strerror or error}"
         raise ExampleError(msg) from error
-    if kind == ".parquet":
-        return _parquet(content, path.name)
-    if kind == ".xlsx":
-        return _excel(content, path.name)
-    text = _decoded(content, path.name)
-    if kind in {".csv", ".tsv"}:
-        return _csv(text, path.name, separator="\t" if kind == ".tsv" else _separator(text))
-    return _json(text) if kind == ".json" else _json_lines(text)
+    if kind in (".csv", ".tsv"):
+        return _separated(text, path.name, "," if kind == ".csv" else "\t")
+    if kind == ".json" and not text.lstrip().startswith("{"):
+        return _json_array(text, path.name)
+    return RowFile(_json_lines(text))
 
 
-def _decoded(content: bytes, source: str) -> str:
-    if content[:2] in {b"\xff\xfe", b"\xfe\xff"}:
-        msg = f"{source} is UTF-16; save it as UTF-8, in Excel as «CSV UTF-8»"
-        raise ExampleError(msg)
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"  # what Excel calls Unicode text; the mark leaves no doubt
+    else:
+        encoding = "utf-8-sig"
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
+        line = error.object[: error.start].count(b"\n") + 1
         msg = (
-            f"{source}, line {line}: byte {error.start} is not UTF-8 (Windows-1252?); save the file as UTF-8, in Excel "
-            "as «CSV UTF-8»"
+            f"{path.name}, line {line}: byte {error.start} is not UTF-8 (Windows-1252?); save the file as UTF-8, in "
+            f"Excel as «CSV UTF-8», or: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8-{path.name}"
         )
         raise ExampleError(msg) from error
 
@@ -84,82 +97,107 @@ def _json_lines(text: str) -> Iterator[NumberedRow]:
         yield line, value if isinstance(value, dict) else "not a JSON object"
 
 
-def _json(text: str) -> Iterator[NumberedRow]:
-    """The rows of an array; lines of objects where it is none."""
+def _json_array(text: str, name: str) -> RowFile:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, list):
-        yield from _json_lines(text)
-        return
-    for number, row in enumerate(value, start=1):
-        yield number, row if isinstance(row, dict) else "not a JSON object"
+        values = json.loads(text) if text.strip() else []
+    except (ValueError, RecursionError) as error:
+        msg = f"{name} is not JSON: {error}"
+        raise ExampleError(msg) from error
+    if not isinstance(values, list):
+        msg = f"{name} must hold an array of objects, or an object on each line"
+        raise ExampleError(msg)
+    rows = [value if isinstance(value, dict) else "not a JSON object" for value in values]
+    return RowFile(list(enumerate(rows, start=1)), unit="row")
 
 
-def _separator(text: str) -> str:
-    header = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
-    return max(_SEPARATORS, key=header.count)
+def _separated(text: str, name: str, expected: str) -> RowFile:
+    separator = _separator(text, expected)
+    notes = () if separator == expected else (f"{name}: read as columns separated by {_SEPARATORS[separator]}",)
+    return RowFile(_cells(text, name, separator), notes=notes)
 
 
-def _csv(text: str, source: str, *, separator: str) -> Iterator[NumberedRow]:
+def _separator(text: str, expected: str) -> str:
+    """The separator that cuts the header into the most columns; the expected one where others do no better."""
+
+    def columns(separator: str) -> int:
+        try:
+            return len(next(csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator), []))
+        except csv.Error:
+            return 0
+
+    return max(_SEPARATORS, key=lambda separator: (columns(separator), separator == expected))
+
+
+def _cells(text: str, name: str, separator: str) -> Iterator[NumberedRow]:
     # strict: a broken quote is an error of that file, not a row that silently swallows the next ones.
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     try:
+        header = next((row for row in reader if any(cell.strip() for cell in row)), [])
+        _different(header, name)
         for row in reader:
-            if None in row:
+            if len(row) > len(header):
                 yield reader.line_num, "has more cells than the header"
-            else:
-                yield reader.line_num, {key: value for key, value in row.items() if value is not None}
+            elif len(row) == 1 or any(cell.strip() for cell in row):
+                yield reader.line_num, dict(zip(header, row, strict=False))
     except csv.Error as error:
-        msg = f"{source}, line {reader.line_num}: not CSV: {error}"
+        msg = f"{name}, line {reader.line_num}: not CSV: {error}"
         raise ExampleError(msg) from error
 
 
-def _parquet(content: bytes, source: str) -> Iterator[NumberedRow]:
+def _parquet(path: Path) -> RowFile:
     try:
-        from pyarrow import ArrowException, BufferReader
-        from pyarrow.parquet import ParquetFile
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise MissingExtraError.of("pyarrow", "parquet") from error
-    number = 0
     try:
-        for batch in ParquetFile(BufferReader(content)).iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except (ArrowException, OSError) as error:
-        msg = f"{source}: not a Parquet file that can be read: {error}"
+        # One file, not a folder of parts: its own bytes are what a run keeps the hash of.
+        table = parquet.ParquetFile(path).read()
+    except ArrowException as error:
+        msg = f"{path.name}: not a Parquet file that can be read: {error}"
         raise ExampleError(msg) from error
+    _different(table.column_names, path.name)
+    return RowFile(list(enumerate(table.to_pylist(), start=1)), unit="row")
 
 
-def _excel(content: bytes, source: str) -> Iterator[NumberedRow]:
+def _excel(path: Path) -> RowFile:
     try:
-        from openpyxl import load_workbook
+        import openpyxl
     except ImportError as error:
         raise MissingExtraError.of("openpyxl", "excel") from error
+    import warnings
+
     try:
-        book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        cells = list(book.worksheets[0].iter_rows(values_only=True))
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of styles and validations, which nobody reads here
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            names, sheet = book.sheetnames, book.worksheets[0]
+            lines = [(n, list(row)) for n, row in enumerate(sheet.iter_rows(values_only=True), start=1)]
+    except FileNotFoundError:
+        raise
     except Exception as error:  # a broken workbook raises whatever the parser of that part does
-        msg = f"{source}: not an Excel workbook that can be read ({type(error).__name__})"
+        msg = f"{path.name}: not an Excel workbook that can be read ({type(error).__name__})"
         raise ExampleError(msg) from error
-    yield from _sheet(cells)
+    filled = [(n, row) for n, row in lines if any(cell is not None and str(cell).strip() for cell in row)]
+    notes = (f"{path.name}: read the sheet {names[0]!r}, not {', '.join(names[1:])}",) if len(names) > 1 else ()
+    if not filled:
+        return RowFile([], unit="row", notes=notes)
+    header = ["" if name is None else str(name) for name in filled[0][1]]
+    _different(header, path.name)
+    rows = [
+        (n, {name: _written(cell) for name, cell in zip(header, row, strict=False) if name}) for n, row in filled[1:]
+    ]
+    return RowFile(rows, unit="row", notes=notes)
 
 
-def _sheet(cells: Iterable[tuple[Any, ...]]) -> Iterator[NumberedRow]:
-    """The rows below the first one that is not empty, which is the header."""
-    header: list[str] | None = None
-    for number, row in enumerate(cells, start=1):
-        if all(cell is None for cell in row):
-            continue
-        if header is None:
-            header = ["" if cell is None else str(cell) for cell in row]
-            continue
-        values = zip(header, map(_cell, row), strict=False)
-        yield number, {name: value for name, value in values if name and value is not None}
+def _written(cell: Any) -> str | None:
+    """A cell as text: in a sheet, a number is often only what a text looked like."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return None if cell is None else str(cell)
 
 
-def _cell(value: Any) -> Any:
-    # A sheet keeps each number as a float.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _different(header: Iterable[str], name: str) -> None:
+    twice = next((one for one, other in pairwise(sorted(filter(None, header))) if one == other), None)
+    if twice is not None:
+        msg = f"{name} has two columns of the name {twice!r}; rename one"
+        raise ExampleError(msg)

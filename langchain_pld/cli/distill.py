@@ -221,7 +221,7 @@ def _prepare(record: RunRecord) -> _Job:
 
     task = Task.from_yaml(record.task.path)
     read: dict[str, ExampleSet] = {
-        role: read_examples(file.path, task, columns=record.columns, skip_bad_rows=record.skip_bad_rows)
+        role: read_examples(file.path, task, columns=record.columns, labelled=True, skip_bad_rows=record.skip_bad_rows)
         for role, file in record.data.items()
     }
     say_skipped(read)
@@ -346,8 +346,10 @@ def _distil(directory: RunDirectory, job: _Job, *, begins: bool, database: str |
 
 
 def say_skipped(sets: Mapping[str, ExampleSet]) -> None:
-    """Tell on standard error which rows were left out: how many, and the first few reasons."""
+    """Tell on standard error how files were read and which rows were left out: how many, and the first few reasons."""
     for role, rows in sets.items():
+        for note in rows.notes:
+            complain(f"note: {note}")
         if rows.skipped:
             shown = "; ".join(map(str, rows.skipped[:3]))
             more = f"; and {len(rows.skipped) - 3} more" if len(rows.skipped) > 3 else ""

@@ -64,8 +64,12 @@ def evaluate(
 
     prompt = DistilledPrompt.load(artifact)
     named = columns(text=text_column, label=label_column, id=id_column, group=group_column)
-    rows = read_examples(data, prompt.task, columns=named, skip_bad_rows=skip_bad_rows)
-    known = None if train is None else read_examples(train, prompt.task, columns=named, skip_bad_rows=skip_bad_rows)
+
+    def read(file: Path) -> ExampleSet:
+        return read_examples(file, prompt.task, columns=named, labelled=True, skip_bad_rows=skip_bad_rows)
+
+    rows = read(data)
+    known = None if train is None else read(train)
     say_skipped({"data": rows} | ({} if known is None else {"train": known}))
     for labelled in (rows, known):
         if labelled is not None:

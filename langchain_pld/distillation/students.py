@@ -21,7 +21,7 @@ from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import left_of
 from langchain_pld.errors import InputError
-from langchain_pld.examples import Rows
+from langchain_pld.examples import Rows, examples_from
 from langchain_pld.models.resolve import resolve_chat_model
 from langchain_pld.namespaces import namespace_label
 from langchain_pld.student.binding import model_spec
@@ -87,6 +87,10 @@ async def adistill_many(
     if not models or len(models) < len(students):
         msg = f"a run needs students, each of another name; got {', '.join(models) or 'none'}"
         raise InputError(msg)
+    # Read once for all: rows may come from a generator, and a file may be large.
+    train = examples_from(train, task, source="train")
+    validation = examples_from(validation, task, source="validation")
+    test = None if test is None else examples_from(test, task, source="test")
     store = store or InMemoryStore()
     teacher = resolve_chat_model(teacher)
     embeddings = resolve_embeddings(embeddings) if isinstance(embeddings, str) else embeddings

@@ -76,7 +76,7 @@ def test_rows_that_the_artifact_was_chosen_on_are_named(pld: Run, files: Files, 
 
 def test_an_unlabelled_row_is_bad_input(pld: Run, artifact: Path, tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
-    data.write_text('{"id": "x", "text": "a parcel"}\n', encoding="utf-8")
+    data.write_text('{"id": "x", "text": "a parcel", "label": null}\n', encoding="utf-8")
     with OllamaServer(ollama_script) as server:
         done = pld("evaluate", artifact, "--data", data, host=server.url)
         assert server.requests == []

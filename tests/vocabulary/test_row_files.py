@@ -72,7 +72,8 @@ def test_a_parquet_file_with_a_categorical_column_is_read(tmp_path: Path) -> Non
     ("content", "expected"),
     [
         ("text,label\nDas kostet 5 \u20ac,ham\n".encode("cp1252"), "line 2: byte 24 is not UTF-8 (Windows-1252?)"),
-        ("text,label\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
+        ("text,label\n".encode("utf-16"), "holds no usable row"),
+        (b"text,label,text\na,ham,b\n", "rows.csv has two columns of the name 'text'"),
         (
             b"Comment Text,Category\na,ham\n",
             "no column 'text'; found: Comment Text, Category; name it with --text-column",
@@ -89,11 +90,11 @@ def test_a_file_that_cannot_be_read_as_it_is_says_what_to_do(tmp_path: Path, con
 
 def test_bad_rows_are_named_together(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
-    file.write_text("text,label\n" + "a,calm\n" * 12 + "b,ham\n")
+    file.write_text("text,label\n" + "".join(f"a,calm{n}\n" for n in range(12)) + "b,ham\n")
     with pytest.raises(ExampleError) as caught:
         read_examples(file, TASK)
     message = str(caught.value).splitlines()
-    assert message[0] == "rows.csv, line 2: unknown label 'calm'; the task has spam, ham, 1"
+    assert message[0] == "rows.csv, line 2: unknown label 'calm0'; the task has spam, ham, 1"
     assert message[9].startswith("rows.csv, line 11: ")
     assert message[10:] == ["… and 2 more", "Fix them, or skip bad rows."]
 
@@ -134,3 +135,99 @@ def test_a_data_frame_with_empty_cells_is_read() -> None:
 def test_what_is_no_rows_is_refused(rows: Any) -> None:
     with pytest.raises(ExampleError, match="rows"):
         examples_from(rows, TASK)
+
+
+@pytest.mark.parametrize(("separator", "word"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+def test_a_separator_that_the_ending_does_not_say_is_told(tmp_path: Path, separator: str, word: str) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(f'text{separator}label\n"a, b; c|d\n\te"{separator}ham\n{separator}\n')
+    rows = read_examples(file, TASK)
+    assert pairs(rows) == [("a, b; c|d\n\te", "ham")]
+    assert rows.notes == (f"rows.csv: read as columns separated by {word}",)
+    file.write_text('text\n"x;y"\n')
+    assert read_examples(file, TASK).notes == ()
+
+
+def test_what_excel_calls_unicode_text_is_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes("text\tlabel\r\nGröße\tham\r\n".encode("utf-16"))
+    assert pairs(read_examples(tmp_path / "rows.csv", TASK)) == [("Größe", "ham")]
+
+
+@pytest.mark.parametrize("columns", [Columns(text="a", label="Categorie"), Columns(text="a", id="key"), None])
+def test_a_column_that_is_not_there_is_an_error_not_rows_without_labels(
+    tmp_path: Path, columns: Columns | None
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("a,Category\nx,ham\n" if columns else "text,Category\nx,ham\n")
+    with pytest.raises(
+        ExampleError, match=r"rows\.csv: no column '(Categorie|key|label)'; found: \w+, Category; "
+    ):
+        read_examples(file, TASK, columns=columns, labelled=True)
+
+
+def test_a_reason_that_all_bad_rows_share_is_given_once(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("words,label\n" + "x,ham\n" * 30)
+    with pytest.raises(ExampleError, match=r"^rows\.csv, line 2 and 29 more: no column 'text'") as caught:
+        read_examples(file, TASK)
+    assert str(caught.value).count("found:") == 1
+
+
+def test_the_place_in_an_array_is_a_row_not_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text('[\n\n{"text": "x"},\n3]')
+    with pytest.raises(ExampleError, match=r"rows\.json, row 2: not a JSON object"):
+        read_examples(file, TASK)
+
+
+@pytest.mark.parametrize("written", [" not_spam ", "not spam", "not  spam"])
+def test_a_label_may_have_spaces_where_its_name_has_none(written: str) -> None:
+    task = Task(name="mail", instructions="Decide.", labels=[Label(name="spam"), Label(name="not_spam")])
+    assert pairs(examples_from([("x", written)], task)) == [("x", "not_spam")]
+
+
+class Names:
+    def int2str(self, number: int) -> str:
+        return ["ham", "spam"][number]
+
+
+class Split:
+    """As the `datasets` library has it: a label is a number whose feature knows its name."""
+
+    def __init__(self) -> None:
+        self.features = {"text": None, "label": Names()}
+
+    def __iter__(self) -> Any:
+        return iter([{"text": "x", "label": 1}, {"text": "y", "label": -1}])
+
+
+def test_the_label_numbers_of_a_hugging_face_split_become_names() -> None:
+    assert pairs(examples_from(Split(), TASK)) == [("x", "spam"), ("y", None)]
+
+
+def test_several_splits_are_not_rows() -> None:
+    with pytest.raises(ExampleError, match="rows are several, 'train', 'test'; give one of them"):
+        examples_from({"train": Split(), "test": Split()}, TASK)
+
+
+def test_a_frame_with_na_is_read() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": ["a", "b"], "label": [1, None]}).convert_dtypes()
+    assert pairs(examples_from(frame, TASK)) == [("a", "1"), ("b", None)]
+
+
+def test_an_arrow_table_is_read() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    assert pairs(examples_from(pyarrow.table({"text": ["a"], "label": ["ham"]}), TASK)) == [("a", "ham")]
+
+
+def test_a_number_in_a_sheet_is_a_text_and_other_sheets_are_told(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in [("Text", "Label"), (42, 1.0)]:
+        book.active.append(row)
+    book.create_sheet("Notes")
+    book.save(tmp_path / "rows.xlsx")
+    rows = read_examples(tmp_path / "rows.xlsx", TASK)
+    assert pairs(rows) == [("42", "1")]
+    assert rows.notes == ("rows.xlsx: read the sheet 'Sheet', not Notes",)
