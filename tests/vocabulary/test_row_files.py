@@ -159,9 +159,7 @@ def test_a_column_that_is_not_there_is_an_error_not_rows_without_labels(
 ) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("a,Category\nx,ham\n" if columns else "text,Category\nx,ham\n")
-    with pytest.raises(
-        ExampleError, match=r"rows\.csv: no column '(Categorie|key|label)'; found: \w+, Category; "
-    ):
+    with pytest.raises(ExampleError, match=r"rows\.csv: no column '(Categorie|key|label)'; found: \w+, Category; "):
         read_examples(file, TASK, columns=columns, labelled=True)
 
 
