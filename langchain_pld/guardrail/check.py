@@ -13,7 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from copy import copy
 from typing import Any, cast
 
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
 from pydantic import BaseModel, ConfigDict
 
@@ -24,7 +24,6 @@ from langchain_pld.guardrail.content import Stage, has_invisible, read
 from langchain_pld.guardrail.policy import STRICTNESS, FinalAction, GuardrailPolicy, Outcome, strictest
 from langchain_pld.guardrail.silent_callbacks import silent_config
 from langchain_pld.guardrail.telemetry import GuardTelemetry
-from langchain_pld.student.classifier import PLDClassifier
 from langchain_pld.student.inputs import input_text
 from langchain_pld.task import Task
 from langchain_pld.verdict import Verdict
@@ -231,9 +230,9 @@ class Guard:
         self.audit = audit or AuditTrail()
         """Where records go."""
         self._telemetry = telemetry
-        self._first = ClassifierCall(_watching(classifier, policy), self.name)
+        self._first = ClassifierCall(classifier, self.name, worst=policy.worst)
         self._second = (
-            None if escalate_to is None else ClassifierCall(_watching(escalate_to, policy), f"{self.name} (escalated)")
+            None if escalate_to is None else ClassifierCall(escalate_to, f"{self.name} (escalated)", worst=policy.worst)
         )
 
     def check(self, value: Any, config: RunnableConfig | None = None) -> Decision:
@@ -444,15 +443,6 @@ def _why(outcome: Outcome, label: str | None, verdict: Verdict) -> str:
     return {"clear": "nothing was found", "violation": f"{label!r} was found"}.get(
         outcome, f"the classifier is not certain{about}"
     )
-
-
-def _watching(classifier: Runnable[Any, Verdict], policy: GuardrailPolicy) -> Runnable[Any, Verdict]:
-    """A `PLDClassifier` in which the policy picks the worst window of a long input, also behind a binding."""
-    if isinstance(classifier, PLDClassifier):
-        return classifier.joining(policy.worst)
-    if isinstance(classifier, RunnableBinding):
-        return classifier.model_copy(update={"bound": _watching(classifier.bound, policy)})
-    return classifier
 
 
 def _task_of(classifier: Runnable[Any, Any]) -> Task | None:

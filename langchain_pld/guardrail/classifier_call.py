@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -11,6 +13,7 @@ from langchain_pld.guardrail.silent_callbacks import silent_context
 from langchain_pld.student.failures import CircuitBreaker, failure_of, passes_through
 from langchain_pld.student.inputs import ClassifierInput
 from langchain_pld.student.waiting import within
+from langchain_pld.student.windows import worst_window
 from langchain_pld.verdict import Failure, Verdict
 
 __all__ = ["ClassifierCall"]
@@ -22,9 +25,13 @@ class ClassifierCall:
     Args:
         classifier: The Runnable that gives a `Verdict`.
         name: Its name in failures.
+        worst: Picks the verdict on an input that is read in windows.
     """
 
-    def __init__(self, classifier: Runnable[Any, Verdict], name: str) -> None:
+    def __init__(
+        self, classifier: Runnable[Any, Verdict], name: str, *, worst: Callable[[Sequence[Verdict]], Verdict]
+    ) -> None:
+        self._worst = worst
         self._classifier = classifier
         self._name = name
         self._breaker = CircuitBreaker()
@@ -38,7 +45,7 @@ class ClassifierCall:
             return _failed(refused)
         try:
             verdict = self._read(
-                within(deadline_s, lambda: self._classifier.invoke(value, config), silent_context(config))
+                within(deadline_s, lambda: self._classifier.invoke(value, config), self._context(config))
             )
         except Exception as error:  # whatever a classifier raises is an error of the check, never a pass
             if passes_through(error):
@@ -52,12 +59,17 @@ class ClassifierCall:
         if refused is not None:
             return _failed(refused)
         try:
-            verdict = self._read(await _awithin(deadline_s, self._classifier, value, config))
+            verdict = self._read(await _awithin(deadline_s, self._classifier, value, config, self._context(config)))
         except Exception as error:  # as above; cancellation is no Exception and passes
             if passes_through(error):
                 raise
             verdict = _failed(failure_of(error, self._name))
         return self._record(verdict)
+
+    def _context(self, config: RunnableConfig) -> Context:
+        context = silent_context(config)
+        context.run(worst_window.set, self._worst)
+        return context
 
     def _read(self, answer: object) -> Verdict:
         if isinstance(answer, Verdict):
@@ -78,14 +90,18 @@ class ClassifierCall:
 
 
 async def _awithin(
-    seconds: float, classifier: Runnable[Any, Verdict], value: ClassifierInput, config: RunnableConfig
+    seconds: float,
+    classifier: Runnable[Any, Verdict],
+    value: ClassifierInput,
+    config: RunnableConfig,
+    context: Context,
 ) -> object:
     """Await a classifier, but only so long, also one that does not heed its cancellation.
 
     Raises:
         TimeoutError: The time ran out.
     """
-    call = asyncio.create_task(_coroutine(classifier, value, config), context=silent_context(config))
+    call = asyncio.create_task(_coroutine(classifier, value, config), context=context)
     try:
         await asyncio.wait([call], timeout=seconds)
     finally:

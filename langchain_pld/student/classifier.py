@@ -8,7 +8,7 @@ import math
 import re
 import time
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
 from functools import cached_property, partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from langchain_pld.student.windows import (
     mean_scores,
     most_severe,
     window_spans,
+    worst_window,
 )
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure, Usage, Verdict
@@ -100,7 +101,6 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     _fingerprint: ModelFingerprint | None = PrivateAttr(default=None)
     _stranger: str | None = PrivateAttr(default=None)
     _severity: tuple[tuple[str, ...], ...] = PrivateAttr(default=())
-    _worst: Callable[[Sequence[Verdict]], Verdict] | None = PrivateAttr(default=None)
     _other: Escalation | None = PrivateAttr(default=None)
     _budget: EscalationBudget | None = PrivateAttr(default=None)
     _known_room: int | None = PrivateAttr(default=None)
@@ -248,21 +248,6 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
 
     __str__ = __repr__
 
-    def joining(self, worst: Callable[[Sequence[Verdict]], Verdict]) -> Self:
-        """The same classifier, in which a function picks the verdict on a long input among those of its windows.
-
-        For a guard, whose policy knows which of them is the worst: averaged over windows, one bad sentence would drown
-        in harmless text around it. A classifier that was told how to join windows stays as it is.
-
-        Args:
-            worst: Takes the verdicts of two or more windows and gives back one of them.
-        """
-        if self.long_input.join is not None or self.long_input.severe:
-            return self
-        other = copy.copy(self)
-        other._worst = worst
-        return other
-
     @property
     def InputType(self) -> Any:  # noqa: N802
         """What it takes."""
@@ -321,7 +306,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         return self._given(verdict)
 
     def _run(self, value: ClassifierInput, config: RunnableConfig) -> Verdict:
-        steps = self._steps(value)
+        steps, config = self._steps(value), _kept_from_streams(config)
         try:
             wanted = next(steps)
             while True:
@@ -331,7 +316,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             return verdict
 
     async def _arun(self, value: ClassifierInput, config: RunnableConfig) -> Verdict:
-        steps = self._steps(value)
+        steps, config = self._steps(value), _kept_from_streams(config)
         try:
             wanted = next(steps)
             while True:
@@ -374,7 +359,9 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         latency_ms = (time.perf_counter() - started) * 1000
         if len(outcomes) == 1:
             return self._verdict(outcomes[0], usage, latency_ms)
-        worst = self._worst or (partial(most_severe, severity=self._severity) if self._severity else None)
+        worst = worst_window.get() if self.long_input.join is None and not self.long_input.severe else None
+        if worst is None and self._severity:
+            worst = partial(most_severe, severity=self._severity)
         if worst is None:
             whole = self._verdict(mean_scores(outcomes), usage, latency_ms)
         else:
@@ -673,6 +660,11 @@ def _unwatched(config: RunnableConfig | None) -> RunnableConfig | None:
 def _unstreamed(config: RunnableConfig) -> RunnableConfig:
     """The config with LangGraph's tag that keeps the student's bare label out of `stream_mode="messages"`."""
     return {**config, "tags": [*(config.get("tags") or ()), "nostream"]}
+
+
+def _kept_from_streams(config: RunnableConfig) -> RunnableConfig:
+    """The config for the student: its answer is a code, and no message of the conversation that a graph streams."""
+    return {**config, "tags": [*(config.get("tags") or ()), "nostream"]}  # langgraph.constants.TAG_NOSTREAM
 
 
 def _is_tied(probabilities: Mapping[str, float]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,7 +23,16 @@ __all__ = [
     "mean_scores",
     "most_severe",
     "window_spans",
+    "worst_window",
 ]
+
+worst_window: ContextVar[Callable[[Sequence[Verdict]], Verdict] | None] = ContextVar("worst_window", default=None)
+"""Picks the verdict on a long input among those of its windows; set by a guard, whose policy knows which is the worst.
+
+Averaged over windows, one bad sentence would drown in harmless text around it. It goes with the call and not with the
+classifier, so that nothing that is put around a classifier can lose it. A classifier that was told how to join windows
+does as it was told.
+"""
 
 RESERVED_TOKENS = 160
 """Kept free in the context: the answer (96 at most), the chat template and the delimiters."""

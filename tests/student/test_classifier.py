@@ -16,8 +16,10 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_ollama import ChatOllama
 from langgraph.errors import GraphInterrupt
+from langgraph.graph import START, MessagesState, StateGraph
 
 from langchain_pld import Label, PLDClassifier
 from langchain_pld.answer import AnswerFormat
@@ -415,3 +417,19 @@ def test_zero_shot_takes_the_scorer_that_it_advises() -> None:
     assert failure is not None
     assert "use the scorer 'structured' or 'text'" in failure.message
     assert PLDClassifier.zero_shot(TASK, student, scorer="text").invoke("alas").label == "sad"
+
+
+async def test_the_students_answer_is_no_message_of_a_graphs_stream() -> None:
+    made = classifier(lambda _: SAD)
+
+    def sync_node(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(f"felt {made.invoke(state['messages'][-1].text).label}")]}
+
+    async def async_node(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(f"felt {(await made.ainvoke(state['messages'][-1].text)).label}")]}
+
+    graph = StateGraph(MessagesState).add_node("judge", RunnableLambda(sync_node, async_node))
+    graph.add_edge(START, "judge")
+    app, start = graph.compile(), {"messages": [("human", "alas")]}
+    assert [part.text for part, _ in app.stream(start, stream_mode="messages")] == ["felt sad"]
+    assert [part.text async for part, _ in app.astream(start, stream_mode="messages")] == ["felt sad"]

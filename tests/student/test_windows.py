@@ -1,17 +1,20 @@
 """Long inputs: read whole in windows, or refused."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import ConfigurableField, Runnable, RunnableLambda
 
 from langchain_pld import Label, PLDClassifier, Task
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, DistilledPrompt, Gate, ModelFingerprint
 from langchain_pld.errors import InputError
+from langchain_pld.guardrail import Guard, GuardrailPolicy
 from langchain_pld.student.hardening import clean_text
 from langchain_pld.student.scoring import Scores
 from langchain_pld.student.windows import LongInput, estimated_tokens, mean_scores, most_severe, window_spans
@@ -211,3 +214,27 @@ def test_a_prompt_that_filled_ollamas_context_is_no_verdict(used: int, status: s
     )
     assert verdict.status == status
     assert verdict.failure is None or verdict.failure.kind == "input"
+
+
+AROUND: dict[str, Callable[[PLDClassifier], Runnable[Any, Any]]] = {
+    "itself": lambda made: made,
+    "with_config": lambda made: made.with_config(tags=["x"]),
+    "with_retry": lambda made: made.with_retry(),
+    "with_fallbacks": lambda made: made.with_fallbacks([made]),
+    "configurable_fields": lambda made: made.configurable_fields(timeout_s=ConfigurableField(id="t")),
+    "configurable_alternatives": lambda made: made.configurable_alternatives(ConfigurableField(id="c"), other=made),
+    "a chain": lambda made: RunnableLambda(lambda text: text) | made.with_retry(),
+    "a function": lambda made: RunnableLambda(made.invoke, made.ainvoke),
+}
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+async def test_one_bad_window_is_not_drowned_whatever_is_put_around_the_classifier(around: Any) -> None:
+    plain = POSTS.model_copy(update={"none_label": None})
+    policy = GuardrailPolicy(block_labels=["rude"])
+    guard = Guard(around(made(rude_where("idiot"), plain)), policy, labels=plain.label_names)
+    text = "A harmless sentence. " * 250 + "You idiot. "
+    assert guard.check("A harmless sentence. " * 260).allowed
+    for decision in (guard.check(text), await guard.acheck(text)):
+        assert not decision.allowed
+        assert decision.findings[0].verdicts[0].windows > 10
