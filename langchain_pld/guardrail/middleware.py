@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NotRequired, Self
@@ -22,24 +21,30 @@ from langchain_core.messages import (
     message_to_dict,
     messages_from_dict,
 )
-from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import set_config_context, var_child_runnable_config
 from langchain_core.tools import BaseTool
-from langgraph.config import get_config
-from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 from typing_extensions import override
 
 from langchain_pld.errors import InputError, MissingExtraError
-from langchain_pld.guardrail import held_content
-from langchain_pld.guardrail.check import Decision, Finding, Guard, GuardrailError, acheck_all, check_all, placed
+from langchain_pld.guardrail.agent_steps import (
+    Changes,
+    Check,
+    Fetch,
+    Handle,
+    Hold,
+    Keep,
+    Steps,
+    arun_steps,
+    run_steps,
+    running_config,
+)
+from langchain_pld.guardrail.check import Decision, Finding, Guard, placed
 from langchain_pld.guardrail.checked_tool import CheckedTool
 from langchain_pld.guardrail.content import Content, Stage, call_text, read, read_message, visible_only
-from langchain_pld.guardrail.human_review import Answer, Inquiry, StoreItem, ask, decisions_of
+from langchain_pld.guardrail.human_review import Answer, Inquiry, ask, decisions_of
 from langchain_pld.guardrail.policy import GuardrailPolicy
 from langchain_pld.guardrail.replacement import MARK, WAITING, WITHHELD, emptied, exchanged, marked, with_arguments
 from langchain_pld.guardrail.seals import seal, seal_of, sealed
-from langchain_pld.guardrail.silent_callbacks import silent_config
 from langchain_pld.student.classifier import PLDClassifier
 
 try:
@@ -220,87 +225,32 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
     # What the hooks do, free of I/O: they yield what is to be done and are sent what came of it. Sync and async differ
     # only in how that is done.
 
-    def _run(self, steps: _Steps, handler: Callable[[Any], Any] | None = None) -> Any:
-        outcome: Any = None
-        try:
-            while True:
-                outcome = self._perform(steps.send(outcome), handler)
-        except StopIteration as done:
-            return done.value
+    def _run(self, steps: Steps, handler: Callable[[Any], Any] | None = None) -> Any:
+        return run_steps(steps, self.guards, handler)
 
-    async def _arun(self, steps: _Steps, handler: Callable[[Any], Awaitable[Any]] | None = None) -> Any:
-        outcome: Any = None
-        try:
-            while True:
-                outcome = await self._aperform(steps.send(outcome), handler)
-        except StopIteration as done:
-            return done.value
+    async def _arun(self, steps: Steps, handler: Callable[[Any], Awaitable[Any]] | None = None) -> Any:
+        return await arun_steps(steps, self.guards, handler)
 
-    def _perform(self, step: Any, handler: Any) -> Any:
-        config = _running_config()
-        match step:
-            case _Check(stage, values):
-                return [_enforce(check_all(self.guards[stage], value, config)) for value in values]
-            case _Handle(request, silent):
-                if not silent:
-                    return handler(request)
-                # The model's tokens are kept out of every stream: what is shown is what the node returns, checked.
-                with set_config_context(silent_config(config)) as context:
-                    return context.run(handler, request)
-            case _Hold(key, content):
-                return held_content.put(key, content)
-            case _Fetch(key):
-                return held_content.get(key)
-            case _Keep(items):
-                if store := held_content.running_store():
-                    for item in items:
-                        store.put(*item)
-        return None
-
-    async def _aperform(self, step: Any, handler: Any) -> Any:
-        config = _running_config()
-        match step:
-            case _Check(stage, values):
-                checks = (acheck_all(self.guards[stage], value, config) for value in values)
-                return [_enforce(decision) for decision in await asyncio.gather(*checks)]
-            case _Handle(request, silent):
-                if not silent:
-                    return await handler(request)
-                token = var_child_runnable_config.set(silent_config(config))
-                try:
-                    return await handler(request)
-                finally:
-                    var_child_runnable_config.reset(token)
-            case _Hold(key, content):
-                return await held_content.aput(key, content)
-            case _Fetch(key):
-                return await held_content.aget(key)
-            case _Keep(items):
-                if store := held_content.running_store():
-                    for item in items:
-                        await store.aput(*item)
-        return None
-
-    def _begin(self, state: GuardState) -> _Steps:
+    def _begin(self, state: GuardState) -> Steps:
         """Drop questions that a new turn made void, then check what is new."""
         changes = self._withdrawn(state)
         messages = [*state["messages"]]
         if "input" in self.guards:
             fresh = self._unchecked("input", messages, state)
-            decisions = yield _Check("input", fresh)
+            decisions = yield Check("input", fresh)
             yield from self._sort("input", fresh, decisions, changes, messages=messages)
         return changes.update()
 
-    def _ask_and_check(self, state: GuardState, stages: Sequence[Stage]) -> _Steps:
+    def _ask_and_check(self, state: GuardState, stages: Sequence[Stage]) -> Steps:
         """Ask about what waits, and check what another middleware or a person brought in since the last check."""
-        changes = _Changes()
+        changes = Changes()
         pending = {key: item for key, item in self._pending(state).items() if item["stage"] in stages}
         messages = [*state["messages"]]
         if not pending:
             for stage in stages:
                 if stage in self.guards and stage != "tool_call":
                     fresh = self._unchecked(stage, messages, state)
-                    decisions = yield _Check(stage, [self._value(stage, message) for message in fresh])
+                    decisions = yield Check(stage, [self._value(stage, message) for message in fresh])
                     yield from self._sort(stage, fresh, decisions, changes, messages=messages)
             # Asked in the node of the check, which checks again on the way back: the answer counts if it still asks.
             pending, changes.pending = changes.pending, {}
@@ -311,19 +261,19 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             changes.ends = True  # without the jump an agent with a response format would ask the model again
         return changes.update()
 
-    def _call_model(self, request: Any) -> _Steps:
+    def _call_model(self, request: Any) -> Steps:
         """The last gate before the model, then the first behind it."""
-        changes, messages = _Changes(), list(request.messages)
+        changes, messages = Changes(), list(request.messages)
         for stage in ("input", "tool_result"):
             if stage in self.guards:
                 fresh = self._unchecked(stage, messages, request.state)
-                decisions = yield _Check(stage, fresh)
+                decisions = yield Check(stage, fresh)
                 yield from self._sort(stage, fresh, decisions, changes, messages=messages, can_ask=False)
         if changes.ends:
             *changes.messages, answer = changes.messages
             return ExtendedModelResponse(ModelResponse(result=[answer]), Command(update=changes.update(jump=False)))
         request = request.override(messages=[changes.instead.get(id(message), message) for message in messages])
-        response = yield _Handle(request, silent="output" in self.guards)
+        response = yield Handle(request, silent="output" in self.guards)
         if "output" in self.guards:
             response = yield from self._check_answer(response, changes)
         if "tool_call" in self.guards:
@@ -332,13 +282,13 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             return ExtendedModelResponse(response, Command(update=update))
         return response
 
-    def _check_answer(self, response: Any, changes: _Changes) -> _Steps:
+    def _check_answer(self, response: Any, changes: Changes) -> Steps:
         last = next((message for message in reversed(response.result) if isinstance(message, AIMessage)), AIMessage(""))
         last.id = last.id or str(uuid4())
         answers = [read_message(m, calls=False) for m in response.result if isinstance(m, AIMessage)]
         if response.structured_response is not None:  # may come as a tool call, without any text
             answers.append(read(response.structured_response))
-        decision = (yield _Check("output", [Content.joined(answers)]))[0]
+        decision = (yield Check("output", [Content.joined(answers)]))[0]
         # A structured answer is an object of the caller's, which a checkpoint may not keep while a person is asked.
         if decision.action == "interrupt" and response.structured_response is None:
             yield from self._hold("output", decision, last, changes, response.result)
@@ -352,12 +302,12 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             return response
         return replace(response, result=[self._mark(m, decision) if m is last else m for m in response.result])
 
-    def _check_calls(self, response: Any, changes: _Changes) -> _Steps:
+    def _check_calls(self, response: Any, changes: Changes) -> Steps:
         """Check the calls that will be run: those of a structured answer already have their result."""
         answered = {message.tool_call_id for message in response.result if isinstance(message, ToolMessage)}
         authors = [message for message in response.result if isinstance(message, AIMessage)]
         calls = [call for author in authors for call in author.tool_calls if call["id"] not in answered]
-        decisions = yield _Check("tool_call", [call_text(call) for call in calls])
+        decisions = yield Check("tool_call", [call_text(call) for call in calls])
         refused: dict[str | None, ToolMessage] = {}
         flags = [decision for decision in decisions if decision.action == "flag"]
         for call, decision in zip(calls, decisions, strict=True):
@@ -376,29 +326,29 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         return replace(response, result=[*result, *refused.values()])
 
     # Also the last gate: what was changed after the check, by a person or another middleware, does not run unchecked.
-    def _call_tool(self, request: ToolCallRequest) -> _Steps:
+    def _call_tool(self, request: ToolCallRequest) -> Steps:
         if "tool_call" in self.guards:
             checked = set(_value_of(request.state, "pld_checked") or ())
             refusal = yield from self._check_call(request.tool_call, checked)
             if refusal is not None:
                 return refusal
             request = self._with_checked_tools(request, checked | {self._call_seal(request.tool_call)})
-        result = yield _Handle(request)
+        result = yield Handle(request)
         if "tool_result" not in self.guards:
             return result
         messages = self._result_messages(result)
-        decisions = yield _Check("tool_result", messages)
-        changes = _Changes()
+        decisions = yield Check("tool_result", messages)
+        changes = Changes()
         for message in messages:
             message.id = message.id or str(uuid4())
         yield from self._sort("tool_result", messages, decisions, changes, messages=messages)
         return exchanged(result, changes.instead, changes.pending)
 
-    def _check_call(self, call: ToolCall, checked: set[str]) -> _Steps:
+    def _check_call(self, call: ToolCall, checked: set[str]) -> Steps:
         """What takes the place of a call's result where it must not run."""
         if self._call_seal(call) in checked:
             return None
-        decision = (yield _Check("tool_call", [call_text(call)]))[0]
+        decision = (yield Check("tool_call", [call_text(call)]))[0]
         return None if decision.allowed else self._call_refusal(call, decision)
 
     def _with_checked_tools(self, request: ToolCallRequest, checked: set[str]) -> ToolCallRequest:
@@ -458,11 +408,11 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         stage: Stage,
         fresh: Sequence[BaseMessage],
         decisions: Sequence[Decision],
-        changes: _Changes,
+        changes: Changes,
         *,
         messages: Sequence[BaseMessage],
         can_ask: bool = True,
-    ) -> _Steps:
+    ) -> Steps:
         """What becomes of checked messages: passed, held for a person, or withheld."""
         asked, refused = [], []
         for message, decision in zip(fresh, decisions, strict=True):
@@ -484,7 +434,7 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             self._end(changes, self._mark(AIMessage(self._words(refused[0][1])), refused[0][1]))
 
     def _pass(
-        self, stage: Stage, message: BaseMessage, changes: _Changes, decision: Decision | None = None
+        self, stage: Stage, message: BaseMessage, changes: Changes, decision: Decision | None = None
     ) -> BaseMessage:
         passed = message
         if decision is not None and decision.removes_invisible and stage != "output":
@@ -498,7 +448,7 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         return passed
 
     def _withhold(
-        self, stage: Stage, message: BaseMessage, changes: _Changes, decision: Decision | None, words: str | None = None
+        self, stage: Stage, message: BaseMessage, changes: Changes, decision: Decision | None, words: str | None = None
     ) -> None:
         if stage == "output":
             answer = self._refusal(message, decision, words)
@@ -508,16 +458,16 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         held = self._mark(emptied(message, (stage == "tool_result" and words) or WITHHELD), decision)
         changes.exchange(message, seal(held, self.name) if stage == "tool_result" else held)
 
-    def _end(self, changes: _Changes, answer: AIMessage) -> None:
+    def _end(self, changes: Changes, answer: AIMessage) -> None:
         changes.messages.append(answer)
         changes.ends = True
 
     def _hold(
-        self, stage: Stage, decision: Decision, about: BaseMessage, changes: _Changes, kept: Sequence[BaseMessage]
-    ) -> _Steps:
+        self, stage: Stage, decision: Decision, about: BaseMessage, changes: Changes, kept: Sequence[BaseMessage]
+    ) -> Steps:
         """Keep content outside of the state while a person is asked about it."""
         key, content = str(uuid4()), {"kept": [message_to_dict(message) for message in kept]}
-        yield _Hold(key, content)
+        yield Hold(key, content)
         changes.pending |= self._question(stage, decision, about.id, held=key)
 
     def _question(self, stage: Stage, decision: Decision, about: str | None, **more: Any) -> dict[str, Any]:
@@ -539,9 +489,9 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             and (item["stage"] != "tool_call" or item["about"] in open_calls)
         }
 
-    def _withdrawn(self, state: Any) -> _Changes:
+    def _withdrawn(self, state: Any) -> Changes:
         """What takes back the questions of an earlier turn, which the new one left unanswered."""
-        changes = _Changes()
+        changes = Changes()
         for key, item in (_value_of(state, "pld_pending") or {}).items():
             if item.get("guard") != self.name:
                 continue
@@ -553,7 +503,7 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
                     changes.messages.append(emptied(message, str(message.text) or WITHHELD))
         return changes
 
-    def _review(self, pending: dict[str, Any], state: Any, changes: _Changes) -> _Steps:
+    def _review(self, pending: dict[str, Any], state: Any, changes: Changes) -> Steps:
         """Ask a person about all that waits in one request, and do as they say."""
         changes.pending |= dict.fromkeys(pending)
         kept: dict[str, list[BaseMessage]] = {}
@@ -564,7 +514,7 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             if stage == "tool_call":
                 text, arguments = call_text(item["call"]), item["call"]["args"]
             else:
-                content = yield _Fetch(item["held"])
+                content = yield Fetch(item["held"])
                 if content is None:  # lost with the process: nobody can approve what is not there
                     self._lose(item, state, changes)
                     continue
@@ -574,9 +524,9 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         if not inquiries:
             return
         answers = ask(_request(inquiries.values()), lambda response: _read_decisions(inquiries.values(), response))
-        config = _running_config()
+        config = running_config()
         records = zip(inquiries.values(), answers, strict=True)
-        yield _Keep([entry for inquiry, given in records for entry in inquiry.records(given, config)])
+        yield Keep([entry for inquiry, given in records for entry in inquiry.records(given, config)])
         refused: list[tuple[BaseMessage, str | None]] = []
         for key, given in zip(inquiries, answers, strict=True):
             decided, item = _HumanDecision.of(given), pending[key]
@@ -596,12 +546,12 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             words = next((said for _, said in refused if said), None)
             self._end(changes, self._mark(AIMessage(words or self._words(None)), None))
 
-    def _lose(self, item: dict[str, Any], state: Any, changes: _Changes) -> None:
+    def _lose(self, item: dict[str, Any], state: Any, changes: Changes) -> None:
         message = next((found for found in state["messages"] if found.id == item["about"]), None)
         if message is not None:
             self._withhold(item["stage"], message, changes, None)
 
-    def _settle_call(self, call: ToolCall, decided: _HumanDecision, state: Any, changes: _Changes) -> None:
+    def _settle_call(self, call: ToolCall, decided: _HumanDecision, state: Any, changes: Changes) -> None:
         arguments = {} if not decided.allowed else decided.arguments
         if arguments is not None:
             author = next(m for m in reversed([*state["messages"], *changes.messages]) if _calls(m, call["id"]))
@@ -644,73 +594,6 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         return seal_of(self.name, ["tool_call", call["id"], call_text(call)])
 
 
-_Steps = Generator[Any, Any, Any]
-
-
-@dataclass(frozen=True)
-class _Check:
-    """Have some values checked; gives the decisions."""
-
-    stage: Stage
-    values: Sequence[Any]
-
-
-@dataclass(frozen=True)
-class _Handle:
-    """Go on with the model or the tool; gives its response."""
-
-    request: Any
-    silent: bool = False
-
-
-@dataclass(frozen=True)
-class _Hold:
-    """Keep content while a person is asked."""
-
-    key: str
-    content: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Fetch:
-    """Fetch kept content; gives `None` where it is lost."""
-
-    key: str
-
-
-@dataclass(frozen=True)
-class _Keep:
-    """Keep what people answered."""
-
-    items: Sequence[StoreItem]
-
-
-@dataclass
-class _Changes:
-    """What a hook changes in the state."""
-
-    messages: list[Any] = field(default_factory=list)
-    checked: list[str] = field(default_factory=list)
-    pending: dict[str, Any] = field(default_factory=dict)
-    ends: bool = False
-    instead: dict[int, Any] = field(default_factory=dict)
-    """By the identity of a message, what takes its place."""
-
-    def exchange(self, message: BaseMessage, other: BaseMessage) -> None:
-        """Put a message in the place of another; in the state too, where that one stands there."""
-        if other is message:
-            return
-        self.instead[id(message)] = other
-        if message.id is not None:
-            self.messages.append(other)
-
-    def update(self, *, jump: bool = True) -> dict[str, Any] | None:
-        """The update of the state; `None` where nothing changes."""
-        found = {"messages": self.messages, "pld_checked": self.checked, "pld_pending": self.pending}
-        update: dict[str, Any] = {key: value for key, value in found.items() if value}
-        return {**update, "jump_to": "end"} if self.ends and jump else update or None
-
-
 class _HumanDecision(NamedTuple):
     """What people decided about one content."""
 
@@ -728,16 +611,6 @@ class _HumanDecision(NamedTuple):
             next((answer.text for answer in answers if answer.text), None),
             next((answer.arguments for answer in answers if answer.arguments is not None), None),
         )
-
-
-class _AgentGuardrailError(GuardrailError, GraphBubbleUp):
-    """Passes through middlewares that try again or fall back after an error: a refusal is no error of theirs."""
-
-
-def _enforce(decision: Decision) -> Decision:
-    if decision.action == "raise":
-        raise _AgentGuardrailError(decision)
-    return decision
 
 
 def _request(inquiries: Iterable[Inquiry]) -> dict[str, Any]:
@@ -776,11 +649,3 @@ def _sorted(item: dict[str, Any]) -> str:
 
 def _value_of(state: Any, key: str) -> Any:
     return state.get(key) if isinstance(state, dict) else getattr(state, key, None)
-
-
-def _running_config() -> RunnableConfig | None:
-    """The config of the graph that runs; `None` outside of one."""
-    try:
-        return get_config()
-    except RuntimeError:  # called outside a graph
-        return None
