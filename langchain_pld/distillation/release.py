@@ -27,6 +27,11 @@ __all__ = ["Contest", "calibration_notes", "gate_for", "release"]
 
 Say = Callable[[str, str], OnProgress]
 
+_TEST_UNREAD = (
+    "the test rows were not read: the budget ended the search, and with a larger one it goes on; to end it here and "
+    "measure this prompt, use `pld evaluate`"
+)
+
 
 @dataclass(frozen=True)
 class Contest:
@@ -116,8 +121,11 @@ async def release(
         scores += await asyncio.to_thread(bench.cards, one, rows, name=name, role="validation")
     read: tuple[str, ...] = ()
     try:
+        if ended == "budget" and not contest.reviewed:
+            # With a larger budget the search goes on: nobody may know by then how it does on the test rows.
+            read = (_TEST_UNREAD,)
         # What a person has yet to review is scored again afterwards; the test rows are read once.
-        if not plan.require_review or contest.reviewed or not winner.candidate.rules:
+        elif not plan.require_review or contest.reviewed or not winner.candidate.rules:
             cards, read = await _test_cards(bench, run, prompts, say)
             scores += cards
     except BudgetSpent as spent:
@@ -158,6 +166,14 @@ def _gate_between(
         worse = [name for name, comparison in found.items() if comparison.worse]
         verdict = f"detectably worse than {' and '.join(worse)}" if worse else "not detectably worse than before"
         return champion, "reviewed", (f"a person accepted these rules; they are {verdict}: {figures}", *labels)
+    if champion.candidate.rules and all(comparison.better for comparison in found.values()):
+        return champion, ended, (f"the distilled prompt is better: {figures}", *labels)
+    if contest.incumbent:
+        plain = _compared(contest.zero_shot, contest.incumbent, rows, bench, plan.replace_level)
+        if plain.better:
+            reason = f"the prompt without rules is better than the incumbent, {_figures(plain)}"
+            lost = f"; the rules are not better than both: {figures}" if champion.candidate.rules else ""
+            return contest.zero_shot, ended, (reason + lost,)
     if not champion.candidate.rules:
         why = "no rules have a lower log loss on the validation rows than none"
         if contest.all_rules is not None:
@@ -167,8 +183,6 @@ def _gate_between(
             why = "without rules the validation rows come out as right as they need to be"
         reason = f"no detectable gain, the {contest.old_name} prompt stays: {why}"
         return contest.old, "no_gain" if ended == "converged" else ended, (reason,)
-    if all(comparison.better for comparison in found.values()):
-        return champion, ended, (f"the distilled prompt is better: {figures}", *labels)
     reason = f"no detectable gain, the {contest.old_name} prompt stays: {figures}"
     return contest.old, ended if ended == "budget" else "no_gain", (reason,)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -120,12 +121,23 @@ def _moves(rules: tuple[Rule, ...], blamed: Mapping[str, float], spare: Spare) -
             if other.id not in present:
                 exchanged = tuple(other if one.id == rule.id else one for one in rules)
                 yield Move(f"draft {other.id} for {rule.id} ({rule.label})", exchanged)
-    for rule in sorted((*spare.rules, *spare.pool), key=lambda r: (blamed.get(r.label, 0.0), -r.support, r.id)):
-        if rule.id not in present:
-            yield Move(f"with rule {rule.id} ({rule.label})", (*rules, rule))
+    for rule in _additions(rules, blamed, spare):
+        yield Move(f"with rule {rule.id} ({rule.label})", (*rules, rule))
     if spare.orders and len(rules) > 2:
         yield Move("rules in the opposite order", rules[::-1])
         yield Move("rules label by label", tuple(sorted(rules, key=lambda rule: rule.label)))
+
+
+def _additions(rules: tuple[Rule, ...], blamed: Mapping[str, float], spare: Spare) -> list[Rule]:
+    """What may be added: labels with few rules first, and among those the least blamed, so that each has its turn."""
+    present = {rule.id for rule in rules}
+    absent = [rule for rule in (*spare.rules, *spare.pool) if rule.id not in present]
+    count = Counter(rule.label for rule in rules)
+    place: dict[str, int] = {}
+    for rule in sorted(absent, key=lambda r: (-r.support, r.id)):
+        place[rule.id] = count[rule.label]
+        count[rule.label] += 1
+    return sorted(absent, key=lambda r: (place[r.id], blamed.get(r.label, 0.0), r.id))
 
 
 def _without(rules: tuple[Rule, ...], gone: Rule) -> tuple[Rule, ...]:

@@ -159,7 +159,9 @@ class _Pass:
         incumbent = await self._incumbent(state)
         best = state["champion"]
         if "reviewed" in state:
-            best = Candidate(rules=tuple(state["rules"]), answer=state["artifact"].answer)
+            # Without rules the prompt is the zero-shot one, which has an answer form of its own.
+            accepted = tuple(state["rules"])
+            best = Candidate(rules=accepted, answer=state["artifact"].answer) if accepted else state["zero_shot"]
         champion = await self.score(best, "reviewed rules" if "reviewed" in state else "the best rules so far")
         if zero_shot is None or champion is None:
             return None, False

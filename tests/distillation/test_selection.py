@@ -1,0 +1,49 @@
+"""The hill climb over rules: what it tries, in which order."""
+
+from __future__ import annotations
+
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.distillation.candidates import Candidate, RowScore, ScoredCandidate
+from langchain_pld.distillation.selection import Spare, climb
+from langchain_pld.rules import Rule
+from tests.distillation.test_graph import TASK
+
+GOLD = ("amber", "violet")
+
+
+def rule(name: str, label: str, support: int = 1) -> Rule:
+    return Rule(id=name, label=label, condition=f"If it is about {name}", sources=(), support=support)
+
+
+def scored(rules: tuple[Rule, ...], loss: float) -> ScoredCandidate:
+    row = RowScore(label="amber", log_probabilities={"amber": -0.5, "violet": -1.0}, latency_ms=1.0)
+    return ScoredCandidate(
+        candidate=Candidate(rules=rules, answer=AnswerFormat.letters(TASK)),
+        prompt="",
+        rows=(row, row),
+        fit=None,
+        predictions=GOLD,
+        losses=(loss, loss),
+    )
+
+
+async def climbed(best: ScoredCandidate, spare: Spare, trials: int, outcome: float) -> tuple[ScoredCandidate, list[str]]:
+    tried: list[str] = []
+
+    async def attempt(candidate: Candidate, so_far: ScoredCandidate, what: str) -> ScoredCandidate | str:
+        tried.append(what)
+        return scored(candidate.rules, so_far.loss + outcome)
+
+    best, _ = await climb(best, scored((), 1.0), None, GOLD, spare, trials, attempt)
+    return best, tried
+
+
+async def test_additions_come_from_all_labels_in_turn_whether_they_help_or_not() -> None:
+    pool = tuple(rule(f"{label}-{n}", label, support=9 - n - 5 * (label == "violet")) for label in GOLD for n in range(4))
+    for outcome in (-0.1, 0.1):
+        _, tried = await climbed(scored((), 1.0), Spare(pool=pool), 8, outcome)
+        added = [what.partition("(")[2].rstrip(")") for what in tried if what.startswith("with rule")]
+        assert set(added[:2]) == set(GOLD), tried
+        assert set(added[2:4]) == set(GOLD) or outcome < 0
+    best, _ = await climbed(scored((rule("one", "amber"),), 1.0), Spare(pool=pool), 3, -0.1)
+    assert {one.label for one in best.candidate.rules} == set(GOLD)
