@@ -27,7 +27,9 @@ def scored(rules: tuple[Rule, ...], loss: float) -> ScoredCandidate:
     )
 
 
-async def climbed(best: ScoredCandidate, spare: Spare, trials: int, outcome: float) -> tuple[ScoredCandidate, list[str]]:
+async def climbed(
+    best: ScoredCandidate, spare: Spare, trials: int, outcome: float
+) -> tuple[ScoredCandidate, list[str]]:
     tried: list[str] = []
 
     async def attempt(candidate: Candidate, so_far: ScoredCandidate, what: str) -> ScoredCandidate | str:
@@ -39,7 +41,8 @@ async def climbed(best: ScoredCandidate, spare: Spare, trials: int, outcome: flo
 
 
 async def test_additions_come_from_all_labels_in_turn_whether_they_help_or_not() -> None:
-    pool = tuple(rule(f"{label}-{n}", label, support=9 - n - 5 * (label == "violet")) for label in GOLD for n in range(4))
+    support = {"amber": 9, "violet": 4}
+    pool = tuple(rule(f"{label}-{n}", label, support[label] - n) for label in GOLD for n in range(4))
     for outcome in (-0.1, 0.1):
         _, tried = await climbed(scored((), 1.0), Spare(pool=pool), 8, outcome)
         added = [what.partition("(")[2].rstrip(")") for what in tried if what.startswith("with rule")]
