@@ -45,11 +45,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(module, "CATALOGUE", entries)
     texts = [(f"{start} {end}", label) for label, starts in STARTS.items() for end in ENDS for start in starts]
     (tmp_path / "task.yaml").write_text(TASK, encoding="utf-8")
-    for place, role in enumerate(("train", "validation", "test")):
+    for place, role, step in ((3, "train", 15), (1, "validation", 6), (2, "test", 6)):
         with (tmp_path / f"{role}.csv").open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["id", "text", "label"])
-            rows.writerows([f"{role}-{n}", *row] for n, row in enumerate(texts[place::6]))
+            rows.writerows([f"{role}-{n}", *row] for n, row in enumerate(texts[place::step]))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
