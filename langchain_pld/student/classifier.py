@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, SimpleChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.base import RunnableBindingBase
@@ -36,7 +36,7 @@ from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.questions import label_orders, questions
 from langchain_pld.student.scoring import Scores
 from langchain_pld.student.two_stage import last_line
-from langchain_pld.student.waiting import within
+from langchain_pld.student.waiting import Room, within, within_async
 from langchain_pld.student.windows import (
     RESERVED_TOKENS,
     LongInput,
@@ -98,6 +98,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     """Name of the run in traces; `PLDClassifier` when absent."""
 
     _breaker: CircuitBreaker = PrivateAttr(default_factory=CircuitBreaker)
+    _room_for_calls: Room = PrivateAttr(default_factory=Room)
     _fingerprint: ModelFingerprint | None = PrivateAttr(default=None)
     _stranger: str | None = PrivateAttr(default=None)
     _severity: tuple[tuple[str, ...], ...] = PrivateAttr(default=())
@@ -519,12 +520,16 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         asked, options = self._asked
         if self._bounds_itself:
             return asked.invoke(messages, config, **options)
-        return within(self.timeout_s, lambda: asked.invoke(messages, config, **options))
+        return within(self.timeout_s, lambda: asked.invoke(messages, config, **options), room=self._room_for_calls)
 
     async def _acall(self, messages: list[BaseMessage], config: RunnableConfig) -> AIMessage:
         asked, options = self._asked_in_loop()
         if self._waits_in_process:
             return await asked.ainvoke(messages, config, **options)
+        if self._blocks:
+            return await within_async(
+                self.timeout_s, lambda: asked.invoke(messages, config, **options), self._room_for_calls
+            )
         async with asyncio.timeout(self.timeout_s):
             return await asked.ainvoke(messages, config, **options)
 
@@ -636,6 +641,11 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             return True
         own = (getattr(self.student, name, None) for name in ("timeout", "request_timeout", "default_request_timeout"))
         return any(isinstance(seconds, int | float) and 0 < seconds <= self.timeout_s for seconds in own)
+
+    @cached_property
+    def _blocks(self) -> bool:
+        """Whether the student has no async form of its own, so that LangChain would run it in the loop's executor."""
+        return type(self.student)._agenerate in {BaseChatModel._agenerate, SimpleChatModel._agenerate}
 
     @cached_property
     def _waits_in_process(self) -> bool:

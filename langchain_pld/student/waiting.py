@@ -2,20 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import contextvars
 import os
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["within"]
+__all__ = ["Room", "within", "within_async"]
 
 T = TypeVar("T")
-_Reply = SimpleQueue[tuple[Any, BaseException | None]]
+_POLL_S = 0.01
 
 
-def within(seconds: float, call: Callable[[], T], context: contextvars.Context | None = None) -> T:
+class Room:
+    """How many calls of one model may hold a thread at once; one that hangs holds its own until it returns.
+
+    So a model that hangs takes no more than its own threads, and none of another model's or of the application's.
+
+    Args:
+        most: Calls at once.
+    """
+
+    def __init__(self, most: int = 32) -> None:
+        self._free = threading.BoundedSemaphore(most)
+
+    def enter(self, seconds: float) -> None:
+        """Wait for a free place.
+
+        Raises:
+            TimeoutError: None became free in time.
+        """
+        if not self._free.acquire(timeout=seconds):
+            raise TimeoutError
+
+    async def enter_async(self) -> None:
+        """The same without blocking the event loop, for as long as the caller waits."""
+        # Places are given back from threads, which cannot wake a loop that they do not know.
+        while not self._free.acquire(blocking=False):  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_S)
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._free.release()
+
+
+def within(
+    seconds: float, call: Callable[[], T], context: contextvars.Context | None = None, room: Room | None = None
+) -> T:
     """Run a blocking call in another thread and stop waiting for it after some seconds.
 
     Threads that are done are used again: starting one a call would cost more than everything else around a model call.
@@ -26,19 +63,19 @@ def within(seconds: float, call: Callable[[], T], context: contextvars.Context |
         seconds: How long to wait.
         call: What is run.
         context: Where it is run; a copy of the caller's context when absent.
+        room: How many calls may hold a thread; no limit when absent. Waiting for a place is part of the time.
 
     Raises:
         TimeoutError: The time ran out. The call may still run, and its outcome is dropped.
     """
-    try:
-        worker = _idle.pop()
-    except IndexError:
-        worker = _Worker()
+    ends = time.monotonic() + seconds
+    if room is not None:
+        room.enter(seconds)
     # No Future: a queue of the interpreter's own wakes the caller without running Python code for it.
-    reply: _Reply = SimpleQueue()
-    worker.jobs.put((reply, contextvars.copy_context() if context is None else context, call))
+    reply: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+    _start(_Job(call, contextvars.copy_context() if context is None else context, room, reply.put))
     try:
-        outcome, error = reply.get(timeout=seconds)
+        outcome, error = reply.get(timeout=max(0.0, ends - time.monotonic()))
     except Empty:
         raise TimeoutError from None
     if error is None:
@@ -50,25 +87,74 @@ def within(seconds: float, call: Callable[[], T], context: contextvars.Context |
         del error  # its traceback holds this frame
 
 
+async def within_async(seconds: float, call: Callable[[], T], room: Room) -> T:
+    """The same without blocking the event loop, and without the threads of its executor, which are the application's.
+
+    Args:
+        seconds: How long to wait.
+        call: What is run, in a copy of the caller's context.
+        room: How many calls may hold a thread.
+
+    Raises:
+        TimeoutError: The time ran out. The call may still run, and its outcome is dropped.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(outcome: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(outcome)
+        else:
+            future.set_exception(error)
+
+    def reply(result: tuple[Any, BaseException | None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed while the call hung
+            loop.call_soon_threadsafe(settle, *result)
+
+    async with asyncio.timeout(seconds):
+        await room.enter_async()
+        _start(_Job(call, contextvars.copy_context(), room, reply))
+        return await future
+
+
+class _Job(NamedTuple):
+    call: Callable[[], Any]
+    context: contextvars.Context
+    room: Room | None
+    reply: Callable[[tuple[Any, BaseException | None]], None]
+
+
+def _start(job: _Job) -> None:
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        worker = _Worker()
+    worker.jobs.put(job)
+
+
 class _Worker:
     """A thread that runs one job after the other."""
 
     def __init__(self) -> None:
-        self.jobs: SimpleQueue[tuple[_Reply, contextvars.Context, Callable[[], Any]]] = SimpleQueue()
+        self.jobs: SimpleQueue[_Job] = SimpleQueue()
         threading.Thread(target=self._run, name="pld-student", daemon=True).start()
 
     def _run(self) -> None:
         while True:
-            reply, context, call = self.jobs.get()
+            call, context, room, reply = self.jobs.get()
             try:
                 outcome, error = context.run(call), None
             except BaseException as caught:  # handed to the caller, who raises it
                 outcome, error = None, caught
             # Before the caller wakes, so that its next call finds this thread and starts none.
             _idle.append(self)
-            reply.put((outcome, error))
+            if room is not None:
+                room.leave()
+            reply((outcome, error))
             # An idle thread must not keep the last input and answer alive.
-            del reply, context, call, outcome, error
+            del reply, context, call, room, outcome, error
 
 
 # The idle ones; a list's append and pop are atomic.

@@ -15,7 +15,9 @@ import ollama
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.exceptions import ContextOverflowError
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableLambda
 from langchain_ollama import ChatOllama
 from langgraph.errors import GraphInterrupt
@@ -25,7 +27,7 @@ from langchain_pld import Label, PLDClassifier
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, Gate, ModelFingerprint
 from langchain_pld.errors import ModelSetupError, StudentError
-from langchain_pld.student.failures import CircuitBreaker
+from langchain_pld.student.failures import CircuitBreaker, RetryPolicy
 from langchain_pld.student.prompt import compile_prompt
 from tests.fakes import FakeChatModel, scored, text_of
 from tests.servers.fake_answers import FakeAnswer
@@ -433,3 +435,42 @@ async def test_the_students_answer_is_no_message_of_a_graphs_stream() -> None:
     app, start = graph.compile(), {"messages": [("human", "alas")]}
     assert [part.text for part, _ in app.stream(start, stream_mode="messages")] == ["felt sad"]
     assert [part.text async for part, _ in app.astream(start, stream_mode="messages")] == ["felt sad"]
+
+
+class Hanging(BaseChatModel):
+    """Has no async form, and hangs until it is released."""
+
+    release: Any
+
+    @property
+    def _llm_type(self) -> str:
+        return "fake-chat"
+
+    def _generate(self, *_: Any, **__: Any) -> ChatResult:
+        self.release.wait()
+        return ChatResult(generations=[ChatGeneration(message=SAD)])
+
+
+async def test_a_model_that_hangs_takes_no_thread_of_the_application_and_a_bounded_number_of_its_own() -> None:
+    release = threading.Event()
+    made = PLDClassifier(
+        artifact=artifact(student=ModelFingerprint(spec="fake-chat:Hanging")),
+        student=Hanging(release=release),
+        timeout_s=0.05,
+        retry=RetryPolicy(attempts=1),
+    )
+    made._breaker.threshold = 1_000
+    before = threading.active_count()
+    try:
+        verdicts = await asyncio.gather(*(made.ainvoke("alas") for _ in range(100)))
+        verdicts += await asyncio.to_thread(made.batch, ["alas"] * 20)
+        assert {verdict.failure.kind for verdict in verdicts if verdict.failure} == {"timeout"}
+        assert len([verdict for verdict in verdicts if verdict.failure]) == 120
+        held = [thread for thread in threading.enumerate() if thread.name == "pld-student"]
+        assert len(held) <= 32 + before
+        started = time.monotonic()
+        await asyncio.wait_for(asyncio.to_thread(time.sleep, 0), 5)
+        assert time.monotonic() - started < 1
+    finally:
+        release.set()
+    assert (await made.model_copy(update={"timeout_s": 5.0}).ainvoke("alas")).label == "sad"
