@@ -34,14 +34,10 @@ class Label(BaseModel):
         if not isinstance(values, dict):
             return values
         name = values.get("name")
-        if isinstance(name, bool):
-            written = "yes" if name else "no"
-            msg = f'YAML reads yes, no, on and off as true and false; write the label in quotes: "{written}"'
-            raise ValueError(msg)
-        if isinstance(name, int):
+        if isinstance(name, int) and not isinstance(name, bool):
             values = {**values, "name": str(name)}
         elif isinstance(name, str) and len(name.split()) > 1:
-            msg = f"the label {name!r} has white space in it; write {'_'.join(name.split())!r}, in the rows too"
+            msg = f"the label {name!r} has white space in it; write {'_'.join(name.split())!r}; the rows may keep it"
             raise ValueError(msg)
         return values
 

@@ -1,4 +1,7 @@
-"""YAML files as plain values; a key that is given twice is an error, not a silent choice."""
+"""YAML files whose words stay as they are written: a label `no` or `0` is a text, not a boolean or a number.
+
+A key that is given twice is an error, not a silent choice.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ __all__ = ["read_yaml"]
 
 
 def read_yaml(path: Path) -> Any:
-    """The value that a YAML file holds.
+    """The value that a YAML file holds, each plain word and number a text, which the caller's types convert.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -25,7 +28,15 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(str(error) or "nested too deeply") from error
 
 
+_KNOWN = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
+
+
 class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as the base class has it
+        first: [(tag, pattern) for tag, pattern in found if tag in _KNOWN]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key, _ in node.value:

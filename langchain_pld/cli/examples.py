@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from langchain_pld.cli.columns import LabelColumn, TextColumn, columns
 from langchain_pld.cli.errors import complain
 
 if TYPE_CHECKING:
-    from langchain_pld.examples import Example
+    from langchain_pld.examples import Columns, Example
     from langchain_pld.task import Task
 
 __all__ = ["EXAMPLES", "app"]
@@ -51,15 +52,15 @@ def import_examples(
         metavar="NAME",
         help="Guards of the audit log to read; the one named like the task when absent.",
     ),
-    texts: Path | None = typer.Option(
-        None, "--texts", metavar="FILE", help="Rows to find the audit log's hashes in (.jsonl or .csv)."
-    ),
+    texts: Path | None = typer.Option(None, "--texts", metavar="FILE", help="Rows to find the audit log's hashes in."),
     key_env: str | None = typer.Option(
         None, "--key-env", metavar="NAME", help="The environment variable with the key of the log's hashes."
     ),
     train: Path | None = typer.Option(None, metavar="FILE", help="Leave out texts that stand in these rows."),
     validation: Path | None = typer.Option(None, metavar="FILE", help="Leave out texts that stand in these rows."),
     test: Path | None = typer.Option(None, metavar="FILE", help="Leave out texts that stand in these rows."),
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     as_json: bool = typer.Option(False, "--json", help="One JSON object on standard output."),
 ) -> None:
     """Write people's answers to a guard's questions as labelled rows."""
@@ -73,17 +74,18 @@ def import_examples(
         raise typer.BadParameter(msg)
     definition = Task.from_yaml(task)
     check_writable(out)
+    named = columns(text=text_column, label=label_column)
     files = {"train": train, "validation": validation, "test": test}
     roles = {
         text_key(definition, row.input): role
         for role, file in files.items()
         if file is not None
-        for row in read_examples(file, definition)
+        for row in read_examples(file, definition, columns=named)
     }
     if validation is None and test is None:
         complain("note: without --validation and --test nobody can tell whether a text stands in these rows")
     counts: Counter[str] = Counter()
-    known = {} if texts is None else _by_hash(definition, texts, _key(key_env))
+    known = {} if texts is None else _by_hash(definition, texts, named, _key(key_env))
     given = [
         *(row for file in audit or () for row in _audited(definition, file, guard or [definition.name], known, counts)),
         *(row for file in store or () for row in _stored(definition, file)),
@@ -194,11 +196,12 @@ def _row(row: Example) -> dict[str, Any]:
     return {"id": row.id, **fields, "label": row.label}
 
 
-def _by_hash(task: Task, file: Path, key: bytes | None) -> dict[str, Any]:
-    from langchain_pld.examples import read_examples
+def _by_hash(task: Task, file: Path, named: Columns, key: bytes | None) -> dict[str, Any]:
+    from langchain_pld.examples import Columns, read_examples
     from langchain_pld.guardrail.audit import input_hash
 
-    rows = read_examples(file, task, skip_bad_rows=True)
+    # Only the texts count, and there may be no labels beside them.
+    rows = read_examples(file, task, columns=Columns(text=named.text), skip_bad_rows=True)
     return {input_hash(task.render(row.input), key=key): row.input for row in rows}
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from langchain_pld.cli.classify import load_classifier
+from langchain_pld.cli.columns import TextColumn, columns
 from langchain_pld.cli.errors import CHECK_FAILED, complain, stoppable
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def replay(
     log: Path = typer.Argument(metavar="LOG", help="An audit log: JSON lines."),
     artifact: Path = typer.Option(..., "--artifact", metavar="FILE", help="The *.pld.json file to decide with now."),
     texts: Path | None = typer.Option(
-        None, "--texts", metavar="FILE", help="Texts to find the records' hashes in: .jsonl, .csv, or a text a line."
+        None, "--texts", metavar="FILE", help="Texts to find the records' hashes in: a table, or a text a line."
     ),
+    text_column: TextColumn = None,
     policy: Path | None = typer.Option(None, "--policy", metavar="FILE", help="A policy, to compare actions as well."),
     student: str | None = typer.Option(
         None, metavar="MODEL", help="provider:name; the artifact's own student when absent."
@@ -61,7 +63,7 @@ def replay(
     if judged_by is not None:
         judged_by.check_labels(prompt.task.label_names)
     records = list(_records(log))
-    known = _texts(prompt.task, texts, _key(key_env))
+    known = _texts(prompt.task, texts, text_column, _key(key_env))
     found = [(record, _input(prompt.task, record, known)) for record in records]
     at_hand = [(record, value) for record, value in found if value is not None]
     if records and not at_hand:
@@ -106,17 +108,18 @@ def _records(log: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def _texts(task: Task, path: Path | None, key: bytes | None) -> dict[str, Any]:
+def _texts(task: Task, path: Path | None, text_column: str | None, key: bytes | None) -> dict[str, Any]:
     """Hash of the laid-out text to the input."""
     from langchain_pld.examples import read_examples
     from langchain_pld.guardrail.audit import input_hash
+    from langchain_pld.row_files import KINDS
     from langchain_pld.student.inputs import input_text
 
     if path is None:
         return {}
     inputs: list[Any]
-    if path.suffix.lower() in {".jsonl", ".ndjson", ".csv"}:
-        inputs = [row.input for row in read_examples(path, task, skip_bad_rows=True)]
+    if path.suffix.lower() in KINDS:
+        inputs = [row.input for row in read_examples(path, task, columns=columns(text=text_column), skip_bad_rows=True)]
     else:
         inputs = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     return {input_hash(input_text(task, value), key=key): value for value in inputs}

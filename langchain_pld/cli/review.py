@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from langchain_pld.cli.columns import IdColumn, LabelColumn, TextColumn, columns
 from langchain_pld.cli.errors import complain, stoppable
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from langchain_pld.artifact import DistilledPrompt
     from langchain_pld.distillation.progress import Progress
-    from langchain_pld.examples import ExampleSet
+    from langchain_pld.examples import Columns, ExampleSet
 
 Ask = Callable[[dict[str, Any]], Any]
 """From a request of the review to the answer."""
@@ -62,6 +63,9 @@ def review(
     validation: Path | None = typer.Option(
         None, metavar="FILE", help="Rows to score a changed prompt on; 50 or more, to calibrate it."
     ),
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    id_column: IdColumn = None,
     student: str | None = typer.Option(
         None,
         metavar="MODEL",
@@ -93,7 +97,8 @@ def review(
     else:
         out = out or target
         check_writable(out)
-        done = _review_file(target, ask, train=train, validation=validation, student=student, seed=seed)
+        named = columns(text=text_column, label=label_column, id=id_column)
+        done = _review_file(target, ask, named, train=train, validation=validation, student=student, seed=seed)
         if done is None:
             return
         signed = done
@@ -167,6 +172,7 @@ def _scripted(reviewer: str | None, *, accept_all: bool, decisions: Path | None)
 def _review_file(
     file: Path,
     ask: Ask,
+    named: Columns,
     *,
     train: Path | None,
     validation: Path | None,
@@ -192,8 +198,8 @@ def _review_file(
             f"{file} was changed by hand since it was scored: nothing that was measured is kept, and its prompt is "
             f"written anew. With all rules it reads:\n\n{with_rules(artifact, rules, trusted=False).system_prompt}\n"
         )
-    rows = None if validation is None else _validation_rows(artifact, validation)
-    taught = () if train is None else read_examples(train, artifact.task)
+    rows = None if validation is None else _validation_rows(artifact, validation, named)
+    taught = () if train is None else read_examples(train, artifact.task, columns=named)
     form = ReviewForm(
         artifact.task,
         rules,
@@ -318,13 +324,13 @@ def _decisions(file: Path) -> Any:
         raise InputError(msg) from error
 
 
-def _validation_rows(artifact: DistilledPrompt, file: Path) -> ExampleSet:
+def _validation_rows(artifact: DistilledPrompt, file: Path, named: Columns) -> ExampleSet:
     """The rows; none that the artifact knows in another role."""
     from langchain_pld.errors import ExampleError
     from langchain_pld.evaluation.evaluate import gold_labels
     from langchain_pld.examples import read_examples
 
-    rows = read_examples(file, artifact.task)
+    rows = read_examples(file, artifact.task, columns=named, labelled=True)
     gold_labels(rows)
     for role, known in artifact.data.items():
         if role != "validation" and known.sha256 == rows.sha256:

@@ -102,6 +102,26 @@ def test_a_task_file_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ("[yes, no]", ("yes", "no")),
+        ("[{name: on}, {name: Off}]", ("on", "Off")),
+        ("[0, 1]", ("0", "1")),
+        ("[1.0, 1]", ("1.0", "1")),
+        ("[True, false]", ("True", "false")),
+        ("[2024-13-45, 2024-01-01]", ("2024-13-45", "2024-01-01")),
+    ],
+)
+def test_a_label_in_a_task_file_is_the_text_that_stands_there(
+    tmp_path: Path, labels: str, expected: tuple[str, ...]
+) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text(f"name: m\ninstructions: x\nmax_chars: 200\nnone_label: null\nlabels: {labels}\n")
+    task = Task.from_yaml(path)
+    assert (task.label_names, task.max_chars, task.none_label) == (expected, 200, None)
+
+
+@pytest.mark.parametrize(
     ("content", "expected"),
     [
         (None, "no task file at"),
@@ -112,10 +132,9 @@ def test_a_task_file_is_read(tmp_path: Path) -> None:
         (b"name: mood\n", "instructions: Field required; labels: Field required"),
         (b"name: m\ninstructions: x\nlabels: [{name: a}, {name: a}]\n", "label 'a' is declared twice"),
         (b"name: m\ninstructions: x\nlabels: [{name: a}, {name: [b]}]\n", "labels.1.name"),
-        (b"name: m\ninstructions: x\nlabels: [yes, no]\n", 'write the label in quotes: "yes"'),
-        (b"name: m\ninstructions: x\nlabels: [spam, free offer]\n", "write 'free_offer', in the rows too"),
+        (b"name: !!timestamp 2024-13-45\n", "cannot be read"),
+        (b"name: m\ninstructions: x\nlabels: [spam, free offer]\n", "write 'free_offer'; the rows may keep it"),
         (b"name: m\nname: n\ninstructions: x\nlabels: [a, b]\n", "the key 'name' is given twice"),
-        (b"name: m\ninstructions: 2026-13-45\nlabels: [a, b]\n", "cannot be read"),
         (b"name: !!python/object/apply:os.getcwd []\n", "cannot be read"),
     ],
 )
