@@ -452,7 +452,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         try:
             messages = next(asking)
             while True:
-                reply = self._whole((yield messages))
+                reply = self._whole(_as_answer((yield messages)))
                 usage = _usage(reply) if usage is None else usage + _usage(reply)
                 messages = asking.send(reply)
         except StopIteration as done:
@@ -681,6 +681,15 @@ def _is_tied(probabilities: Mapping[str, float]) -> bool:
     """Whether two labels are equally likely, so that their order alone would decide."""
     most = max(probabilities.values())
     return sum(math.isclose(value, most, rel_tol=1e-9) for value in probabilities.values()) > 1
+
+
+def _as_answer(reply: object) -> _Reply:
+    """What a model gave as the answer that is read: some clients give a message of another kind, or none."""
+    if isinstance(reply, AIMessage | Failure):
+        return reply
+    if isinstance(reply, BaseMessage):
+        return AIMessage(reply.content, response_metadata=reply.response_metadata)
+    return Failure(kind="unreadable", message=f"the model gave a {type(reply).__name__} instead of a message")
 
 
 def _usage(reply: _Reply) -> Usage:

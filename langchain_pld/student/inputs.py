@@ -18,6 +18,9 @@ ClassifierInput = str | PromptValue | BaseMessage | Sequence[Any] | Mapping[str,
 `text`, `input` and `messages`."""
 
 
+_DEEPEST = 8
+
+
 def input_text(task: Task, value: ClassifierInput) -> str:
     """Lay an input out as the one text that the student reads.
 
@@ -26,6 +29,10 @@ def input_text(task: Task, value: ClassifierInput) -> str:
     Raises:
         InputError: The input has no text, is too long, or does not have the task's fields.
     """
+    return _laid_out(task, value, _DEEPEST)
+
+
+def _laid_out(task: Task, value: Any, deepest: int) -> str:
     if task.fields and isinstance(value, Mapping) and set(task.fields) <= set(value):
         return task.render({name: value[name] for name in task.fields})
     if isinstance(value, Mapping):
@@ -34,8 +41,11 @@ def input_text(task: Task, value: ClassifierInput) -> str:
             wanted = ", ".join(task.fields) if task.fields else "one of text, input and messages"
             msg = f"an input mapping needs {wanted}; got the keys {', '.join(map(str, value)) or '(none)'}"
             raise InputError(msg)
+        if keys and not deepest:
+            msg = f"an input of mappings in mappings, more than {_DEEPEST} deep; pass the text or the messages"
+            raise InputError(msg)
         if keys:
-            return input_text(task, value[keys[0]])
+            return _laid_out(task, value[keys[0]], deepest - 1)
     if isinstance(value, str):
         return task.render(value)
     return task.render(_transcript(_messages(value)))

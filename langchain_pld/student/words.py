@@ -158,5 +158,4 @@ def word_masses(tokens: Sequence[TokenLogprobs], words: Words, *, cut: bool) -> 
 
 def _ends(text: str) -> bool:
     """Whether what follows a word is not part of it."""
-    start = text[:1]
-    return not start or not (start.isalnum() or (start in _JOINTS and text[1:2].isalnum()))
+    return not text.lstrip(_JOINTS)[:1].isalnum()

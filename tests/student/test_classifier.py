@@ -16,7 +16,7 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableLambda
 from langchain_ollama import ChatOllama
@@ -474,3 +474,20 @@ async def test_a_model_that_hangs_takes_no_thread_of_the_application_and_a_bound
     finally:
         release.set()
     assert (await made.model_copy(update={"timeout_s": 5.0}).ainvoke("alas")).label == "sad"
+
+
+async def test_an_answer_as_another_kind_of_message_is_read() -> None:
+    made = classifier(lambda _: ChatMessage(role="assistant", content="sad"), scorer="text")
+    assert made.invoke("alas").label == (await made.ainvoke("alas")).label == "sad"
+
+
+@pytest.mark.parametrize("key", ["text", "input", "messages"])
+async def test_an_input_of_a_thousand_mappings_in_each_other_is_refused(key: str) -> None:
+    value: Any = "alas"
+    for _ in range(1_200):
+        value = {key: value}
+    made = classifier(lambda _: SAD)
+    for verdict in (made.invoke(value), await made.ainvoke(value)):
+        assert verdict.failure is not None
+        assert verdict.failure.kind == "input"
+    assert made.invoke({"input": {"messages": [("human", "alas")]}}).label == "sad"

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import random
+import re
 from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any
@@ -14,10 +17,15 @@ from langchain_core.messages import AIMessage
 from langchain_pld import PLDClassifier
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.student.failures import RetryPolicy
-from tests.fakes import FakeChatModel
+from langchain_pld.student.scoring import read_answer
+from langchain_pld.verdict import Failure
+from tests.fakes import FakeChatModel, tokens
 from tests.student.made import EVIDENCE, LETTERS, WORDS, artifact
 
-EXAMPLES, BATCH = 60, 60
+BATCH = 60
+# PLD_FUZZ_ANSWERS=300000 for the long run.
+ANSWERS = int(os.environ.get("PLD_FUZZ_ANSWERS", "3600"))
+EXAMPLES = ANSWERS // BATCH
 MIN_MASS = 0.05
 WRAPPING = " \t\r\n\"'`*_.,:;!()[]{}"
 
@@ -228,3 +236,27 @@ def test_no_unreadable_answer_is_decided(scorer: str, contents: Any, metadata: A
     # Three scorers make 10,000 answers and more; a share of them can be read, or nothing would have been tested.
     assert answers >= 3_400
     assert 0.003 < decided / answers < 0.9
+
+
+PIECES = (
+    "medical", "_", "_advice", "advice", "harm", "less", "ful", "safe", "ty", " ", ".", "-", "none", "\n", "=>", " =>",
+    "'", "med", "ical", "Harm", " safe", "s", "h", "", "é", "ß", "非", "<|im_end|>", '"', "sad", ",", "\u200b", "n",
+)  # fmt: skip
+NESTED = AnswerFormat(codes={"m": "medical", "a": "medical_advice", "h": "harmless", "s": "safe", "n": "none"})
+
+
+@pytest.mark.parametrize("form", ["words", "evidence"])
+def test_no_answer_that_goes_on_as_another_word_is_decided(form: Any) -> None:
+    answer = NESTED.model_copy(update={"form": form})
+    chance = random.Random(7)
+    decided = 0
+    for _ in range(ANSWERS):
+        pieces = chance.choices(PIECES, k=chance.randint(1, 6))
+        outcome = read_answer(tokens(*pieces), answer, "logprobs", min_label_mass=MIN_MASS)
+        if isinstance(outcome, Failure):
+            continue
+        decided += 1
+        text = "".join(pieces).split("=>")[-1] if form == "evidence" else "".join(pieces)
+        code = re.escape(answer.codes[outcome.label])
+        assert re.match(rf"{code}(?![-_'’]*[^\W_])", text.lstrip(WRAPPING).casefold()), (pieces, outcome.label)
+    assert decided > ANSWERS / 100
