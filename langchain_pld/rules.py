@@ -62,8 +62,8 @@ class Rule(BaseModel):
     parents: tuple[str, ...] = ()
     """Ids of the rules or micro-rules that it was made from, nearest last."""
     effect: float | None = None
-    """Change of the selection score on validation rows when the rule is there, in points of log loss or F1 as the
-    run's log says; `None` when it was not measured."""
+    """How much the mean log loss on validation rows rises, in nats a row, when the rule is taken out of the prompt;
+    `None` where the search did not try that to the end."""
 
     @classmethod
     def merged(cls, label: str, condition: str, micro_rules: tuple[MicroRule, ...]) -> Rule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -300,7 +301,7 @@ def _distil(directory: RunDirectory, job: _Job, *, begins: bool, database: str |
     models = {spec: ready_model(spec) for spec in dict.fromkeys((record.teacher, *record.students))}
     if begins:
         directory.begin(record)
-    go_on = f"go on with: pld distill --resume {directory.path}"
+    go_on = f"go on with: pld distill --resume {shlex.quote(str(directory.path))}"
 
     async def work() -> list[DistilledPrompt]:
         async with directory.opened(postgres=database) as (store, checkpointer):
@@ -328,7 +329,10 @@ def _distil(directory: RunDirectory, job: _Job, *, begins: bool, database: str |
         StepBars() as bars,
     ):
         directory.rewrite(record)
-        _say_plan(bars, directory, record, sets, expected)
+        if begins:
+            _say_plan(bars, directory, record, sets, expected)
+        else:
+            bars.say(f"Run:  {directory.path}, budget: {record.plan.budget.describe()}")
         first = f"generate: {record.teacher} reads the first examples"
         bars.wait(first if begins else "the run goes on where it was")
         try:
@@ -414,9 +418,9 @@ def _show(made: Mapping[Path, DistilledPrompt], run: Path) -> None:
 def _next(path: Path, artifact: DistilledPrompt, run: Path, *, several: bool) -> str:
     """What to do with an artifact."""
     if artifact.signature_problem is None:
-        return f'Next: pld classify {path} "a text"'
+        return f'Next: pld classify {shlex.quote(str(path))} "a text"'
     which = f" --student {artifact.student.spec}" if several else ""
-    return f"Its rules wait for a person. Next: pld review {run}{which}"
+    return f"Its rules wait for a person. Next: pld review {shlex.quote(str(run))}{which}"
 
 
 def _say_plan(

@@ -41,6 +41,7 @@ class StepBars:
             TimeRemainingColumn(),
             TextColumn("{task.fields[spent]}"),
             console=self._console,
+            get_time=time.monotonic,
             disable=not self._console.is_terminal,
             # Standard output carries results, which must not end up among the bars.
             redirect_stdout=False,
@@ -112,6 +113,11 @@ class StepBars:
             for task_id in self._running.values():
                 self._bars.update(task_id, spent=self._spent)
         elif progress.note:
+            # A step that was cut short, e.g. a try that was raced out, ends here; the next one begins.
+            for task_id in self._running.values():
+                self._bars.remove_task(task_id)
+            self._running.clear()
+            self._idle_since = time.monotonic()
             prefix = f"{progress.node}: "
             self.say(prefix + progress.note.removeprefix(prefix))
         elif progress.total:

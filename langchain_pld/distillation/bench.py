@@ -105,6 +105,7 @@ class StudentBench:
             await self.spending.add(LedgerLine(node=node, model=self.fingerprint.spec, cache_hits=len(known)))
         if missing:
             classifier = PLDClassifier(artifact=artifact, student=self.student)
+            on_progress(len(known), len(rows))  # it begins here
         for start in range(0, len(missing), _CHUNK):
             self.spending.check(self.fingerprint.spec)
             part = ExampleSet(source=rows.source, examples=tuple(missing[start : start + _CHUNK]))

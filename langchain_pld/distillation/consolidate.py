@@ -104,8 +104,8 @@ def consolidate_node(models: RunModels) -> Node:
         rules, gone = await _within_budget(task, rules, plan, models, runtime)
         noise = [micro for clustering in found.values() for micro in clustering.noise]
         pool = [*gone, *(Rule.merged(micro.label, micro.condition, (micro,)) for micro in noise)]
-        sizes = ", ".join(str(len(members)) for members in clusters)
-        note = f"consolidate: {len(state['micro_rules'])} micro-rules in clusters of {sizes} became {len(rules)} rules"
+        sizes = "; ".join(f"{label} {_sizes(clustering)}" for label, clustering in found.items())
+        note = f"consolidate: {len(state['micro_rules'])} micro-rules became {len(rules)} rules, clusters of {sizes}"
         if gone:
             note += f"; {len(gone)} more did not fit into the prompt"
         runtime.stream_writer(
@@ -144,6 +144,12 @@ def quoted(task: Task, example: Example) -> str:
     text = clean_text(task.render(example.input))
     shown = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + " […]"
     return delimited(shown)
+
+
+def _sizes(clustering: Clustering) -> str:
+    """The sizes of the clusters, and how many micro-rules are in none."""
+    sizes = ", ".join(str(len(members)) for members in clustering.groups)
+    return sizes + (f" ({len(clustering.noise)} in no cluster)" if clustering.noise else "")
 
 
 async def _clusterings(

@@ -92,15 +92,25 @@ class Plan(BaseModel):
 
     def describe(self) -> str:
         """The numbers in one line."""
-        return (
-            f"up to {self.train_examples} examples explained, chosen by {self.choose}, unlabelled ones by {self.votes} "
-            f"votes, {self.synthetic_per_small_label} made up a small label, micro-rules "
-            f"{'' if self.judge else 'not '}judged, clustering {self.clustering}, "
-            f"{self.rules_per_label} rules a label, "
-            f"{self.drafts} {'draft' if self.drafts == 1 else 'drafts'} a rule, {self.trials} prompts tried, "
-            f"up to {self.rounds} passes over mistakes, answers from {', '.join(self.answer_forms)}, "
-            f"replacement at a {self.replace_level:.0%} interval, budget: {self.budget.describe()}"
+        picked = "picked at random" if self.choose == "random" else "half of them those the student finds hard"
+        several = f" in {self.drafts} drafts each" if self.drafts > 1 else ""
+        parts = (
+            f"the teacher explains up to {self.train_examples} examples, {picked}",
+            f"makes up {self.synthetic_per_small_label} more for each label that has few"
+            if self.synthetic_per_small_label
+            else "",
+            "judges what it wrote" if self.judge else "",
+            f"writes up to {self.rules_per_label} rules a label{several}",
+            f"corrects them after the student's mistakes, {self.rounds} times at most" if self.rounds else "",
+            f"the student tries up to {self.trials} changes of the rules, with answers from "
+            + ", ".join(self.answer_forms),
+            f"a new prompt has to be better by a {self.replace_level:.0%} interval",
+            f"clusters by {self.clustering}" if self.clustering != "auto" else "",
+            "a person reviews the rules" if self.require_review else "",
+            f"a gate at a risk of {self.gate_alpha:g}" if self.gate_alpha is not None else "",
+            f"budget: {self.budget.describe()}",
         )
+        return "; ".join(filter(None, parts))
 
 
 PLANS: dict[Effort, Plan] = {

@@ -48,7 +48,8 @@ async def climb(
     spare: Spare,
     trials: int,
     attempt: Attempt,
-) -> tuple[ScoredCandidate, list[str]]:
+    tell: Callable[[str], None],
+) -> ScoredCandidate:
     """Take single steps as long as the log loss falls.
 
     Steps: a rule is taken out, the most blamed first; a draft is exchanged for another of its cluster; a rule is added;
@@ -63,12 +64,12 @@ async def climb(
         spare: What may be added or exchanged.
         trials: Candidate prompts to score at most.
         attempt: Scores a candidate.
+        tell: Called with a line about each step once it is decided.
 
     Returns:
-        The best prompt and a line for each step.
+        The best prompt.
     """
     blamed = blame(all_rules, zero_shot, gold) if all_rules is not None else {}
-    log: list[str] = []
     tried: set[str] = set()
     for _ in range(trials):
         move = next((move for move in _moves(best.candidate.rules, blamed, spare) if move.what not in tried), None)
@@ -77,17 +78,17 @@ async def climb(
         tried.add(move.what)
         outcome = await attempt(best.candidate.having(move.rules), best, move.what)
         if isinstance(outcome, str):
-            log.append(f"{move.what}: {outcome}")
+            tell(f"{move.what}: {outcome}")
             continue
         change = f"log loss {best.loss:.3f} to {outcome.loss:.3f}"
         if outcome.loss < best.loss:
-            log.append(f"{move.what}: taken, {change}")
+            tell(f"{move.what}: taken, {change}")
             best = outcome
             continue
-        log.append(f"{move.what}: not taken, {change}")
+        tell(f"{move.what}: not taken, {change}")
         if move.removed is not None:
             best = _with_effect(best, move.removed, outcome.loss - best.loss)
-    return best, log
+    return best
 
 
 def blame(scored: ScoredCandidate, zero_shot: ScoredCandidate, gold: Sequence[str]) -> dict[str, float]:

@@ -53,6 +53,12 @@ def validate_node(models: RunModels) -> Node:
 
     async def validate(state: DistillationState, runtime: Runtime[DistillationContext]) -> dict[str, Any]:
         log: list[str] = []
+
+        def tell(line: str) -> None:
+            """Into the run's log, and to who watches it."""
+            log.append(f"validate: {line}")
+            runtime.stream_writer(Progress(node="validate", step="done", done=1, total=1, note=log[-1]).model_dump())
+
         run = RunStore(runtime.store, state["run_id"])
         task, plan, seed = state["task"], state["plan"], settings(runtime).seed
         spending = await Spending.of(run, plan, runtime)
@@ -66,7 +72,7 @@ def validate_node(models: RunModels) -> Node:
             formats, scorer = await _ways_to_answer(task, plan, student, asker, rows, run, spending, log)
         fingerprint = await asyncio.to_thread(fingerprint_of, student)
         bench = StudentBench(task, student, fingerprint, scorer, run, spending, node="validate", seed=seed)
-        here = _Pass(bench, run, plan, rows, lambda node, step: _progress(runtime, node, step), log)
+        here = _Pass(bench, run, plan, rows, lambda node, step: _progress(runtime, node, step), tell)
         if formats:
             log.append(f"validate: answers of {fingerprint.spec} are read by {scorer}")
             contest, improved = await here.first(state, formats)
@@ -113,11 +119,11 @@ class _Pass:
         plan: The run's numbers.
         rows: The validation rows, each beginning of which stands for the whole.
         say: Makes the progress callback of a node and step.
-        log: The run's log.
+        tell: Called with a line about each try, at once.
     """
 
     def __init__(
-        self, bench: StudentBench, run: RunStore, plan: Plan, rows: ExampleSet, say: Say, log: list[str]
+        self, bench: StudentBench, run: RunStore, plan: Plan, rows: ExampleSet, say: Say, tell: Callable[[str], None]
     ) -> None:
         self.say = say
         self.notes: list[str] = []
@@ -125,7 +131,7 @@ class _Pass:
         self._run = run
         self._plan = plan
         self._rows = rows
-        self._log = log
+        self._tell = tell
 
     async def first(self, state: DistillationState, formats: list[AnswerFormat]) -> tuple[Contest | None, bool]:
         """Zero-shot against all rules, then single steps from the better one; `None` where the budget is spent."""
@@ -146,10 +152,9 @@ class _Pass:
         self.notes += _tried({"without rules": without, "with all rules": with_rules})
         start = all_rules if all_rules is not None and all_rules.loss < zero_shot.loss else zero_shot
         spare = Spare(rules, state.get("drafts", {}), tuple(state.get("pool", ())), orders=plan.orders)
-        champion, steps = await climb(
-            start, zero_shot, all_rules, gold_labels(self._rows), spare, plan.trials, self.attempt
+        champion = await climb(
+            start, zero_shot, all_rules, gold_labels(self._rows), spare, plan.trials, self.attempt, self._tell
         )
-        self._log += [f"validate: {step}" for step in steps]
         return Contest(zero_shot, champion, incumbent, all_rules), True
 
     async def later(self, state: DistillationState) -> tuple[Contest | None, bool]:
@@ -177,16 +182,12 @@ class _Pass:
                 continue
             outcome = await self.attempt(candidate, champion, proposal.what)
             if isinstance(outcome, str):
-                self._log.append(f"validate: {proposal.what}: {outcome}")
+                self._tell(f"{proposal.what}: {outcome}")
             elif outcome.loss < champion.loss:
-                self._log.append(
-                    f"validate: {proposal.what}: taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}"
-                )
+                self._tell(f"{proposal.what}: taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}")
                 champion, improved = outcome, True
             else:
-                self._log.append(
-                    f"validate: {proposal.what}: not taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}"
-                )
+                self._tell(f"{proposal.what}: not taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}")
         all_rules = await self.score(state["all_rules"], "all rules") if "all_rules" in state else None
         return Contest(zero_shot, champion, incumbent, all_rules), improved
 
@@ -205,10 +206,10 @@ class _Pass:
         try:
             scored = await self._bench.validate(candidate, self._rows, self.say("validate", f"student tries {what}"))
         except BudgetSpent as spent:
-            self._log.append(f"validate: {what}: not scored, {spent}")
+            self._tell(f"{what}: not scored, {spent}")
             return None
-        self._log.append(
-            f"validate: {what}: log loss {scored.loss:.3f}, {scored.ms_per_text:.0f} ms and "
+        self._tell(
+            f"{what}: log loss {scored.loss:.3f}, {scored.ms_per_text:.0f} ms and "
             f"{scored.output_tokens:.1f} tokens a text"
         )
         return scored
@@ -268,7 +269,8 @@ class _Pass:
             count=count,
         )
         lines += [f"{rule.id} goes, since the prompt has no room for it" for rule in gone]
-        self._log += [f"validate: {proposal.what}: {line}" for line in lines]
+        for line in lines:
+            self._tell(f"{proposal.what}: {line}")
         return candidate.having(kept)
 
     def _at_ceiling(self, scored: ScoredCandidate) -> bool:

@@ -45,6 +45,29 @@ def test_a_run_shows_steps_and_the_notes_of_nodes(place: str, capsys: pytest.Cap
     assert "validate: [no] gain" in err
 
 
+def test_a_step_after_one_that_was_cut_short_has_its_own_time(
+    place: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("langchain_pld.cli.progress.time.monotonic", lambda: now)
+
+    def tries(rule: str, done: int) -> Progress:
+        return Progress(node="validate", step=f"student tries rule {rule}", done=done, total=10)
+
+    with StepBars() as bars:
+        bars.distilling(tries("a", 0))
+        now = 180.0
+        bars.distilling(tries("a", 5))
+        now = 200.0
+        bars.distilling(Progress(node="validate", step="try", note="validate: rule a: stopped after 5 of 10 rows"))
+        bars.distilling(tries("b", 0))
+        now = 234.0
+        bars.distilling(tries("b", 10))
+    err = capsys.readouterr().err
+    assert "rule a: stopped after 5 of 10 rows" in err
+    assert "student tries rule b: 10/10 in 0:34" in err
+
+
 def test_the_cost_so_far_stands_beside_the_steps(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     with StepBars() as bars:
         bars.distilling(Progress(node="generate", step="explains", done=1, total=2))

@@ -47,6 +47,8 @@ def test_a_run_that_failed_goes_on_with_resume_alone_and_pays_only_what_is_missi
         done = pld("distill", "--resume", the_run(files), host=server.url)
         again = teacher_calls(server)
     assert done.exit_code == 0, done.stderr
+    assert "Plan:" in stopped.stderr
+    assert "Plan:" not in done.stderr, "it was told when the run began"
     assert DistilledPrompt.load(out).rules
     assert not set(again) & set(answered)
     assert "unregistered type" not in caplog.text
@@ -72,7 +74,7 @@ def test_the_next_run_in_the_same_folder_pays_no_teacher_call_and_the_ledger_say
     assert Path(report["run"]).is_dir()
     assert "from cache" in shown.stdout
     assert "This run asks" in shown.stderr
-    assert "Plan: up to 60 examples" in shown.stderr
+    assert "Plan: the teacher explains up to 60 examples" in shown.stderr
 
 
 def test_a_limit_ends_the_run_with_what_there_is(pld: Run, files: Files) -> None:
@@ -88,7 +90,7 @@ def test_own_prices_are_the_cost_that_is_told(pld: Run, files: Files) -> None:
     prices.write_text('"ollama:fake": {input: 1000, output: 2000}\n', encoding="utf-8")
     out = files.folder / "a.pld.json"
     with OllamaServer(ollama_script) as server:
-        done = pld(*files.distill, "--out", out, "--prices", prices, "--json", host=server.url)
+        done = pld(*files.distill, "--out", out, "--prices", prices, "--yes", "--json", host=server.url)
     report = json.loads(done.stdout)
     tokens = [(line["input_tokens"], line["output_tokens"]) for line in report["ledger"]]
     assert report["cost_usd"] == pytest.approx(sum(0.001 * read + 0.002 * written for read, written in tokens))

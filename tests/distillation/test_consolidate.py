@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
+from langchain_pld.distillation.clustering import Clustering
 from langchain_pld.distillation.consolidate import consolidate_node
 from langchain_pld.distillation.context import RunModels
 from langchain_pld.distillation.critique import critique_node
 from langchain_pld.distillation.extract import extract_node
 from langchain_pld.distillation.generate import generate_node
+from langchain_pld.rules import MicroRule
 from tests.distillation.running import run_nodes
 from tests.distillation.test_graph import TASK, rows, student_script, teacher_script
 from tests.fakes import FakeChatModel
@@ -51,7 +54,17 @@ async def test_a_merged_rule_that_rests_on_its_label_is_asked_for_once_more_with
     assert len(questions) == 2
     assert questions[1].startswith(questions[0])
     assert "Do not write a label" in questions[1]
+    assert "became 2 rules, clusters of amber 4; violet 4" in state["said"]
     assert "amber: the rule of 4 micro-rules rests on a label instead of the text" in state["said"]
+
+
+async def test_a_run_tells_how_many_micro_rules_of_a_label_are_in_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_the_last(micro_rules: Sequence[MicroRule], *_: Any, **__: Any) -> Clustering:
+        return Clustering((tuple(micro_rules[:-1]),), tuple(micro_rules[-1:]), "by hand", ())
+
+    monkeypatch.setattr("langchain_pld.distillation.consolidate.cluster_label", without_the_last)
+    state = await merged(FakeChatModel(script=teacher_script))
+    assert "clusters of amber 3 (1 in no cluster); violet 3 (1 in no cluster)" in state["said"]
 
 
 async def test_where_the_second_answer_is_no_better_the_strongest_micro_rule_stands_for_the_cluster() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from langchain_pld import adistill
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.distillation.candidates import Candidate, RowScore, ScoredCandidate
+from langchain_pld.distillation.plan import PLANS
+from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.selection import Spare, climb
 from langchain_pld.rules import Rule
-from tests.distillation.test_graph import TASK
+from tests.distillation.test_graph import PLAN, TASK, rows, student_script, teacher_script
+from tests.fakes import FakeChatModel
 
 GOLD = ("amber", "violet")
 
@@ -36,8 +40,7 @@ async def climbed(
         tried.append(what)
         return scored(candidate.rules, so_far.loss + outcome)
 
-    best, _ = await climb(best, scored((), 1.0), None, GOLD, spare, trials, attempt)
-    return best, tried
+    return await climb(best, scored((), 1.0), None, GOLD, spare, trials, attempt, lambda _: None), tried
 
 
 async def test_additions_come_from_all_labels_in_turn_whether_they_help_or_not() -> None:
@@ -50,3 +53,32 @@ async def test_additions_come_from_all_labels_in_turn_whether_they_help_or_not()
         assert set(added[2:4]) == set(GOLD) or outcome < 0
     best, _ = await climbed(scored((rule("one", "amber"),), 1.0), Spare(pool=pool), 3, -0.1)
     assert {one.label for one in best.candidate.rules} == set(GOLD)
+
+
+async def test_a_run_tells_each_try_with_its_score_and_what_became_of_it() -> None:
+    seen: list[Progress] = []
+    await adistill(
+        TASK,
+        train=rows("train", 12),
+        validation=rows("validation", 60),
+        teacher=FakeChatModel(script=teacher_script),
+        student=FakeChatModel(script=student_script),
+        effort=PLAN,
+        on_progress=seen.append,
+    )
+    told = [one.note for one in seen if one.node == "validate" and one.note]
+    assert any("zero-shot" in note and "log loss" in note for note in told)
+    (tried,) = [note for note in told if "without rule" in note]
+    assert "taken, log loss" in tried or "stopped after" in tried
+    # A step tells its beginning, so that its time is its own.
+    first = next(one for one in seen if "zero-shot" in one.step)
+    assert (first.done, first.total) == (0, 60)
+
+
+def test_a_plan_tells_in_plain_words_what_it_does_and_nothing_of_what_it_does_not() -> None:
+    light = PLANS["light"].describe()
+    assert "the teacher explains up to 60 examples, picked at random; writes up to 2 rules a label" in light
+    assert "small label" not in light
+    assert "few" not in light
+    made_up = PLANS["light"].model_copy(update={"synthetic_per_small_label": 3}).describe()
+    assert "makes up 3 more for each label that has few" in made_up
