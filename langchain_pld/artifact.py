@@ -321,7 +321,8 @@ class DistilledPrompt(BaseModel):
     def __str__(self) -> str:
         """What it decides and for whom, then how well, in two lines for people."""
         rules = f"{len(self.rules)} rule{'s' * (len(self.rules) != 1)}" if self.rules else "no rules (zero-shot)"
-        own = "distilled" if self.rules else "zero-shot"
+        names = {card.name for card in self.scores}
+        own = "zero-shot" if not self.rules else "distilled" if "distilled" in names else "incumbent"
         # The test rows' score comes last, and counts, where there is one.
         cards = sorted((card for card in self.scores if card.name == own), key=lambda card: card.role == "test")
         score = f"macro-F1 {cards[-1].macro_f1} on {cards[-1].rows} {cards[-1].role} rows" if cards else "not scored"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from langchain_pld import DistilledPrompt, Verdict
+from langchain_pld.artifact import Interval, ScoreCard
 from langchain_pld.distillation.run_directory import RunDirectory
 from langchain_pld.errors import ArtifactError
 from langchain_pld.verdict import Failure
@@ -30,6 +31,30 @@ def test_show_prints_labels_rules_and_scores_and_asks_no_model(pld: Run, artifac
     assert pld("show", artifact, "--prompt").stdout == prompt.system_prompt + "\n"
     assert json.loads(pld("show", artifact, "--json").stdout)["id"] == prompt.id
     assert pld("show", artifact.parent / "none.pld.json").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({"zero-shot": 0.4, "distilled": 0.7, "incumbent": 0.6}, "0.700 [0.700, 0.700] on 9 test rows"),
+        ({"zero-shot": 0.4, "rules, not shipped": 0.5, "incumbent": 0.6}, "0.600 [0.600, 0.600] on 9 test rows"),
+    ],
+    ids=["distilled", "incumbent"],
+)
+def test_an_artifact_prints_the_test_score_of_what_was_shipped(
+    artifact: Path, names: dict[str, float], expected: str
+) -> None:
+    scores = tuple(
+        ScoreCard(
+            name=name, role=role, rows=9, student="ollama:fake", calibrated=True,
+            macro_f1=Interval(value=value, low=value, high=value), accuracy=Interval(value=value, low=value, high=value),
+        )
+        for role, off in (("test", 0.0), ("validation", 0.1))
+        for name, value in ((name, value + off) for name, value in names.items())
+    )  # fmt: skip
+    made = DistilledPrompt.load(artifact).model_copy(update={"scores": scores})
+    assert str(made).splitlines()[1] == f"macro-F1 {expected}"
+    assert len(str(made).splitlines()) == 2
 
 
 @pytest.mark.parametrize(
