@@ -44,14 +44,16 @@ def test_show_prints_labels_rules_and_scores_and_asks_no_model(pld: Run, artifac
 def test_an_artifact_prints_the_test_score_of_what_was_shipped(
     artifact: Path, names: dict[str, float], expected: str
 ) -> None:
-    scores = tuple(
-        ScoreCard(
-            name=name, role=role, rows=9, student="ollama:fake", calibrated=True,
-            macro_f1=Interval(value=value, low=value, high=value), accuracy=Interval(value=value, low=value, high=value),
+    def card(name: str, role: str, value: float) -> ScoreCard:
+        score = Interval(value=value, low=value, high=value)
+        return ScoreCard(
+            name=name, role=role, rows=9, student="ollama:fake", calibrated=True, macro_f1=score, accuracy=score
         )
-        for role, off in (("test", 0.0), ("validation", 0.1))
-        for name, value in ((name, value + off) for name, value in names.items())
-    )  # fmt: skip
+
+    scores = (
+        *(card(name, "test", value) for name, value in names.items()),
+        *(card(name, "validation", value + 0.1) for name, value in names.items()),
+    )
     made = DistilledPrompt.load(artifact).model_copy(update={"scores": scores})
     assert str(made).splitlines()[1] == f"macro-F1 {expected}"
     assert len(str(made).splitlines()) == 2
