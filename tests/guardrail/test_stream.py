@@ -1,6 +1,7 @@
 """Streams that hold text back: nothing is shown before it was checked."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail.check import Guard, GuardrailError
 from langchain_pld.guardrail.stream import (
+    Held,
     StreamHold,
     aguard_agent_stream,
     aguard_event_stream,
@@ -110,6 +112,21 @@ def test_text_without_sentences_is_checked_by_windows(drain: Drain, by: Any) -> 
     chunks = words("word " * 100)
     assert "".join(drain(chunks, checked, hold=StreamHold(by=by, max_chars=100))) == "".join(chunks)
     assert len(seen_by(checked)) >= 4
+
+
+@pytest.mark.parametrize("mark", ["!", "?!", "\uff01", '!"'])
+def test_the_search_for_the_end_of_a_sentence_takes_time_with_the_text_and_not_with_its_square(mark: str) -> None:
+    def seconds(length: int) -> float:
+        held: Held[str] = Held(StreamHold(max_chars=10**6), None)
+        held.add(mark * (length // len(mark)) + "a")
+        times = []
+        for _ in range(3):
+            started = time.process_time()
+            next(held.checked(), None)
+            times.append(time.process_time() - started)
+        return min(times)
+
+    assert seconds(16_000) < 10 * seconds(4_000) + 0.02
 
 
 def test_all_at_once_is_one_check(drain: Drain) -> None:
