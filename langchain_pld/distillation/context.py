@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from langchain_pld.distillation import templates
 from langchain_pld.distillation.embeddings import resolve_embeddings
 from langchain_pld.distillation.plan import PLANS, Effort, Plan
+from langchain_pld.distillation.teacher import check_teacher
 from langchain_pld.errors import InputError
 from langchain_pld.models.resolve import resolve_chat_model
 
@@ -166,9 +167,9 @@ class RunModels:
         """Make sure that the settings name models, before anything is paid for.
 
         Raises:
-            ModelSetupError: One cannot be built.
+            ModelSetupError: One cannot be built, or the teacher cannot answer as JSON.
         """
-        await self.teacher_for(runtime)
+        check_teacher(await self.teacher_for(runtime))
         await self.student_for(runtime)
         await self.embeddings_for(runtime)
 

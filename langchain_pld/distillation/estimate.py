@@ -206,9 +206,9 @@ class _Counting:
         yield self._asks("consolidate", 2 * merges + 1, self._shown, how)
         if self._embeddings:
             merged = labels * plan.rules_per_label
-            how = f"{explained} drafts in one call, {merged} rules in another"
+            how = f"a first look, {explained} drafts in one call, {merged} rules in another"
             own = _EMBEDDED * (explained + merged) // 2
-            yield self._line(self._embeddings, "consolidate", (0, 2), (0, own), (0, 0), how)
+            yield self._line(self._embeddings, "consolidate", (1, 3), (0, own), (0, 0), how)
 
     def _loop(self, student: str) -> Iterator[EstimateLine]:
         """The passes over a student's mistakes."""

@@ -27,6 +27,7 @@ from langchain_pld.distillation.loading import load
 from langchain_pld.distillation.node import Node
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.progress import Progress
+from langchain_pld.distillation.readiness import check_embeddings, check_student
 from langchain_pld.distillation.roles import (
     ChosenRow,
     Role,
@@ -74,7 +75,10 @@ def generate_node(models: RunModels) -> Node:
             store=run.store,
             concurrency=plan.concurrency,
             spending=spending,
+            unproven=True,
         )
+        await check_student(task, plan, await models.student_for(runtime), sets["validation"], run, spending)
+        await check_embeddings(await models.embeddings_for(runtime), run, spending)
         choice = _Choice(task, sets, plan, run, teacher, spending, runtime)
         chosen = await choice.make(models)
         log = [f"plan: {plan.describe()}", *choice.log]

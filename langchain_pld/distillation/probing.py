@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import asdict
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -21,11 +23,11 @@ from langchain_pld.artifact import LedgerLine
 from langchain_pld.distillation.roles import RunStore
 from langchain_pld.distillation.spending import Spending
 from langchain_pld.student.binding import fingerprint_of, model_spec
-from langchain_pld.student.probe import learn_first_tokens
+from langchain_pld.student.probe import Probe, learn_first_tokens, probe_formats
 
-__all__ = ["entered", "readable"]
+__all__ = ["entered", "probed", "readable"]
 
-_KIND = "first-tokens"
+_KIND, _PROBES = "first-tokens", "probes"
 
 
 async def readable(
@@ -54,6 +56,32 @@ async def readable(
     if found.first_tokens is not None:
         await run.put_many(_KIND, {key: found.model_dump(mode="json")})
     return found
+
+
+async def probed(
+    student: BaseChatModel, prompts: Sequence[tuple[str, AnswerFormat]], text: str, run: RunStore, spending: Spending
+) -> Probe:
+    """How the student's answers can be read, see `probe_formats`; found out once a run.
+
+    Args:
+        student: The model that answers.
+        prompts: System prompts with the answer format that each asks for; of each form the first is tried.
+        text: An input to ask about.
+        run: Keeps what was found out.
+        spending: The run's ledger.
+    """
+    firsts = {answer.form: (prompt, answer.model_dump_json()) for prompt, answer in reversed(prompts)}
+    fingerprint = await asyncio.to_thread(fingerprint_of, student)
+    # Which text is asked about makes no difference to how the answer can be read.
+    asked = json.dumps([fingerprint.model_dump_json(), sorted(firsts.values())])
+    key = hashlib.sha256(asked.encode()).hexdigest()
+    known = (await run.get_many(_PROBES, [key])).get(key)
+    if known is not None:
+        return Probe(**known)
+    async with entered(spending, node="validate", model=model_spec(student)):
+        probe = await probe_formats(student, prompts, text)
+    await run.put_many(_PROBES, {key: asdict(probe)})
+    return probe
 
 
 @asynccontextmanager

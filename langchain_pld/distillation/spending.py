@@ -64,7 +64,7 @@ class Spending:
         self._keeping = asyncio.Lock()
 
     @classmethod
-    async def of(cls, run: RunStore, plan: Plan, runtime: Runtime[Any]) -> Spending:
+    async def of(cls, run: RunStore, plan: Plan, runtime: Runtime[Any] | None = None) -> Spending:
         """The spending of a run, as far as the Store knows it; its minutes go on from here."""
         known = await _known(run)
         return cls(
@@ -75,7 +75,7 @@ class Spending:
             # Another budget may allow what the one before did not.
             stopped=known.get("stopped") if known.get("budget") == plan.budget.model_dump() else None,
             keep=lambda state: run.put_many(_KIND, {_KEY: state}),
-            tell=lambda progress: runtime.stream_writer(progress.model_dump()),
+            tell=(lambda progress: runtime.stream_writer(progress.model_dump())) if runtime is not None else None,
         )
 
     @property

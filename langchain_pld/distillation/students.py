@@ -18,8 +18,10 @@ from langchain_pld.distillation.distill import adistill
 from langchain_pld.distillation.embeddings import resolve_embeddings
 from langchain_pld.distillation.plan import Effort, Plan, plan_of
 from langchain_pld.distillation.progress import Progress
-from langchain_pld.distillation.roles import RunStore
-from langchain_pld.distillation.spending import left_of
+from langchain_pld.distillation.readiness import check_student
+from langchain_pld.distillation.roles import RunStore, check_roles
+from langchain_pld.distillation.spending import Spending, left_of
+from langchain_pld.distillation.teacher import check_teacher
 from langchain_pld.errors import InputError
 from langchain_pld.examples import Rows, examples_from
 from langchain_pld.models.resolve import resolve_chat_model
@@ -81,6 +83,7 @@ async def adistill_many(
     """
     if isinstance(students, str):
         students = [students]
+    check_roles(task, {"train": train, "validation": validation, **({"test": test} if test is not None else {})})
     check_models(teacher=teacher, **{f"student {number}": one for number, one in enumerate(students, 1)})
     plan = plan_of(effort)
     models = {model_spec(model): model for model in map(resolve_chat_model, students)}
@@ -94,6 +97,11 @@ async def adistill_many(
     store = store or InMemoryStore()
     teacher = resolve_chat_model(teacher)
     embeddings = resolve_embeddings(embeddings) if isinstance(embeddings, str) else embeddings
+    check_teacher(teacher)
+    if len(models) > 1:  # a single one is looked at where its run begins
+        for spec, student in models.items():
+            run = RunStore(store, run_of_student(run_id, spec))
+            await check_student(task, plan, student, validation, run, await Spending.of(run, plan))
     done: dict[str, DistilledPrompt] = {}
     for number, (spec, student) in enumerate(models.items(), 1):
         left = await left_of(plan.budget, [RunStore(store, run_of_student(run_id, other)) for other in done])

@@ -22,17 +22,20 @@ from pydantic import BaseModel, ValidationError
 from langchain_pld.artifact import LedgerLine
 from langchain_pld.distillation.ledger import outcome
 from langchain_pld.distillation.spending import BudgetSpent, Spending
-from langchain_pld.errors import AnswersPendingError
+from langchain_pld.errors import AnswersPendingError, DistillationError, ModelSetupError
 from langchain_pld.models.batch_rows import REPAIR, Question, json_object
 from langchain_pld.models.filed import FiledChatModel
 from langchain_pld.student.binding import model_spec
 from langchain_pld.student.failures import RetryPolicy, failure_of, passes_through
+from langchain_pld.student.probe import NOT_ANSWERING
 from langchain_pld.verdict import Failure
 
-__all__ = ["CALLS", "Teacher", "together"]
+__all__ = ["CALLS", "Teacher", "check_teacher", "together"]
 
 Answer = TypeVar("Answer", bound=BaseModel)
 T = TypeVar("T")
+
+_SCHEMA = {"title": "Check", "description": "An answer.", "type": "object", "properties": {"ok": {"type": "boolean"}}}
 
 CALLS = ("pld", "teacher_calls")
 """Where the Store keeps answers."""
@@ -51,6 +54,8 @@ class Teacher:
         concurrency: Calls in flight.
         retry: When a transient failure is tried again.
         timeout_s: Seconds that a call may take, the wait in a local model's queue included.
+        unproven: Whether nothing is known of the model yet. Then its first call goes alone, and the run ends if the
+            service does not answer it; later the loss of a call is a gap in the data.
         spending: The run's ledger and budget; without it the calls are counted, and not limited.
     """
 
@@ -63,6 +68,7 @@ class Teacher:
         concurrency: int,
         retry: RetryPolicy | None = None,
         timeout_s: float = 600.0,
+        unproven: bool = False,
         spending: Spending | None = None,
     ) -> None:
         self.spec = model_spec(model)
@@ -74,6 +80,9 @@ class Teacher:
         self._retry = retry or RetryPolicy(attempts=4, initial_s=1.0, max_s=30.0)
         self._timeout_s = timeout_s
         self._spending = spending or Spending()
+        self._unproven = unproven
+        self._proof = asyncio.Lock()
+        self._silent: DistillationError | None = None
 
     @property
     def ledger(self) -> list[LedgerLine]:
@@ -108,7 +117,7 @@ class Teacher:
                 question = Question.of(messages, schema.model_json_schema(), draft)
                 return await self._filed(self._model, question, key, schema)
             try:
-                return await self._fresh(list(messages), key, schema)
+                return await self._proving(list(messages), key, schema)
             except BudgetSpent as spent:
                 await self._spending.keep()
                 return Failure(kind="budget", message=str(spent))
@@ -119,6 +128,23 @@ class Teacher:
             return schema.model_validate(kept.value["answer"]) if kept is not None else None
         except (KeyError, ValidationError):  # kept by a release with other rules, or changed by hand
             return None
+
+    async def _proving(self, messages: list[BaseMessage], key: str, schema: type[Answer]) -> Answer | Failure:
+        if not self._unproven:
+            return await self._fresh(messages, key, schema)
+        async with self._proof:
+            if self._silent is not None:
+                raise self._silent
+            answer = await self._fresh(messages, key, schema)
+            if isinstance(answer, Failure) and answer.kind in NOT_ANSWERING:
+                msg = (
+                    f"the teacher {self.spec} cannot be used: {answer.message}. Nothing more was asked; mend the cause "
+                    "and run again with the same store"
+                )
+                self._silent = DistillationError(msg)
+                raise self._silent
+            self._unproven = False
+        return answer
 
     async def _fresh(self, messages: list[BaseMessage], key: str, schema: type[Answer]) -> Answer | Failure:
         structured = self._model.with_structured_output(schema.model_json_schema(), include_raw=True)
@@ -191,6 +217,23 @@ class Teacher:
         usage = message.usage_metadata if message is not None else None
         details = usage.get("input_token_details", {}) if usage else {}
         await self._spending.add(line, cached_tokens=details.get("cache_read") or 0)
+
+
+def check_teacher(teacher: BaseChatModel) -> None:
+    """Make sure that a teacher can answer as JSON; nothing is asked.
+
+    Raises:
+        ModelSetupError: It cannot.
+    """
+    try:
+        teacher.with_structured_output(_SCHEMA, include_raw=True)
+    except NotImplementedError as error:
+        msg = (
+            f"{model_spec(teacher)} cannot be the teacher: its class {type(teacher).__name__} has no "
+            "with_structured_output, which a teacher's JSON answers need. Name a model of a provider that has it, e.g. "
+            "google_genai:gemini-2.5-pro; or write the answers to files with batch:DIR"
+        )
+        raise ModelSetupError(msg) from error
 
 
 async def together(asks: Iterable[Awaitable[T]]) -> list[T]:

@@ -25,7 +25,7 @@ from langchain_pld.distillation.edits import Proposal, apply_edits
 from langchain_pld.distillation.node import Node
 from langchain_pld.distillation.overview import measured
 from langchain_pld.distillation.plan import Plan
-from langchain_pld.distillation.probing import entered, readable
+from langchain_pld.distillation.probing import probed, readable
 from langchain_pld.distillation.progress import Progress
 from langchain_pld.distillation.prompt_budget import fit, token_counter
 from langchain_pld.distillation.racing import stratified_order
@@ -39,8 +39,7 @@ from langchain_pld.distillation.teacher import Teacher
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.evaluation.metrics import Confusion, macro_f1
 from langchain_pld.examples import ExampleSet
-from langchain_pld.student.binding import fingerprint_of, model_spec, most_labels, tokenizer_of
-from langchain_pld.student.probe import probe_formats
+from langchain_pld.student.binding import fingerprint_of, most_labels, tokenizer_of
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
@@ -307,8 +306,7 @@ async def _ways_to_answer(
         most_labels=most_labels(student),
     )
     prompts = [(compile_prompt(task, (), answer), answer) for answer in formats]
-    async with entered(spending, node="validate", model=model_spec(student)):
-        probe = await probe_formats(student, prompts, task.render(rows[0].input))
+    probe = await probed(student, prompts, task.render(rows[0].input), run, spending)
     formats = [form.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for form in formats]
     formats = [await readable(student, form, probe.scorer, run, spending, node="validate") for form in formats]
     if probe.thinking_tokens:

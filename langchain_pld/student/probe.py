@@ -18,12 +18,13 @@ from langchain_pld.student.scoring import Scores, read_answer, thinks, with_writ
 from langchain_pld.student.two_stage import first_question
 from langchain_pld.verdict import Failure
 
-__all__ = ["THINKING_TOKENS", "Probe", "learn_first_tokens", "probe_formats", "probe_student"]
+__all__ = ["NOT_ANSWERING", "THINKING_TOKENS", "Probe", "learn_first_tokens", "probe_formats", "probe_student"]
 
 THINKING_TOKENS = 1024
 """Room for thinking, in tokens, that a student gets whose thinking cannot be switched off."""
 
-_NOT_ANSWERING = {"connection", "timeout", "authentication", "model_missing", "rate_limit", "server"}
+NOT_ANSWERING = {"connection", "timeout", "authentication", "model_missing", "rate_limit", "server"}
+"""Failures of the service: no other question would fare better."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ async def probe_formats(
         try:
             return await probe_student(student, prompt, answer, text, timeout_s=timeout_s)
         except StudentError as error:
-            if error.failure.kind in _NOT_ANSWERING:
+            if error.failure.kind in NOT_ANSWERING:
                 raise
             failed = failed or error
     raise failed or StudentError(Failure(kind="input", message="there is no answer format to probe"))
@@ -126,7 +127,7 @@ async def probe_student(
                 if passes_through(error):
                     raise
                 failure = failure_of(error, model_spec(student))
-                if failure.kind in _NOT_ANSWERING:
+                if failure.kind in NOT_ANSWERING:
                     raise StudentError(failure) from error
                 continue
             outcome = read_answer(reply, shown, scorer)

@@ -104,11 +104,24 @@ def test_what_can_be_checked_is_checked_before_a_model_is_asked(pld: Run, files:
 
 def test_a_teacher_that_is_not_there_ends_the_run_with_one_line(pld: Run, files: Files) -> None:
     out = files.folder / "a.pld.json"
-    with OllamaServer(ollama_script, models=()) as server:
-        done = pld(*files.distill, "--out", out, host=server.url)
+    with OllamaServer(ollama_script) as server:
+        done = pld(*files.distill[:-3], "ollama:absent", *files.distill[-2:], "--out", out, host=server.url)
+        asked = [request for request in server.requests if request.body and request.body.get("model") == "absent"]
     assert done.exit_code == 1
-    assert "18 of 18 calls to the teacher ollama:fake failed" in done.stderr
-    assert "ollama pull fake" in done.stderr
+    assert len(asked) == 1
+    assert "the teacher ollama:absent cannot be used: the service has no model ollama:absent" in done.stderr
+    assert "ollama pull absent" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_student_that_is_not_there_costs_no_teacher(pld: Run, files: Files) -> None:
+    out = files.folder / "a.pld.json"
+    with OllamaServer(ollama_script) as server:
+        done = pld(*files.distill[:-1], "ollama:fakes", "--out", out, host=server.url)
+        assert not [request for request in server.requests if request.body and request.body.get("format")]
+    assert done.exit_code == 1
+    assert "the student ollama:fakes cannot be used: the service has no model ollama:fakes" in done.stderr
+    assert "ollama pull fakes" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not out.exists()

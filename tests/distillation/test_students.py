@@ -15,7 +15,7 @@ from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.plan import PLANS, Plan
 from langchain_pld.distillation.prices import Price
 from langchain_pld.distillation.progress import Progress
-from langchain_pld.errors import InputError, StudentError
+from langchain_pld.errors import InputError
 from tests.distillation.test_budget import priced
 from tests.distillation.test_graph import TASK, rows, student_script, teacher_script
 from tests.distillation.test_loop import teacher_script as looping
@@ -66,9 +66,14 @@ async def test_the_teacher_is_asked_about_each_students_own_mistakes() -> None:
 async def test_a_run_goes_on_with_the_student_that_was_not_finished() -> None:
     kept: dict[str, Any] = {"store": InMemoryStore(), "checkpointer": InMemorySaver(), "run_id": "r"}
     reader, other = models()
-    other.script = lambda _: RuntimeError("power cut")
-    with pytest.raises(StudentError, match="fake-chat:stubborn raised RuntimeError"):
-        await distilled(FakeChatModel(script=teacher_script), (reader, other), **kept)
+
+    def power_cut(progress: Progress) -> None:
+        if progress.node == "student" and progress.step == "fake-chat:stubborn":
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        await distilled(FakeChatModel(script=teacher_script), (reader, other), on_progress=power_cut, **kept)
+    assert reader.asked
     reader, other = models()
     silent = FakeChatModel(script=lambda _: AssertionError("asked"))
     found = await distilled(silent, (reader, other), **kept)
