@@ -74,7 +74,8 @@ def test_a_run_stops_with_what_to_do_and_goes_on_to_its_artifact(
 def test_status_and_checks_as_json(pld: Run, files: Files, tmp_path: Path) -> None:
     folder = tmp_path / "answers"
     given = [*files.distill, "--teacher", f"batch:{folder}", "--out", tmp_path / "a.pld.json"]
-    assert pld(*given).exit_code == WAITS
+    with OllamaServer(ollama_script) as server:
+        assert pld(*given, host=server.url).exit_code == WAITS
     file = answered(folder, tmp_path / "some.jsonl", most=2)
     file.write_text(file.read_text(encoding="utf-8").replace("If the text", "If", 1) + '{"custom_id": "x"}\n')
 
@@ -110,7 +111,9 @@ def test_a_file_cannot_be_taken_where_nothing_was_asked(pld: Run, tmp_path: Path
 def test_a_recorded_teacher_that_does_not_know_the_data_says_what_differs(
     pld: Run, files: Files, tmp_path: Path
 ) -> None:
-    done = pld(*files.distill, "--teacher", "recorded:shop_inbox", "--out", tmp_path / "a.pld.json")
+    with OllamaServer(ollama_script) as server:
+        given = [*files.distill, "--teacher", "recorded:shop_inbox", "--out", tmp_path / "a.pld.json"]
+        done = pld(*given, host=server.url)
     assert done.exit_code == 2
     assert "this question was not recorded" in done.stderr
     assert "+[Explanation] amber\n+invoice note train number" in done.stderr

@@ -66,7 +66,7 @@ async def test_a_look_is_taken_once_and_is_in_the_ledger() -> None:
 
 async def test_a_teacher_that_is_not_there_is_asked_one_question() -> None:
     absent = FakeChatModel(script=lambda _: PermissionDenied())
-    with pytest.raises(DistillationError, match="the teacher fake-chat:fake cannot be used: .* refused the key"):
+    with pytest.raises(DistillationError, match=r"the teacher fake-chat:fake cannot be used: .* refused the key"):
         await adistill(TASK, teacher=absent, student=student(), effort=PLAN, **SETS)
     assert len(absent.asked) == 1
 
