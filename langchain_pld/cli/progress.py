@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from langchain_pld.cli.spending import money
+from langchain_pld.cli.tables import PIPE_WIDTH
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,6 +34,9 @@ class StepBars:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._console = Console(stderr=True)
+        if not self._console.is_terminal:
+            # As on standard output: a log file has room for all columns, and is not as wide as a screen was.
+            self._console.width = PIPE_WIDTH
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),

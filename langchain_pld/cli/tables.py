@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
+    "PIPE_WIDTH",
     "output",
     "printable",
     "rules_list",
@@ -26,14 +27,15 @@ __all__ = [
     "verdict_row",
 ]
 
-_PIPE_WIDTH = 110
+PIPE_WIDTH = 110
+"""Columns of what is no terminal."""
 
 
 def output() -> Console:
     """Standard output; in a pipe, as wide as the widest table needs."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def score_tables(cards: Iterable[ScoreCard]) -> list[Table]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from langchain_pld.cli.progress import StepBars
+from langchain_pld.cli.spending import estimate_table
+from langchain_pld.distillation.estimate import estimate
+from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.progress import Progress
+from tests.distillation.test_graph import TASK, rows
 
 
 @pytest.fixture(params=["pipe", "terminal"])
@@ -91,3 +95,28 @@ def test_bytes_are_shown_as_megabytes_and_end_whole(place: str, capsys: pytest.C
         for done in (0, 1_500_000, 2_400_000, 2_400_000):
             show(done, 2_400_000, "download")
     assert capsys.readouterr().err.count("download small (MB): 3/3 in 0:00") == 1
+
+
+@pytest.mark.parametrize("columns", ["300", "80"])
+def test_a_table_in_a_log_file_keeps_its_columns_and_is_not_as_wide_as_a_screen(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", columns)
+    table = estimate_table(
+        estimate(
+            TASK,
+            PLANS["medium"],
+            train=rows("train", 20),
+            validation=rows("validation", 60),
+            teacher="openai:gpt-4o-mini",
+            students=["ollama:qwen2.5"],
+        )
+    )
+    with StepBars() as bars:
+        bars.show(table)
+    err = capsys.readouterr().err
+    assert max(map(len, err.splitlines())) <= 110
+    for column in ("model", "tokens out", "minutes", "counted as"):
+        assert column in err
