@@ -6,7 +6,15 @@ import pytest
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, for its fixtures; the real model's in one, for the cores."""
+    """Keep a file's tests in one process, for its fixtures; the real model's in one, for the cores.
+
+    Raises:
+        pytest.UsageError: A test's name holds an address, so that two processes would know it by two names.
+    """
+    for item in items:
+        if " at 0x" in item.nodeid:
+            msg = f"{item.nodeid}: give this case an id, its name is another one in each process"
+            raise pytest.UsageError(msg)
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:

@@ -199,7 +199,6 @@ def test_every_part_of_a_message_is_read_by_a_node_a_chain_and_a_stream(stage: A
         b"bytes",
         object(),
     ],
-    ids=str,
 )
 def test_a_chain_reads_all_of_what_goes_in_and_out(given: Any) -> None:
     instead = {"replacement": lambda _: "withheld"}
