@@ -94,7 +94,7 @@ class Finding(TypedDict):
     """The statement."""
     verdict: str | None
     """The label; `None` while nobody has decided, and where a person left it open."""
-    leaning: str | None
+    predicted_label: str | None
     """The likeliest label, also where it is not sure."""
     confidence: float | None
     """The student's probability for it."""
@@ -189,7 +189,7 @@ def ask(state: ReviewState) -> dict[str, Any]:
             "args": {
                 "clause": texts[finding["clause"]],
                 "hypothesis": finding["hypothesis"],
-                "label": finding["leaning"],
+                "label": finding["predicted_label"],
                 "labels": state["labels"],
             },
             "description": f"Clause {finding['clause']}: {finding['why_asked']}. approve: the label is right; edit: "
@@ -254,7 +254,7 @@ def _finding(clause: Clause, hypothesis: str, verdict: Verdict, artifact: Distil
         clause=clause["number"],
         hypothesis=hypothesis,
         verdict=None if why else verdict.label,
-        leaning=verdict.leaning,
+        predicted_label=verdict.predicted_label,
         confidence=verdict.confidence,
         rule=_rule(artifact, verdict, clause["text"]),
         decided_by=None if why else verdict.decided_by,
@@ -283,7 +283,7 @@ def _label(decision: Any, finding: Finding, labels: Sequence[str]) -> str | None
         return None
     label: Any = None
     if kind == "approve":
-        label = finding["leaning"]
+        label = finding["predicted_label"]
     elif kind == "respond":
         label = decision.get("message")
     elif kind == "edit" and isinstance(decision.get("edited_action"), Mapping):

@@ -1,7 +1,7 @@
 """A contract for any Runnable that gives verdicts; subclass it in your tests.
 
 ```python
-class TestMyClassifier(VerdictRunnableContract):
+class TestMyClassifier(VerdictRunnableTests):
     def runnable(self) -> Runnable[Any, Verdict]:
         return PLDClassifier.from_artifact("mood.pld.json", student=my_fake_model())
 
@@ -29,10 +29,10 @@ from langchain_core.runnables import ConfigurableField, Runnable, RunnableConfig
 
 from langchain_pld.verdict import Verdict
 
-__all__ = ["VerdictRunnableContract"]
+__all__ = ["VerdictRunnableTests"]
 
 
-class VerdictRunnableContract(ABC):
+class VerdictRunnableTests(ABC):
     """What every Runnable that gives verdicts keeps to; one test a promise."""
 
     at_once: int = 100

@@ -97,7 +97,7 @@ class Verdict(BaseModel):
     """decided, abstained or failed."""
     label: str | None = None
     """The label; `None` unless `status` is decided."""
-    leaning: str | None = None
+    predicted_label: str | None = None
     """The most probable label, also of an abstained verdict."""
     probabilities: dict[str, float] | None = None
     """Label name to probability, adding up to 1; `None` where the answer carried no scores."""
@@ -139,7 +139,8 @@ class Verdict(BaseModel):
 
     def __str__(self) -> str:
         """What was decided and how sure, then who decided, in two lines for people."""
-        label = self.label or (f"{self.status}, leaning to {self.leaning}" if self.leaning else self.status)
+        likely = f", most likely {self.predicted_label}" if self.predicted_label else ""
+        label = self.label or f"{self.status}{likely}"
         sure = "" if self.confidence is None else f" ({self.confidence:.0%})"
         why = f": {self.failure.kind}, {self.failure.message}" if self.failure else ""
         others = ", ".join(f"{name} {chance:.2f}" for name, chance in (self.probabilities or {}).items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from langchain_pld._version import __version__
-from langchain_pld.cli import batch, classify, demo, distill, evaluate, examples, models, replay, review, show
+from langchain_pld.cli import batch, classify, demo, distill, evaluate, feedback, models, replay, review, show
 from langchain_pld.cli.errors import ExitCodes
 
 __all__ = ["app", "main"]
@@ -60,7 +60,7 @@ app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("replay", epilog=replay.EXAMPLES)(replay.replay)
 app.command("review", epilog=review.EXAMPLES)(review.review)
 app.add_typer(batch.app, name="batch", epilog=batch.EXAMPLES)
-app.add_typer(examples.app, name="examples")
+app.add_typer(feedback.app, name="feedback")
 app.add_typer(models.app, name="models", epilog=models.EXAMPLES)
 
 

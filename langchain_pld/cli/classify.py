@@ -34,8 +34,9 @@ Examples:
 
 \b
 On a terminal each text is a line of a table: label, probability, text; with --json, or in a pipe
-or file, JSON. A JSON line has id, status (decided, abstained or failed), label, leaning, probabilities, confidence,
-failure and more. On standard input each line is a text, or a JSON object where the task has fields.
+or file, JSON. A JSON line has id, status (decided, abstained or failed), label, predicted_label,
+probabilities, confidence, failure and more. On standard input each line is a text, or a JSON object
+where the task has fields.
 A text without a readable answer is a failed line, never a label, and makes the exit code 1."""
 
 _CALLS = 8

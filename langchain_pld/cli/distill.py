@@ -99,7 +99,7 @@ def distill(
     require_review: bool = typer.Option(
         False, "--require-review", help="A person must accept the rules before they can be used."
     ),
-    gate_alpha: float | None = typer.Option(
+    max_risk: float | None = typer.Option(
         None, metavar="RISK", help="Share of wrong verdicts allowed, e.g. 0.05: the student abstains where unsure."
     ),
     clustering: Literal["auto", "paper", "kmeans"] = typer.Option("auto", help="How drafted conditions are grouped."),
@@ -158,14 +158,14 @@ def distill(
         files = {"train": train, "validation": validation, "test": test} if data is None else {"all": data}
         _require({"TASK.yaml": task, **_data_options(train, validation, test, data), "--out": out})
         assert task is not None and out is not None
-        _check_risk(gate_alpha)
+        _check_risk(max_risk)
         directory = RunDirectory(run) if run is not None else RunDirectory.fresh(out)
         plan = PLANS[effort].model_copy(
             update={
                 "budget": Budget.model_validate(limits),
                 "prices": read_prices(prices) if prices is not None else {},
                 "require_review": require_review,
-                "gate_alpha": gate_alpha,
+                "max_risk": max_risk,
                 "clustering": clustering,
             }
         )
@@ -212,10 +212,10 @@ class _Job:
 def _prepare(record: RunRecord) -> _Job:
     """Check all that can be wrong before a model is fetched or paid."""
     from langchain_pld.artifact import DistilledPrompt
-    from langchain_pld.distillation.embedding_calls import embeddings_spec
-    from langchain_pld.distillation.embeddings import resolve_embeddings
     from langchain_pld.distillation.estimate import estimate
     from langchain_pld.distillation.roles import check_roles
+    from langchain_pld.distillation.rules.embedder import embeddings_spec
+    from langchain_pld.distillation.rules.embeddings import resolve_embeddings
     from langchain_pld.distillation.splitting import split_examples
     from langchain_pld.examples import read_examples
     from langchain_pld.task import Task
@@ -398,7 +398,7 @@ def _show(made: Mapping[Path, DistilledPrompt], run: Path) -> None:
     """Print one table of all scores, then for each student how it ended and its rules, then what was spent."""
     from langchain_pld.cli.spending import ledger_table
     from langchain_pld.cli.tables import output, rules_list, score_tables
-    from langchain_pld.distillation.ledger import total
+    from langchain_pld.distillation.run.ledger import total
 
     console = output()
     for table in score_tables(card for artifact in made.values() for card in artifact.scores):
@@ -482,7 +482,7 @@ def _check_priced(record: RunRecord, embeddings: str | None) -> None:
 def _check_risk(alpha: float | None) -> None:
     if alpha is not None and not 0 < alpha < 1:
         msg = f"a risk lies between 0 and 1, got {alpha:g}"
-        raise typer.BadParameter(msg, param_hint="--gate-alpha")
+        raise typer.BadParameter(msg, param_hint="--max-risk")
 
 
 def _data_options(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Task, TaskID
 
-    from langchain_pld.distillation.progress import Progress
+    from langchain_pld.distillation.run.progress import Progress
     from langchain_pld.models.fetch import FetchPhase
 
 __all__ = ["StepBars"]

@@ -154,7 +154,7 @@ def _compared(record: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
         "input_hash": record.get("input_hash"),
         "artifact": {"then": record.get("artifact"), "now": verdict.artifact_id},
         "status": {"then": record.get("status"), "now": verdict.status},
-        "label": {"then": record.get("verdict"), "now": verdict.label or verdict.leaning},
+        "label": {"then": record.get("verdict"), "now": verdict.label or verdict.predicted_label},
         "probability_change": changed,
     }
 

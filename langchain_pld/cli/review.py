@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from langchain_pld.artifact import DistilledPrompt
-    from langchain_pld.distillation.progress import Progress
+    from langchain_pld.distillation.run.progress import Progress
     from langchain_pld.examples import Columns, ExampleSet
 
 Ask = Callable[[dict[str, Any]], Any]
@@ -181,9 +181,9 @@ def _review_file(
 ) -> DistilledPrompt | None:
     """The signed artifact; `None` where there is nothing to review."""
     from langchain_pld.artifact import DistilledPrompt
-    from langchain_pld.distillation.rescoring import UNMEASURED, with_rules
-    from langchain_pld.distillation.review import ReviewForm, near_conflicts
-    from langchain_pld.distillation.screening import Screen
+    from langchain_pld.distillation.nodes.review import ReviewForm, near_conflicts
+    from langchain_pld.distillation.rules.screening import Screen
+    from langchain_pld.distillation.search.rescoring import UNMEASURED, with_rules
     from langchain_pld.examples import read_examples
 
     artifact, whole = DistilledPrompt.load_for_review(file)
@@ -228,7 +228,7 @@ def _review_run(
     from langchain_pld.cli.progress import StepBars
     from langchain_pld.distillation.context import DistillationContext
     from langchain_pld.distillation.graph import build_distillation_graph
-    from langchain_pld.distillation.review import aresume_review
+    from langchain_pld.distillation.nodes.review import aresume_review
     from langchain_pld.distillation.run_directory import RunDirectory
     from langchain_pld.distillation.students import run_of_student
     from langchain_pld.student.binding import model_spec
@@ -271,7 +271,7 @@ def _show(request: dict[str, Any], place: str, screen: Console) -> None:
     from rich.text import Text
 
     from langchain_pld.cli.tables import printable
-    from langchain_pld.distillation.review import PROBLEM
+    from langchain_pld.distillation.nodes.review import PROBLEM
 
     arguments = request["args"]
     effect = "" if arguments["effect"] is None else f", measured effect {arguments['effect']:+.3f}"
@@ -342,7 +342,7 @@ def _validation_rows(artifact: DistilledPrompt, file: Path, named: Columns) -> E
 def _scored_again(artifact: DistilledPrompt, rows: ExampleSet, student: str, seed: int) -> DistilledPrompt:
     from langchain_pld.cli.embedded import ready_model
     from langchain_pld.cli.progress import StepBars
-    from langchain_pld.distillation.rescoring import arescored
+    from langchain_pld.distillation.search.rescoring import arescored
 
     model = ready_model(student)
     with stoppable(lambda: "nothing was written"), StepBars() as bars:

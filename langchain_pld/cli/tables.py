@@ -118,7 +118,7 @@ def verdict_lines(text: str, verdict: Verdict, artifact: DistilledPrompt) -> Ren
     parts.append(Text(f"  {verdict_line(verdict)}"))
     parts += [
         Padding(Text(f"rule: {printable(rule.condition)}"), (0, 0, 0, 5))
-        for rule in artifact.rules_for(verdict.leaning or "")
+        for rule in artifact.rules_for(verdict.predicted_label or "")
     ]
     return Group(*parts)
 
@@ -129,7 +129,7 @@ def verdict_line(verdict: Verdict) -> str:
         return f"failed ({verdict.failure.kind})"
     ordered = sorted((verdict.probabilities or {}).items(), key=lambda item: -item[1])
     chances = ", ".join(f"{label} {probability:.2f}" for label, probability in ordered)
-    decision = verdict.label or f"{verdict.status}, leaning to {verdict.leaning}"
+    decision = verdict.label or f"{verdict.status}, most likely {verdict.predicted_label}"
     return f"-> {decision}" + (f"   ({chances})" if chances else "")
 
 
@@ -139,7 +139,7 @@ def verdict_row(task: Task, value: TaskInput, verdict: Verdict) -> str:
         text = value
     else:
         text = "; ".join(f"{name}: {part}" for name, part in value.items())
-    label = verdict.label or (f"? {verdict.leaning}" if verdict.leaning else verdict.status)
+    label = verdict.label or (f"? {verdict.predicted_label}" if verdict.predicted_label else verdict.status)
     if verdict.failure is not None:
         text = f"{verdict.failure.kind}: {text}"
     width = max(len("abstained"), *(len(name) + 2 for name in task.label_names))

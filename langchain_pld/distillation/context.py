@@ -13,9 +13,9 @@ from langgraph.runtime import Runtime
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from langchain_pld.distillation import templates
-from langchain_pld.distillation.embeddings import resolve_embeddings
 from langchain_pld.distillation.plan import PLANS, Effort, Plan
-from langchain_pld.distillation.teacher import check_teacher
+from langchain_pld.distillation.rules.embeddings import resolve_embeddings
+from langchain_pld.distillation.run.teacher import check_teacher
 from langchain_pld.errors import InputError
 from langchain_pld.models.resolve import resolve_chat_model
 
@@ -88,7 +88,7 @@ class DistillationContext(BaseModel):
     max_minutes: float | None = Field(
         default=None, ge=0, description="Minutes of work at most.", json_schema_extra=_at(*_WORKING)
     )
-    gate_alpha: float | None = Field(
+    max_risk: float | None = Field(
         default=None,
         gt=0,
         lt=1,
@@ -145,7 +145,7 @@ class DistillationContext(BaseModel):
         limits = {name: limit for name, limit in limits.items() if limit is not None}
         changes = {
             "budget": plan.budget.model_copy(update=limits),
-            "gate_alpha": plan.gate_alpha if self.gate_alpha is None else self.gate_alpha,
+            "max_risk": plan.max_risk if self.max_risk is None else self.max_risk,
             "require_review": plan.require_review or self.require_review,
         }
         return plan.model_copy(update=changes)

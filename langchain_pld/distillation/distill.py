@@ -17,11 +17,12 @@ from langchain_pld.artifact import DistilledPrompt
 from langchain_pld.blocking import run_blocking
 from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.context import DistillationContext, check_models
-from langchain_pld.distillation.embeddings import resolve_embeddings
 from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.plan import Effort, Plan, plan_of
-from langchain_pld.distillation.progress import Progress
-from langchain_pld.distillation.roles import Role, RunStore, check_roles
+from langchain_pld.distillation.roles import Role, check_roles
+from langchain_pld.distillation.rules.embeddings import resolve_embeddings
+from langchain_pld.distillation.run.progress import Progress
+from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.state import DistillationInput
 from langchain_pld.errors import AnswersPendingError, DistillationError, InputError
 from langchain_pld.examples import ExampleSet, Rows, examples_from

@@ -14,7 +14,7 @@ from statistics import fmean
 from pydantic import BaseModel, ConfigDict
 
 from langchain_pld.answer import MOST_OPTIONS, AnswerFormat
-from langchain_pld.distillation.choosing import POOL
+from langchain_pld.distillation.nodes.example_selection import POOL
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.prices import price_of
 from langchain_pld.distillation.templates import label_lines

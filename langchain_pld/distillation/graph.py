@@ -12,18 +12,18 @@ from langgraph.runtime import Runtime
 from langgraph.store.base import BaseStore
 from langgraph.types import Checkpointer
 
-from langchain_pld.distillation.consolidate import consolidate_node
 from langchain_pld.distillation.context import DistillationContext, RunModels, settings
-from langchain_pld.distillation.critique import critique_node
-from langchain_pld.distillation.extract import extract_node
-from langchain_pld.distillation.generate import generate_node
-from langchain_pld.distillation.node import Node, waiting
-from langchain_pld.distillation.overview import overview
-from langchain_pld.distillation.review import after_review, after_validate, review_node
-from langchain_pld.distillation.roles import RunStore
+from langchain_pld.distillation.nodes.consolidate import consolidate_node
+from langchain_pld.distillation.nodes.critique import critique_node
+from langchain_pld.distillation.nodes.extract import extract_node
+from langchain_pld.distillation.nodes.generate import generate_node
+from langchain_pld.distillation.nodes.overview import overview
+from langchain_pld.distillation.nodes.pending_answers import Node, waiting
+from langchain_pld.distillation.nodes.review import after_review, after_validate, review_node
+from langchain_pld.distillation.nodes.validate import validate_node
+from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.state import DistillationInput, DistillationOutput, DistillationState, typed
 from langchain_pld.distillation.templates import worded
-from langchain_pld.distillation.validate import validate_node
 from langchain_pld.models.resolve import resolve_chat_model
 
 __all__ = ["build_distillation_graph"]

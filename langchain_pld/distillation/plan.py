@@ -80,7 +80,7 @@ class Plan(BaseModel):
     replace_level: float = Field(default=0.8, gt=0, lt=1)
     """The distilled prompt replaces the zero-shot one when the confidence interval of the paired difference in
     macro-F1 at this level lies above zero."""
-    gate_alpha: float | None = Field(default=None, gt=0, lt=1)
+    max_risk: float | None = Field(default=None, gt=0, lt=1)
     """The highest risk that the student may run alone: a gate for it is fitted on the validation rows. `None`: no gate,
     it always decides."""
     require_review: bool = False
@@ -107,7 +107,7 @@ class Plan(BaseModel):
             f"a new prompt has to be better by a {self.replace_level:.0%} interval",
             f"clusters by {self.clustering}" if self.clustering != "auto" else "",
             "a person reviews the rules" if self.require_review else "",
-            f"a gate at a risk of {self.gate_alpha:g}" if self.gate_alpha is not None else "",
+            f"a gate at a risk of {self.max_risk:g}" if self.max_risk is not None else "",
             f"budget: {self.budget.describe()}",
         )
         return "; ".join(filter(None, parts))

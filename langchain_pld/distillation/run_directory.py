@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.roles import Role
-from langchain_pld.distillation.run_store import SharedCallsStore
+from langchain_pld.distillation.run.shared_store import SharedCallsStore
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.errors import DistillationError, InputError, MissingExtraError
 from langchain_pld.examples import Columns

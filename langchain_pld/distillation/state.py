@@ -14,10 +14,10 @@ from typing_extensions import TypedDict
 
 from langchain_pld.answer import Scorer
 from langchain_pld.artifact import DataFingerprint, DistilledPrompt, FinishReason, LedgerLine
-from langchain_pld.distillation.candidates import Candidate
-from langchain_pld.distillation.edits import Proposal
-from langchain_pld.distillation.ledger import merge_ledgers
 from langchain_pld.distillation.plan import Plan
+from langchain_pld.distillation.rules.edits import Proposal
+from langchain_pld.distillation.run.ledger import merge_ledgers
+from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.rules import MicroRule, Rule
 from langchain_pld.signature import ReviewAnswer
 from langchain_pld.task import Task

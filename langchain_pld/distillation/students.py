@@ -15,13 +15,14 @@ from langchain_pld.artifact import DistilledPrompt
 from langchain_pld.blocking import run_blocking
 from langchain_pld.distillation.context import check_models
 from langchain_pld.distillation.distill import adistill
-from langchain_pld.distillation.embeddings import resolve_embeddings
 from langchain_pld.distillation.plan import Effort, Plan, plan_of
-from langchain_pld.distillation.progress import Progress
-from langchain_pld.distillation.readiness import check_student
-from langchain_pld.distillation.roles import RunStore, check_roles
-from langchain_pld.distillation.spending import Spending, left_of
-from langchain_pld.distillation.teacher import check_teacher
+from langchain_pld.distillation.roles import check_roles
+from langchain_pld.distillation.rules.embeddings import resolve_embeddings
+from langchain_pld.distillation.run.progress import Progress
+from langchain_pld.distillation.run.spending import Spending, left_of
+from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.run.teacher import check_teacher
+from langchain_pld.distillation.search.model_checks import check_student
 from langchain_pld.errors import InputError
 from langchain_pld.examples import Rows, examples_from
 from langchain_pld.models.resolve import resolve_chat_model

@@ -45,8 +45,8 @@ def escalation_curve(
     """Accuracy and cost when the least sure share of the inputs goes to the stronger decider.
 
     Failed verdicts go first, then by the confidence in the most probable label, abstained or not. A verdict that stays
-    with the student counts with its `leaning`, so that the curve shows what the gate gives away; where the stronger
-    decider has no label, the student's stands.
+    with the student counts with its `predicted_label`, so that the curve shows what the gate gives away; where the
+    stronger decider has no label, the student's stands.
 
     Args:
         verdicts: The student's, one an input.
@@ -98,4 +98,4 @@ def _sureness(verdict: Verdict) -> float:
 def _label(own: Verdict, other: Verdict | None) -> str | None:
     if other is not None and other.label is not None:
         return other.label
-    return own.label or own.leaning
+    return own.label or own.predicted_label

@@ -126,7 +126,7 @@ def score_verdicts(
     return score_card(
         classifier.artifact.task.label_names,
         examples,
-        [verdict.leaning for verdict in verdicts],
+        [verdict.predicted_label for verdict in verdicts],
         [verdict.probabilities for verdict in verdicts],
         name=name,
         role=role,

@@ -250,7 +250,7 @@ def _verdict_fields(verdict: Verdict | None) -> dict[str, Any]:
     return {
         "artifact": verdict.artifact_id,
         "status": verdict.status,
-        "verdict": verdict.label or verdict.leaning,
+        "verdict": verdict.label or verdict.predicted_label,
         "probabilities": _numbers(verdict.probabilities),
         "rules": list(verdict.rule_ids),
         "failure": verdict.failure.kind if verdict.failure is not None else None,

@@ -331,7 +331,7 @@ class Guard:
 
     def _judge(self, verdict: Verdict) -> tuple[Outcome, str | None]:
         """What a verdict means; one about labels that the guard does not know is no verdict at all."""
-        named = {verdict.label, verdict.leaning, *(verdict.probabilities or ())} - {None}
+        named = {verdict.label, verdict.predicted_label, *(verdict.probabilities or ())} - {None}
         return self.policy.judge(verdict) if named <= set(self.labels) else ("error", None)
 
     def _finding(

@@ -209,7 +209,7 @@ _PAGE = 500
 
 def _shown_label(finding: Finding) -> str | None:
     last = finding.verdicts[-1] if finding.verdicts else None
-    return (last.label or last.leaning) if last is not None else None
+    return (last.label or last.predicted_label) if last is not None else None
 
 
 def _answer(decision: Any, guard: Guard, finding: Finding, text: str, arguments: Mapping[str, Any] | None) -> Answer:

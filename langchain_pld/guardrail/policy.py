@@ -134,7 +134,7 @@ class GuardrailPolicy(BaseModel):
         if over:
             return "violation", max(over, key=probabilities.__getitem__)
         if verdict.status == "abstained":
-            return "uncertain", verdict.leaning if verdict.leaning in self.block_labels else None
+            return "uncertain", verdict.predicted_label if verdict.predicted_label in self.block_labels else None
         if verdict.label not in self.block_labels:
             return "clear", None
         return "violation" if self.block_labels[verdict.label] is None else "uncertain", verdict.label

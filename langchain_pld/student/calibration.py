@@ -211,7 +211,7 @@ def _fit_affine(x: Array, y: Indices, groups: Groups) -> tuple[Array, Array]:
 def _scale_and_bias(x: Array, y: Indices, *, penalty: float) -> tuple[Array, Array]:
     """Minimise the summed log loss of softmax(s * x + b) plus penalty / 2 * (|c|^2 + s^2 / 10), s >= 0.
 
-    The biases are b = c - s * mean(x): as in `_matrix`, the student's habitual leaning is taken out before the penalty.
+    The biases are b = c - s * mean(x): as in `_matrix`, the student's habitual lean is taken out before the penalty.
     Convex; the gradient is exact. The penalty on the scale keeps it finite where the rows can be told apart without an
     error. A label without rows is made very unlikely, never impossible.
     """
@@ -252,7 +252,7 @@ def _matrix(x: Array, y: Indices, *, strength: float) -> tuple[Array, Array]:
     if len(present) == 1:
         bias[present[0]] = 0.0
         return weights, bias
-    # Centred, so that the penalty does not pull on the student's habitual leaning: the intercept absorbs that.
+    # Centred, so that the penalty does not pull on the student's habitual predicted_label: the intercept absorbs that.
     centre = x.mean(axis=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

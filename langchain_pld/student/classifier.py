@@ -477,7 +477,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         return Verdict(
             status="decided" if decided else "abstained",
             label=label if decided else None,
-            leaning=label,
+            predicted_label=label,
             probabilities=probabilities,
             confidence=confidence,
             calibrated=probabilities is not None and self.calibrated,

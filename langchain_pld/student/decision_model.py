@@ -79,7 +79,7 @@ class AbstainedError(PLDError):
     """The artifact's gate says that the student may not decide this alone.
 
     Attributes:
-        verdict: The abstained verdict, with its leaning and probabilities.
+        verdict: The abstained verdict, with its predicted_label and probabilities.
     """
 
     def __init__(self, name: str, verdict: Verdict) -> None:

@@ -127,7 +127,7 @@ def opinion(verdict: Verdict, decider: str) -> Opinion:
     return Opinion(
         decider=decider,
         status=verdict.status,
-        label=verdict.label or verdict.leaning,
+        label=verdict.label or verdict.predicted_label,
         confidence=verdict.confidence,
         failure=verdict.failure,
     )
@@ -145,7 +145,7 @@ def _as_verdict(given: Any, other: Runnable[Any, Any], labels: tuple[str, ...], 
     if isinstance(given, Verdict):
         return given if given.decided_by else given.model_copy(update={"decided_by": name})
     if isinstance(given, str) and given in labels:
-        return Verdict(status="decided", label=given, leaning=given, decided_by=name, latency_ms=latency_ms)
+        return Verdict(status="decided", label=given, predicted_label=given, decided_by=name, latency_ms=latency_ms)
     if not isinstance(given, Failure):
         # What it gave may quote the user's text: only its type is told.
         what = "a label that the task does not have" if isinstance(given, str) else f"a {type(given).__name__}"

@@ -90,4 +90,4 @@ def _with_format(artifact: DistilledPrompt, answer: AnswerFormat) -> DistilledPr
 
 def _said(verdict: Verdict) -> str | None:
     # A verdict that only leans counts by its label: a gate must not hide what would flip. A failure is none.
-    return verdict.label or verdict.leaning
+    return verdict.label or verdict.predicted_label

@@ -97,23 +97,23 @@ def fit_gate(
         raise InputError(msg)
     read = [index for index in kept if probabilities[index] is not None]
     rows = [row for row in (probabilities[index] for index in read) if row is not None]
-    leaning = [max(row, key=row.__getitem__) for row in rows]
+    predicted = [max(row, key=row.__getitem__) for row in rows]
     # Saturated probabilities differ by rounding noise alone: what the threshold cannot tell apart is tied.
     sure = np.floor(np.array([max(row.values()) for row in rows], dtype=float) * 1e6) / 1e6
-    wrong = np.array([label != gold[index] for label, index in zip(leaning, read, strict=True)], dtype=bool)
+    wrong = np.array([label != gold[index] for label, index in zip(predicted, read, strict=True)], dtype=bool)
 
-    own = [label for label in labels if leaning.count(label) >= LABEL_ROWS] if per_label else []
-    others = np.array([label not in own for label in leaning], dtype=bool)
+    own = [label for label in labels if predicted.count(label) >= LABEL_ROWS] if per_label else []
+    others = np.array([label not in own for label in predicted], dtype=bool)
     # Labels too rare for a threshold must not lose the chance that they have together with the others.
     if len(own) < 2 or (len(own) < len(labels) and others.sum() < LABEL_ROWS):
-        own, others = [], np.ones(len(leaning), dtype=bool)
+        own, others = [], np.ones(len(predicted), dtype=bool)
     strata = len(own) + (len(own) < len(labels))
     delta = (1 - confidence) / strata
 
     def lowest(rows: Mask) -> float | None:
         return _lowest_threshold(sure[rows], wrong[rows], alpha, delta, method, rng)
 
-    own_thresholds = {label: lowest(np.array([one == label for one in leaning], dtype=bool)) for label in own}
+    own_thresholds = {label: lowest(np.array([one == label for one in predicted], dtype=bool)) for label in own}
     if len(own) < len(labels):
         threshold = lowest(others)
     else:
@@ -126,7 +126,7 @@ def fit_gate(
         rows=len(kept),
         method=method,
     )
-    decided = np.array([gate.admits(label, float(p)) for label, p in zip(leaning, sure, strict=True)], dtype=bool)
+    decided = np.array([gate.admits(label, float(p)) for label, p in zip(predicted, sure, strict=True)], dtype=bool)
     return gate.model_copy(
         update={
             "coverage": float(decided.sum()) / len(kept),

@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 from langchain_pld import Task, read_examples
-from langchain_pld.distillation.answer_search import answer_formats
-from langchain_pld.distillation.bench import StudentBench
-from langchain_pld.distillation.candidates import Candidate, RowScore
-from langchain_pld.distillation.roles import RunStore
-from langchain_pld.distillation.spending import Spending
+from langchain_pld.distillation.run.spending import Spending
+from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.search.answer_formats import answer_formats
+from langchain_pld.distillation.search.candidates import Candidate, RowScore
+from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.evaluation.coverage import coverage_at_risk
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
@@ -63,7 +63,7 @@ async def measure(
         for role in ("validation", "test")
     )
     (answer,) = await asyncio.to_thread(answer_formats, task, ("names",), token_ids=tokenizer_of(model))
-    bench = StudentBench(
+    bench = StudentScorer(
         task,
         model,
         fingerprint_of(model),

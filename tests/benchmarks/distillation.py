@@ -34,15 +34,16 @@ from sklearn.pipeline import make_pipeline
 from langchain_pld import Task, adistill, read_examples
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, DistilledPrompt, ScoreCard
-from langchain_pld.distillation.answer_search import answer_formats
-from langchain_pld.distillation.bench import StudentBench
 from langchain_pld.distillation.budget import Budget
-from langchain_pld.distillation.candidates import Candidate
 from langchain_pld.distillation.plan import PLANS
-from langchain_pld.distillation.progress import Progress
-from langchain_pld.distillation.racing import stratified_order
-from langchain_pld.distillation.roles import Role, RunStore
-from langchain_pld.distillation.spending import BudgetSpent, Spending
+from langchain_pld.distillation.roles import Role
+from langchain_pld.distillation.run.progress import Progress
+from langchain_pld.distillation.run.spending import BudgetSpent, Spending
+from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.search.answer_formats import answer_formats
+from langchain_pld.distillation.search.candidates import Candidate
+from langchain_pld.distillation.search.racing import stratified_order
+from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.evaluation.comparison import compare
 from langchain_pld.evaluation.evaluate import gold_labels, score_card
 from langchain_pld.examples import ExampleSet
@@ -90,7 +91,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
 SHOTS = 8
 
 
-class ProseRulesBench(StudentBench):
+class ProseRulesBench(StudentScorer):
     """A bench whose prompts hold a person's rules as they were written, filed under no label."""
 
     prose: str = ""
@@ -102,7 +103,7 @@ class ProseRulesBench(StudentBench):
         return plain.model_copy(update={"system_prompt": prompt})
 
 
-class FewShotBench(StudentBench):
+class FewShotBench(StudentScorer):
     """A bench whose prompts end in labelled examples."""
 
     shots: str = ""
@@ -200,7 +201,7 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
     # The run's own Store: what the student was asked in it is not asked again.
     kept, fingerprint = RunStore(store, name), fingerprint_of(model)
     benches = {kind: kind(task, model, fingerprint, artifact.scorer, kept, Spending(), node="benchmark", seed=seed)
-               for kind in (StudentBench, FewShotBench, ProseRulesBench)}  # fmt: skip
+               for kind in (StudentScorer, FewShotBench, ProseRulesBench)}  # fmt: skip
     shots = drawn_evenly(read_examples(folder / "train.jsonl", task), SHOTS, seed)
     benches[FewShotBench].shots = shown(task, shots, answer)  # type: ignore[attr-defined]
     benches[ProseRulesBench].prose = in_prose(definition["rules"], answer)  # type: ignore[attr-defined]
@@ -208,13 +209,13 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
     predictions = {}
     if artifact.rules:
         shipped = Candidate(rules=artifact.rules, answer=answer)
-        _, predictions["distilled"] = await _cards(benches[StudentBench], shipped, "distilled", validation, test, told)
+        _, predictions["distilled"] = await _cards(benches[StudentScorer], shipped, "distilled", validation, test, told)
     if options.clustering == "auto":
         for prompt, kind in others.items():
             candidate = Candidate(rules=(), answer=answer)
             more, predictions[prompt] = await _cards(benches[kind], candidate, prompt, validation, test, told)
             cards += more
-    plain = await _zero_shot(benches[StudentBench], validation, test)
+    plain = await _zero_shot(benches[StudentScorer], validation, test)
     return {
         "set": name,
         "seed": seed,
@@ -246,7 +247,7 @@ def _alone(task: Task, folder: Path, column: str, test: ExampleSet, seed: int) -
 
 
 async def _cards(
-    bench: StudentBench, candidate: Candidate, name: str, validation: ExampleSet, test: ExampleSet, told: Any
+    bench: StudentScorer, candidate: Candidate, name: str, validation: ExampleSet, test: ExampleSet, told: Any
 ) -> tuple[list[ScoreCard], list[str | None]]:
     """Score cards on the test rows, and the labels given to them."""
     scored = await bench.validate(candidate, validation, told(f"{name}, validation"))
@@ -255,7 +256,7 @@ async def _cards(
     return bench.cards_of(scored, scores, test, name=name, role=role), bench.labels_of(scored, scores)
 
 
-async def _zero_shot(bench: StudentBench, validation: ExampleSet, test: ExampleSet) -> list[str | None]:
+async def _zero_shot(bench: StudentScorer, validation: ExampleSet, test: ExampleSet) -> list[str | None]:
     """The labels that the zero-shot prompt gave in the run: the one whose test rows were read."""
     model = bench.student
     bench.spending = Spending(Budget(calls=0))

@@ -105,7 +105,7 @@ def test_an_incumbent_has_to_be_beaten(pld: Run, files: Files) -> None:
 
 def test_a_run_that_requires_a_review_ends_with_the_command_for_it(pld: Run, files: Files, both: list[str]) -> None:
     with OllamaServer(two_students, models=BOTH) as server:
-        done = pld(*both, "--require-review", "--gate-alpha", "0.2", host=server.url)
+        done = pld(*both, "--require-review", "--max-risk", "0.2", host=server.url)
         run = the_run(files)
         line = next(line for line in done.stdout.splitlines() if "wait for a person" in line)
         assert line.endswith(f"Next: pld review {run} --student ollama:fake")
@@ -173,7 +173,7 @@ def test_options_that_do_not_fit_together_are_refused_before_anything_is_asked(
             "it is split into train, validation and test rows": pld(*files.distill, "--data", files.train, *out),
             "2 students write a file each; give a folder": pld(*both, *out),
             "are the same, or would write the same file": pld(*both, "--student", "ollama:fake"),
-            "a risk lies between 0 and 1": pld(*files.distill, *out, "--gate-alpha", "1"),
+            "a risk lies between 0 and 1": pld(*files.distill, *out, "--max-risk", "1"),
             "is not one of 'auto', 'paper', 'kmeans'": pld(*files.distill, *out, "--clustering", "best"),
             "names no embeddings": pld(*files.distill, *out, "--embeddings", "nomic"),
             "no file at": pld(*files.distill, *out, "--incumbent", files.folder / "none.pld.json"),

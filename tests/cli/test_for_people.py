@@ -64,14 +64,16 @@ def test_an_artifact_prints_the_test_score_of_what_was_shipped(
     [
         (
             Verdict(
-                status="decided", label="ham", leaning="ham", confidence=0.9, probabilities={"ham": 0.9, "spam": 0.1},
-                artifact_id="mail@1", decided_by="ollama:a", calibrated=True,
+                status="decided", label="ham", predicted_label="ham", confidence=0.9,
+                probabilities={"ham": 0.9, "spam": 0.1}, artifact_id="mail@1", decided_by="ollama:a", calibrated=True,
             ),
             "ham (90%)\nby ollama:a with mail@1: ham 0.90, spam 0.10",
         ),
         (
-            Verdict(status="abstained", leaning="ham", confidence=0.6, artifact_id="mail@1", decided_by="ollama:a"),
-            "abstained, leaning to ham (60%)\nby ollama:a with mail@1",
+            Verdict(
+                status="abstained", predicted_label="ham", confidence=0.6, artifact_id="mail@1", decided_by="ollama:a"
+            ),
+            "abstained, most likely ham (60%)\nby ollama:a with mail@1",
         ),
         (
             Verdict(status="failed", failure=Failure(kind="empty", message="no\nanswer")),

@@ -62,7 +62,7 @@ def test_people_and_replays_find_their_texts_in_such_a_file(pld: Run, files: Fil
     )
     out = files.folder / "people.jsonl"
     sources = ("--task", files.task, "--audit", log, "--texts", data, "--validation", data, *HEADERS)
-    found = pld("examples", "import", *sources, "--out", out, "--json")
+    found = pld("feedback", "import", *sources, "--out", out, "--json")
     assert found.exit_code == 0, found.stderr
     assert json.loads(found.stdout)["counts"]["validation"] == 1
     with OllamaServer(ollama_script) as server:

@@ -8,7 +8,7 @@ from langchain_pld.cli.progress import StepBars
 from langchain_pld.cli.spending import estimate_table
 from langchain_pld.distillation.estimate import estimate
 from langchain_pld.distillation.plan import PLANS
-from langchain_pld.distillation.progress import Progress
+from langchain_pld.distillation.run.progress import Progress
 from tests.distillation.test_graph import TASK, rows
 
 

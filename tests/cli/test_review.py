@@ -10,7 +10,7 @@ import pytest
 
 from langchain_pld import DistilledPrompt
 from langchain_pld.artifact import Calibration, DataFingerprint, Gate
-from langchain_pld.distillation.rescoring import UNMEASURED, with_rules
+from langchain_pld.distillation.search.rescoring import UNMEASURED, with_rules
 from langchain_pld.examples import read_examples
 from langchain_pld.rules import Rule
 from tests.cli.conftest import Files, Run

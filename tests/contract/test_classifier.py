@@ -9,7 +9,7 @@ from langchain_pld import PLDClassifier
 from langchain_pld.artifact import Gate
 from langchain_pld.models import EmbeddedChatModel
 from langchain_pld.student.binding import fingerprint_of
-from langchain_pld.testing import VerdictRunnableContract
+from langchain_pld.testing import VerdictRunnableTests
 from tests.fakes import scored, text_of
 from tests.integration.small import TEXTS, artifact_of
 from tests.student.made import classifier
@@ -20,7 +20,7 @@ def by_first_word(messages: list[BaseMessage]) -> AIMessage:
     return scored({label: 0.8, "calm": 0.1, "the": 0.05})
 
 
-class TestClassifier(VerdictRunnableContract):
+class TestClassifier(VerdictRunnableTests):
     configurable = ("timeout_s", 5.0)
 
     def runnable(self) -> PLDClassifier:
@@ -41,7 +41,7 @@ class TestSlowClassifier(TestClassifier):
 
 
 @pytest.mark.model
-class TestEmbeddedClassifier(VerdictRunnableContract):
+class TestEmbeddedClassifier(VerdictRunnableTests):
     at_once = 6
     configurable = ("timeout_s", 60.0)
     _model: EmbeddedChatModel | None = None

@@ -8,7 +8,7 @@ import pytest
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
 from langchain_pld import Verdict
-from langchain_pld.testing import VerdictRunnableContract
+from langchain_pld.testing import VerdictRunnableTests
 from langchain_pld.verdict import Failure
 
 
@@ -18,8 +18,8 @@ def decide(value: Any) -> Verdict:
     return Verdict(status="decided", label=value)
 
 
-def contract(make: Callable[[], Runnable[Any, Any]]) -> VerdictRunnableContract:
-    class Contract(VerdictRunnableContract):
+def contract(make: Callable[[], Runnable[Any, Any]]) -> VerdictRunnableTests:
+    class Contract(VerdictRunnableTests):
         asks_a_model = False
 
         def runnable(self) -> Runnable[Any, Any]:
@@ -31,7 +31,7 @@ def contract(make: Callable[[], Runnable[Any, Any]]) -> VerdictRunnableContract:
     return Contract()
 
 
-TESTS = [name for name in dir(VerdictRunnableContract) if name.startswith("test_")]
+TESTS = [name for name in dir(VerdictRunnableTests) if name.startswith("test_")]
 
 
 @pytest.mark.parametrize("test", TESTS)

@@ -349,7 +349,7 @@ def test_below_the_gate_it_raises_or_answers_as_it_is_told() -> None:
     with pytest.raises(AbstainedError, match=r"question 'q'.*below the gate") as caught:
         closed.invoke(request)
     assert isinstance(caught.value, PLDError)
-    assert caught.value.verdict.leaning == "sad"
+    assert caught.value.verdict.predicted_label == "sad"
     open_ = model(lambda _: scored({"sad": 0.6, "glad": 0.4}), artifacts={"mood": gated}, on_abstained="answer")
     assert open_.invoke(request).choices["q"].confidence == pytest.approx(0.6, abs=1e-3)
     sure = model(lambda _: scored({"sad": 0.95, "glad": 0.05}), artifacts={"mood": gated})

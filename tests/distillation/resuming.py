@@ -20,7 +20,7 @@ from langchain_ollama import ChatOllama
 
 from langchain_pld import Example, adistill
 from langchain_pld.distillation.plan import PLANS
-from langchain_pld.distillation.progress import Progress
+from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run_directory import RunDirectory
 from langchain_pld.examples import ExampleSet
 from tests.servers.fake_answers import FakeAnswer

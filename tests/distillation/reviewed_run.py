@@ -20,8 +20,8 @@ from langgraph.types import Checkpointer
 
 from langchain_pld import Example
 from langchain_pld.distillation.context import DistillationContext
-from langchain_pld.distillation.review import after_review, after_validate, review_node
-from langchain_pld.distillation.roles import RunStore
+from langchain_pld.distillation.nodes.review import after_review, after_validate, review_node
+from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import Rule

@@ -9,9 +9,10 @@ from langgraph.store.memory import InMemoryStore
 
 from langchain_pld import Task
 from langchain_pld.distillation.context import DistillationContext
-from langchain_pld.distillation.node import Node
+from langchain_pld.distillation.nodes.pending_answers import Node
 from langchain_pld.distillation.plan import PLANS, Plan
-from langchain_pld.distillation.roles import Role, RunStore
+from langchain_pld.distillation.roles import Role
+from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.examples import ExampleSet
 
 

@@ -14,7 +14,7 @@ from langchain_pld import Example, adistill
 from langchain_pld.distillation.estimate import EstimateLine, estimate
 from langchain_pld.distillation.plan import PLANS, Effort, Plan
 from langchain_pld.examples import ExampleSet
-from tests.distillation.test_embedding_calls import FakeEmbeddings
+from tests.distillation.rules.test_embedder import FakeEmbeddings
 from tests.fakes import FakeChatModel, scored, text_of
 from tests.teams import SUBJECTS, TASK, rows
 

@@ -12,7 +12,7 @@ from langgraph.store.memory import InMemoryStore
 
 from langchain_pld import DistilledPrompt, Example, Task, adistill
 from langchain_pld.distillation.plan import PLANS
-from langchain_pld.distillation.progress import Progress
+from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.errors import DistillationError, ExampleError
 from langchain_pld.examples import ExampleSet
 from tests.fakes import FakeChatModel, scored, text_of

@@ -14,7 +14,7 @@ from langchain_pld import DistilledPrompt, adistill
 from langchain_pld.distillation.context import DistillationContext
 from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.plan import PLANS
-from langchain_pld.distillation.roles import RunStore
+from langchain_pld.distillation.run.store import RunStore
 from tests.distillation.test_graph import TASK, rows
 from tests.fakes import FakeChatModel, scored, text_of
 
@@ -44,8 +44,8 @@ def student_script(messages: list[BaseMessage]) -> AIMessage:
     if "about an invoice" in system:
         return scored({"amber": 0.9, "violet": 0.1} if amber else {"amber": 0.2, "violet": 0.8})
     number = int(text_of(messages).rpartition(" ")[2]) if text_of(messages)[-1:].isdigit() else 0
-    leaning = number % 3 == 0 and "Rules" in system
-    return scored({"amber": 0.6, "violet": 0.4} if amber or not leaning else {"amber": 0.4, "violet": 0.6})
+    leans = number % 3 == 0 and "Rules" in system
+    return scored({"amber": 0.6, "violet": 0.4} if amber or not leans else {"amber": 0.4, "violet": 0.6})
 
 
 def sets() -> dict[str, object]:

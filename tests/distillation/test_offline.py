@@ -22,9 +22,9 @@ from langchain_pld import DistilledPrompt, adistill
 from langchain_pld.distillation.context import DistillationContext
 from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.plan import PLANS, Plan
-from langchain_pld.distillation.roles import RunStore
+from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.run.teacher import Teacher, together
 from langchain_pld.distillation.run_directory import RunDirectory
-from langchain_pld.distillation.teacher import Teacher, together
 from langchain_pld.errors import AnswersPendingError
 from langchain_pld.models.batch import BatchChatModel, BatchFolder
 from langchain_pld.models.batch_rows import Question

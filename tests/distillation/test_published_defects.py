@@ -16,7 +16,7 @@ from langgraph.store.memory import InMemoryStore
 from langchain_pld import DistilledPrompt, adistill
 from langchain_pld.distillation.context import DistillationContext
 from langchain_pld.distillation.graph import build_distillation_graph
-from langchain_pld.distillation.roles import RunStore
+from langchain_pld.distillation.run.store import RunStore
 from tests.distillation import test_loop
 from tests.distillation.test_graph import PLAN, TASK, rows, teacher_script
 from tests.fakes import FakeChatModel, scored, text_of

@@ -42,7 +42,7 @@ def forks() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LANGGRAPH_STRICT_MSGPACK", "true")
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.distillation.resuming", "langchain_pld.distillation.validate"])
+        context.set_forkserver_preload(["tests.distillation.resuming", "langchain_pld.distillation.nodes.validate"])
         yield context
 
 
@@ -174,7 +174,7 @@ async def test_a_known_run_with_other_inputs_is_refused(change: dict[str, Any], 
 
 
 async def test_many_rows_fit_into_the_files_of_a_run(tmp_path: Path) -> None:
-    from langchain_pld.distillation.roles import RunStore
+    from langchain_pld.distillation.run.store import RunStore
     from langchain_pld.distillation.run_directory import RunDirectory
 
     (tmp_path / "run").mkdir()

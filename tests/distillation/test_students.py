@@ -14,9 +14,9 @@ from langchain_pld import DistilledPrompt, adistill, adistill_many, distill_many
 from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.plan import PLANS, Plan
 from langchain_pld.distillation.prices import Price
-from langchain_pld.distillation.progress import Progress
+from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.errors import InputError
-from tests.distillation.test_budget import priced
+from tests.distillation.run.test_budget import priced
 from tests.distillation.test_graph import TASK, rows, student_script, teacher_script
 from tests.distillation.test_loop import teacher_script as looping
 from tests.fakes import FakeChatModel, scored

@@ -10,13 +10,13 @@ FAILED = Verdict(status="failed", failure=Failure(kind="empty", message="x"), la
 
 
 def decided(label: str, confidence: float | None = None) -> Verdict:
-    return Verdict(status="decided", label=label, leaning=label, confidence=confidence, latency_ms=10)
+    return Verdict(status="decided", label=label, predicted_label=label, confidence=confidence, latency_ms=10)
 
 
 OWN = [
     decided("a", 0.9),
     FAILED,
-    Verdict(status="abstained", leaning="b", confidence=0.5, latency_ms=10),
+    Verdict(status="abstained", predicted_label="b", confidence=0.5, latency_ms=10),
     decided("b", 0.8),
 ]
 GOLD = ["a", "a", "a", "a"]

@@ -36,7 +36,7 @@ async def test_a_card_counts_failed_answers_as_wrong() -> None:
         made(), ROWS, name="distilled", role="test", on_progress=lambda done, of: steps.append((done, of))
     )
     card = result.card
-    assert [verdict.leaning for verdict in result.verdicts] == ["glad", "sad", None, "sad"]
+    assert [verdict.predicted_label for verdict in result.verdicts] == ["glad", "sad", None, "sad"]
     assert card.accuracy.value == 0.5
     assert card.macro_f1.value == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
     assert card.per_label_f1 == pytest.approx({"glad": 2 / 3, "sad": 2 / 3, "calm": 0})

@@ -24,7 +24,7 @@ def verdict(label: str, confidence: float = 0.9) -> Verdict:
     return Verdict(
         status="decided",
         label=label,
-        leaning=label,
+        predicted_label=label,
         probabilities={name: confidence if name == label else rest for name in LABELS},
         confidence=confidence,
         decided_by="fake:student",

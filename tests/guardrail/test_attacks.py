@@ -223,7 +223,7 @@ def test_a_message_nested_without_end_is_blocked_and_raises_nothing(run: Run) ->
 
 @pytest.mark.parametrize("label", ["HOSTILE", "SAD", ""])
 def test_a_label_that_the_guard_does_not_know_is_an_error(label: str) -> None:
-    strange = verdict("glad").model_copy(update={"label": label, "leaning": label, "probabilities": None})
+    strange = verdict("glad").model_copy(update={"label": label, "predicted_label": label, "probabilities": None})
     checked = Guard(answering(strange), GuardrailPolicy(block_labels=["sad"]), labels=LABELS)
     decisions = [checked.check("hi"), asyncio.run(checked.acheck("hi"))]
     assert [(decision.outcome, decision.allowed) for decision in decisions] == [("error", False)] * 2

@@ -21,14 +21,14 @@ def decided(label: str, **probabilities: float) -> Verdict:
     return Verdict(
         status="decided",
         label=label,
-        leaning=label,
+        predicted_label=label,
         probabilities=probabilities or None,
         confidence=probabilities.get(label),
     )
 
 
-def abstained(leaning: str, **probabilities: float) -> Verdict:
-    return Verdict(status="abstained", leaning=leaning, probabilities=probabilities or None)
+def abstained(predicted_label: str, **probabilities: float) -> Verdict:
+    return Verdict(status="abstained", predicted_label=predicted_label, probabilities=probabilities or None)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_main_model_that_is_not_there_is_said_to_the_user(monkeypatch: pytest.
     def dead(messages: Any) -> AIMessage:
         raise httpx.ConnectError("refused")
 
-    harmless = Verdict(status="decided", label="ordinary", leaning="ordinary", probabilities={"ordinary": 1.0})
+    harmless = Verdict(status="decided", label="ordinary", predicted_label="ordinary", probabilities={"ordinary": 1.0})
 
     class Calm:
         def invoke(self, value: Any, config: Any) -> Verdict:

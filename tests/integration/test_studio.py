@@ -159,7 +159,7 @@ def test_every_setting_is_shown_with_what_it_is_and_at_which_nodes(studio: Studi
         "embeddings": "",
         "effort": "light",
         "seed": 0,
-        **dict.fromkeys(["max_calls", "max_tokens", "max_usd", "max_minutes", "gate_alpha"]),
+        **dict.fromkeys(["max_calls", "max_tokens", "max_usd", "max_minutes", "max_risk"]),
         "require_review": False,
         "reviewer": "",
         **prompts,
@@ -268,10 +268,10 @@ def test_a_prompt_that_the_run_could_not_fill_is_refused(prompt: dict[str, str],
 
 
 def test_limits_and_review_go_before_the_plan_and_what_is_not_set_leaves_it() -> None:
-    plan = PLANS["medium"].model_copy(update={"budget": Budget(calls=5, minutes=2.0), "gate_alpha": 0.1})
+    plan = PLANS["medium"].model_copy(update={"budget": Budget(calls=5, minutes=2.0), "max_risk": 0.1})
     assert DistillationContext(seed=1).over(plan) == plan
-    changed = DistillationContext(max_calls=9, gate_alpha=0.02, require_review=True).over(plan)
-    assert (changed.budget, changed.gate_alpha) == (Budget(calls=9, minutes=2.0), 0.02)
+    changed = DistillationContext(max_calls=9, max_risk=0.02, require_review=True).over(plan)
+    assert (changed.budget, changed.max_risk) == (Budget(calls=9, minutes=2.0), 0.02)
     assert changed.require_review
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from langchain_ollama import ChatOllama
 
 from langchain_pld import DistilledPrompt, adistill, build_distillation_graph
+from langchain_pld.distillation.nodes.review import aresume_review
 from langchain_pld.distillation.plan import PLANS
-from langchain_pld.distillation.review import aresume_review
 from langchain_pld.distillation.run_directory import RunDirectory
 from tests.servers.ollama import OllamaServer
 from tests.teams import TASK, ollama_script, rows

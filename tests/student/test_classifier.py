@@ -102,7 +102,7 @@ async def test_config_reaches_the_student() -> None:
 async def test_each_failure_is_a_failed_verdict_and_never_a_label(reply: Any, kind: str) -> None:
     made = classifier(lambda _: reply)
     for verdict in (made.invoke("alas"), await made.ainvoke("alas")):
-        assert (verdict.status, verdict.label, verdict.leaning) == ("failed", None, None)
+        assert (verdict.status, verdict.label, verdict.predicted_label) == ("failed", None, None)
         assert verdict.failure is not None
         assert verdict.failure.kind == kind
 
@@ -183,7 +183,7 @@ def test_another_student_warns_and_is_not_called_calibrated() -> None:
 @pytest.mark.parametrize(("threshold", "status"), [(0.7, "decided"), (0.9, "abstained"), (None, "abstained")])
 def test_a_gate_abstains_below_its_threshold(threshold: float | None, status: str) -> None:
     verdict = classifier(lambda _: SAD, gate=Gate(alpha=0.1, threshold=threshold)).invoke("alas")
-    assert (verdict.status, verdict.leaning) == (status, "sad")
+    assert (verdict.status, verdict.predicted_label) == (status, "sad")
     assert verdict.label == ("sad" if status == "decided" else None)
 
 
@@ -192,7 +192,7 @@ def test_a_gate_that_was_fitted_for_another_student_lets_nothing_pass_and_the_wa
     with pytest.warns(UserWarning, match="this is not the student .* its gate lets nothing pass"):
         made = classifier(lambda _: SAD, student=stranger, gate=gate)
     verdict = made.invoke("alas")
-    assert (verdict.status, verdict.label, verdict.leaning) == ("abstained", None, "sad")
+    assert (verdict.status, verdict.label, verdict.predicted_label) == ("abstained", None, "sad")
 
 
 def test_an_answer_without_scores_never_passes_a_gate() -> None:

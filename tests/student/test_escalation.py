@@ -70,7 +70,7 @@ async def test_any_runnable_that_gives_a_verdict_or_a_label(given: Any, label: s
     assert verdict.label == label
     assert verdict.opinions[1].decider == "desk"
     if label is None:
-        assert (verdict.status, verdict.leaning) == ("abstained", "sad")
+        assert (verdict.status, verdict.predicted_label) == ("abstained", "sad")
         assert verdict.opinions[1].failure is not None
         assert verdict.opinions[1].failure.kind == "unreadable"
     else:
@@ -84,7 +84,7 @@ async def test_a_failed_escalation_keeps_the_first_verdict(student: AIMessage) -
 
     first = escalating(None, lambda _: student).invoke("alas")
     verdict = await both(escalating(RunnableLambda(down), lambda _: student))
-    assert (verdict.status, verdict.label, verdict.leaning) == (first.status, None, first.leaning)
+    assert (verdict.status, verdict.label, verdict.predicted_label) == (first.status, None, first.predicted_label)
     assert verdict.failure == first.failure
     assert verdict.opinions[1].failure is not None
     assert verdict.opinions[1].failure.kind == "connection"

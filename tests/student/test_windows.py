@@ -170,7 +170,7 @@ def test_a_window_below_the_gate_abstains_for_the_whole() -> None:
     gate = Gate(alpha=0.1, threshold=0.85)
     post = "All is well here. " * 200
     verdict = made(rude_where("idiot"), gate=gate).invoke(post)
-    assert (verdict.status, verdict.leaning) == ("abstained", "fine")
+    assert (verdict.status, verdict.predicted_label) == ("abstained", "fine")
     assert made(rude_where("idiot"), gate=gate).invoke(f"{post} idiot").label == "rude"
 
 

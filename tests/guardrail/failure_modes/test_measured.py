@@ -28,7 +28,7 @@ from tests.student.made import LETTERS, RULES, TASK, WORDS, artifact
 # --- 12
 
 
-def leaning(*_: Any) -> AIMessage:
+def leans(*_: Any) -> AIMessage:
     """A student that says nothing but "the first one"."""
     return scored({"A": 0.8, "B": 0.15, "C": 0.05})
 
@@ -48,7 +48,7 @@ def test_wrong_12_a_student_that_leans_on_a_place_decides_nothing_once_orders_ar
         for orders in (1, 3):
             answer = AnswerFormat.letters(task).model_copy(update={"orders": orders})
             prompt = compile_prompt(task, RULES, answer)
-            result = way(watch(leaning, task=task, answer=answer, system_prompt=prompt, gate=gate), "good morning")
+            result = way(watch(leans, task=task, answer=answer, system_prompt=prompt, gate=gate), "good morning")
             if orders == 1:
                 blocked = task.label_names[0] == "sad"
                 assert result.reached == (not blocked), "with one order the first label wins"
@@ -69,8 +69,8 @@ async def test_wrong_12_what_an_order_or_a_format_flips_is_measured() -> None:
             artifact=artifact(answer=answer, system_prompt=prompt), student=FakeChatModel(script=script)
         )
 
-    leaning_on_place = await verdict_flips(made(leaning, letters), texts)
-    assert leaning_on_place.flipped == (1.0, 1.0)
+    dependent_on_place = await verdict_flips(made(leans, letters), texts)
+    assert dependent_on_place.flipped == (1.0, 1.0)
     steady = await verdict_flips(made(lambda _: scored({"sad": 0.9, "glad": 0.1}), WORDS), texts)
     assert (steady.flipped, steady.any_flip, steady.rows) == ((0.0, 0.0), 0.0, 10)
 

@@ -1,0 +1,1 @@
+"""The nodes of the distillation graph: state in, partial state out."""

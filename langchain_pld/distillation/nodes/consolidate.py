@@ -1,0 +1,246 @@
+"""consolidate: micro-rules become rules.
+
+In: screened micro-rules. Out: merged rules, at least one a label that has micro-rules, within the budget of rules and
+tokens; other drafts of the same clusters, and a pool of what fitted no cluster, for the search that follows. Inside
+each label the micro-rules are clustered; the teacher reads each cluster with its texts and with contrasting texts of
+other labels, and writes one rule. Rules of different labels that say nearly the same are told apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
+from langgraph.runtime import Runtime
+from pydantic import BaseModel, Field
+
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.distillation.context import DistillationContext, RunModels, settings
+from langchain_pld.distillation.nodes.pending_answers import Node
+from langchain_pld.distillation.plan import Plan
+from langchain_pld.distillation.rules.clustering import Clustering, cluster_label
+from langchain_pld.distillation.rules.conflicts import find_conflicts, settle
+from langchain_pld.distillation.rules.embedder import Embedder
+from langchain_pld.distillation.rules.prompt_size import fit, token_counter
+from langchain_pld.distillation.rules.screening import Screen
+from langchain_pld.distillation.run.progress import Progress
+from langchain_pld.distillation.run.spending import Spending
+from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.run.teacher import Teacher, together
+from langchain_pld.distillation.search.hill_climbing import strongest_first
+from langchain_pld.distillation.state import DistillationState
+from langchain_pld.distillation.templates import fill, label_lines
+from langchain_pld.examples import Example, ExampleSet
+from langchain_pld.rules import MicroRule, Rule
+from langchain_pld.student.hardening import clean_text, delimited
+from langchain_pld.task import Task
+from langchain_pld.verdict import Failure
+
+__all__ = ["MergedRule", "consolidate_node", "merge_messages", "quoted"]
+
+_SHOWN_CONDITIONS = 8
+_SHOWN_TEXTS = 6
+_SHOWN_CHARS = 400
+
+Members = tuple[MicroRule, ...]
+
+
+class MergedRule(BaseModel):
+    """The rule of a cluster."""
+
+    shared: str = Field(min_length=1, max_length=400)
+    condition: str = Field(min_length=10, max_length=300)
+
+
+def consolidate_node(models: RunModels) -> Node:
+    """Build the node."""
+
+    async def consolidate(state: DistillationState, runtime: Runtime[DistillationContext]) -> dict[str, Any]:
+        run = RunStore(runtime.store, state["run_id"])
+        task, plan, seed = state["task"], state["plan"], settings(runtime).seed
+        train = await run.taught()
+        screen = await asyncio.to_thread(Screen.of, task, train)
+        spending = await Spending.of(run, plan, runtime)
+        teacher = Teacher(
+            await models.teacher_for(runtime),
+            node="consolidate",
+            store=run.store,
+            concurrency=plan.concurrency,
+            spending=spending,
+        )
+        embedder = Embedder(await models.embeddings_for(runtime), run, spending, node="consolidate")
+        found = await _clusterings(state["micro_rules"], task, plan, embedder, seed)
+        log = [f"consolidate: {label}: {line}" for label, one in found.items() for line in one.log]
+        clusters = [members for clustering in found.values() for members in clustering.groups]
+
+        done = 0
+
+        async def merge(members: Members) -> list[Rule]:
+            nonlocal done
+            answers = await together(
+                _merged(task, members, train, plan.contrast_examples, teacher, screen, f"{seed} {number}")
+                for number in range(plan.drafts)
+            )
+            done += 1
+            runtime.stream_writer(
+                Progress(
+                    node="consolidate", step="teacher merges clusters", done=done, total=len(clusters)
+                ).model_dump()
+            )
+            refused.extend(line for _, lines in answers for line in lines)
+            return list({rule.id: rule for rule, _ in answers}.values())
+
+        refused: list[str] = []
+        families = await together(map(merge, clusters))
+        log += sorted(refused)
+        rules: tuple[Rule, ...] = tuple({family[0].id: family[0] for family in families}.values())
+        rules, lines = await _told_apart(task, rules, plan, embedder, teacher, screen)
+        log += lines
+        if embedder.refused:
+            log.append(f"consolidate: conditions were compared by their words alone: {embedder.refused}")
+        rules, gone = await _within_budget(task, rules, plan, models, runtime)
+        noise = [micro for clustering in found.values() for micro in clustering.noise]
+        pool = [*gone, *(Rule.merged(micro.label, micro.condition, (micro,)) for micro in noise)]
+        sizes = "; ".join(f"{label} {_sizes(clustering)}" for label, clustering in found.items())
+        note = f"consolidate: {len(state['micro_rules'])} micro-rules became {len(rules)} rules, clusters of {sizes}"
+        if gone:
+            note += f"; {len(gone)} more did not fit into the prompt"
+        runtime.stream_writer(
+            Progress(node="consolidate", step="done", done=len(clusters), total=len(clusters), note=note).model_dump()
+        )
+        return {
+            "rules": list(rules),
+            "drafts": {family[0].id: family[1:] for family in families if len(family) > 1},
+            "pool": pool,
+            "log": [*log, note],
+            "ledger": teacher.ledger,
+        }
+
+    return consolidate
+
+
+def merge_messages(
+    task: Task, members: Members, own: list[Example], others: list[Example], *, objection: str = ""
+) -> list[BaseMessage]:
+    """The question about one cluster; `objection` says what was wrong with an earlier answer."""
+    label = members[0].label
+    parts = [
+        f'The label is "{label}".\n\nConditions:',
+        *(f"- {micro.condition}" for micro in members[:_SHOWN_CONDITIONS]),
+    ]
+    parts += [f'\nTexts labelled "{label}":', *(quoted(task, example) for example in own)]
+    if others:
+        parts += ["\nTexts with other labels:", *(quoted(task, example) for example in others)]
+    parts += [f"\n{objection}"] if objection else []
+    system = fill("merge", instructions=task.instructions, labels=label_lines(task))
+    return [SystemMessage(system), HumanMessage("\n".join(parts))]
+
+
+def quoted(task: Task, example: Example) -> str:
+    """The text of an example as data in a question to the teacher, shortened where it is long."""
+    text = clean_text(task.render(example.input))
+    shown = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + " […]"
+    return delimited(shown)
+
+
+def _sizes(clustering: Clustering) -> str:
+    """The sizes of the clusters, and how many micro-rules are in none."""
+    sizes = ", ".join(str(len(members)) for members in clustering.groups)
+    return sizes + (f" ({len(clustering.noise)} in no cluster)" if clustering.noise else "")
+
+
+async def _clusterings(
+    micro_rules: Sequence[MicroRule], task: Task, plan: Plan, embedder: Embedder, seed: int
+) -> dict[str, Clustering]:
+    """The micro-rules of each label in clusters; a label without micro-rules is left out."""
+    vectors = await embedder.vectors(micro_rules)
+    found: dict[str, Clustering] = {}
+    for label in task.label_names:
+        places = [place for place, micro in enumerate(micro_rules) if micro.label == label]
+        if places:
+            found[label] = await asyncio.to_thread(
+                cluster_label,
+                [micro_rules[place] for place in places],
+                vectors[places],
+                mode=plan.clustering,
+                most=plan.rules_per_label,
+                seed=seed,
+            )
+    return found
+
+
+async def _merged(
+    task: Task, members: Members, train: ExampleSet, contrast: int, teacher: Teacher, screen: Screen, seed: str
+) -> tuple[Rule, list[str]]:
+    """One draft of a cluster's rule, and what was wrong with the teacher's answers.
+
+    A condition that the screen objects to is asked for once more. Where none can be used, the micro-rule nearest to the
+    cluster's middle stands for it; of those whose label a person gave, where there are any. The seed chooses the texts
+    that the teacher sees.
+    """
+    label = members[0].label
+    by_id = {row.id: row for row in train}
+    shuffler = random.Random(f"{seed} {members[0].id}")
+    known = [by_id[micro.source] for micro in members if micro.source in by_id]
+    own = shuffler.sample(known, min(_SHOWN_TEXTS, len(known)))
+    strangers = [row for row in train if row.label not in (label, None)]
+    others = shuffler.sample(strangers, min(contrast, len(strangers)))
+    texts = [task.render(row.input) for row in (*own, *others)]
+    lines: list[str] = []
+    objection = ""
+    for _ in range(2):
+        answer = await teacher.ask(merge_messages(task, members, own, others, objection=objection), MergedRule)
+        if isinstance(answer, Failure):
+            lines.append(f"consolidate: {label}: no rule for {len(members)} micro-rules: {answer.message}")
+            break
+        found = screen.objection(answer.condition, texts)
+        if found is None:
+            return Rule.merged(label, " ".join(answer.condition.split()), members), lines
+        lines.append(f"consolidate: {label}: the rule of {len(members)} micro-rules {found.reason}")
+        objection = found.request
+    strongest = next((micro for micro in members if micro.origin == "gold"), members[0])
+    return Rule.merged(label, strongest.condition, members), [*lines, f"{lines[-1]}; its strongest one stands for them"]
+
+
+async def _told_apart(
+    task: Task,
+    rules: tuple[Rule, ...],
+    plan: Plan,
+    embedder: Embedder,
+    teacher: Teacher,
+    screen: Screen,
+) -> tuple[tuple[Rule, ...], list[str]]:
+    """The rules after conflicts across labels were settled."""
+    if len(rules) < 2:
+        return rules, []
+    as_drafts = [MicroRule(label=rule.label, condition=rule.condition, source=rule.id) for rule in rules]
+    vectors = await embedder.vectors(as_drafts)
+    conflicts = find_conflicts(rules, vectors, similarity=plan.conflict_similarity)
+    if not conflicts:
+        return rules, []
+    rules, lines = await settle(task, rules, conflicts, teacher, screen)
+    said = [
+        f"consolidate: {one.first.id} ({one.first.label}) and {one.second.id} ({one.second.label}) say nearly the "
+        f"same, cosine {one.similarity:.2f}"
+        for one in conflicts
+    ]
+    return rules, [*said, *(f"consolidate: {line}" for line in lines)]
+
+
+async def _within_budget(
+    task: Task, rules: tuple[Rule, ...], plan: Plan, models: RunModels, runtime: Runtime[DistillationContext]
+) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """The rules that the prompt has room for, and the others."""
+    count = await asyncio.to_thread(token_counter, await models.student_for(runtime))
+    return await asyncio.to_thread(
+        fit,
+        task,
+        strongest_first(rules),
+        AnswerFormat.letters(task) if len(task.labels) <= 26 else AnswerFormat.two_stage(task),
+        most_rules=plan.most_rules,
+        most_tokens=plan.most_prompt_tokens,
+        count=count,
+    )

@@ -1,0 +1,85 @@
+"""Which labelled examples the teacher explains, where there are more than the plan allows."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from langchain_core.language_models import BaseChatModel
+
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.distillation.roles import balanced
+from langchain_pld.distillation.run.spending import Spending
+from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.search.answer_formats import answer_formats
+from langchain_pld.distillation.search.candidates import Candidate
+from langchain_pld.distillation.search.scorer import OnProgress, StudentScorer
+from langchain_pld.distillation.search.student_probes import entered, readable
+from langchain_pld.evaluation.evaluate import gold_labels
+from langchain_pld.examples import ExampleSet
+from langchain_pld.student.binding import fingerprint_of, model_spec, most_labels, tokenizer_of
+from langchain_pld.student.probe import probe_student
+from langchain_pld.student.prompt import compile_prompt
+from langchain_pld.task import Task
+
+__all__ = ["POOL", "choose_uncertain", "zero_shot_losses"]
+
+POOL = 2
+"""How many times the rows wanted the student reads, so that the hard ones among them can be taken."""
+
+
+def choose_uncertain(pool: ExampleSet, losses: dict[str, float], count: int, seed: int) -> ExampleSet:
+    """Half of the rows at random, the other half those with the highest loss; both balanced over labels.
+
+    Not only the hard ones: among them are the mislabelled and the odd.
+
+    Args:
+        pool: Labelled rows.
+        losses: Row id to the student's loss without rules.
+        count: Rows wanted.
+        seed: Seed of the random half.
+    """
+    usual = balanced(pool, (count + 1) // 2, seed)
+    known = {row.id for row in usual}
+    left = [row for row in pool if row.id not in known]
+    hard = sorted(left, key=lambda row: -losses.get(row.id, 0.0))
+    rest = balanced(ExampleSet(source=pool.source, examples=tuple(hard)), count - len(usual), seed=None)
+    return ExampleSet(source=pool.source, examples=(*usual.examples, *rest.examples))
+
+
+async def zero_shot_losses(
+    task: Task,
+    student: BaseChatModel,
+    rows: ExampleSet,
+    run: RunStore,
+    spending: Spending,
+    seed: int,
+    on_progress: OnProgress,
+) -> dict[str, float]:
+    """Log loss of each train row, in nats, under the prompt without rules; uncalibrated.
+
+    Raises:
+        BudgetSpent: The budget does not allow it.
+        StudentError: The student cannot be reached, or none of its answers can be read.
+    """
+    answer = await asyncio.to_thread(_answer, task, student)
+    async with entered(spending, node="generate", model=model_spec(student)):
+        probe = await probe_student(student, compile_prompt(task, (), answer), answer, task.render(rows[0].input))
+    answer = answer.model_copy(update={"thinking_tokens": probe.thinking_tokens})
+    answer = await readable(student, answer, probe.scorer, run, spending, node="generate")
+    fingerprint = await asyncio.to_thread(fingerprint_of, student)
+    bench = StudentScorer(task, student, fingerprint, probe.scorer, run, spending, node="generate", seed=seed)
+    scores = await bench.score(Candidate(answer=answer), rows, "train", on_progress)
+    losses: dict[str, float] = {}
+    for row, gold, score in zip(rows, gold_labels(rows), scores, strict=True):
+        if score.log_probabilities is not None:
+            losses[row.id] = -score.log_probabilities[gold]
+        else:
+            losses[row.id] = 0.0 if score.label == gold else math.log(len(task.labels))
+    return losses
+
+
+def _answer(task: Task, student: BaseChatModel) -> AnswerFormat:
+    # The tokenizer may have to load the model.
+    formats = answer_formats(task, ("names",), token_ids=tokenizer_of(student), most_labels=most_labels(student))
+    return formats[0]

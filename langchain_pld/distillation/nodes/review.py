@@ -1,0 +1,419 @@
+"""review: a person decides which rules may stand in the prompt.
+
+In: the artifact of `validate`, when a review is required. Out, at first, the accepted rules, which `validate` scores
+without choosing among them; then, when they come back scored, the signed artifact. The interrupt has the shape of
+LangChain's human-in-the-loop middleware, one action request a rule. An answer that cannot be read is asked for again;
+what could be read of it is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_config
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Command, Interrupt, interrupt
+from pydantic import ValidationError
+
+from langchain_pld.artifact import DistilledPrompt
+from langchain_pld.distillation.context import DistillationContext, settings
+from langchain_pld.distillation.rules.conflicts import find_conflicts
+from langchain_pld.distillation.rules.screening import Screen
+from langchain_pld.distillation.run.progress import Progress
+from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.state import DistillationState
+from langchain_pld.errors import DistillationError, InputError
+from langchain_pld.rules import Rule
+from langchain_pld.signature import ReviewAnswer, RuleDecision, rules_sha256
+from langchain_pld.student.hardening import clean_text
+from langchain_pld.task import Task
+
+__all__ = [
+    "ACTION",
+    "PROBLEM",
+    "ReviewForm",
+    "after_review",
+    "after_validate",
+    "aresume_review",
+    "near_conflicts",
+    "review_node",
+]
+
+ACTION = "accept_rule"
+"""Name of the action that each request asks about."""
+
+PROBLEM = "The last answer cannot be used: "
+"""How the description of a request begins that is made again."""
+
+ALIKE = 0.8
+"""Cosine of character n-grams from which on two conditions of different labels are shown as a conflict."""
+
+SHOWN_SOURCES = 3
+"""Source texts shown with a rule."""
+
+
+async def review_node(state: DistillationState, runtime: Runtime[DistillationContext]) -> dict[str, Any]:
+    """The node. It needs a checkpointer to wait with; without one the run ends there, its artifact not signed."""
+    artifact = state["artifact"]
+    if _signable(state):
+        answer = state["reviewed"]
+        return {"artifact": artifact.signed(answer), "log": [f"review: signed, {answer.summary()}"]}
+    run = RunStore(runtime.store, state["run_id"])
+    texts = await _source_texts(state, run)
+    screen = await asyncio.to_thread(Screen.of, artifact.task, await run.examples("train") or ())
+    alike = await asyncio.to_thread(near_conflicts, artifact.rules)
+    form = ReviewForm(
+        artifact.task, artifact.rules, texts=texts, screen=screen, alike=alike, reviewer=_reviewer(runtime)
+    )
+    # All that stands before an interrupt runs again when the answer comes, so there is nothing here but reading.
+    while form.open:
+        form.take(interrupt(form.request()))
+    answer = form.answer()
+    return {"reviewed": answer, "rules": list(answer.accepted), "log": [f"review: {answer.summary()}"]}
+
+
+def after_validate(state: DistillationState) -> Literal["review", "__end__"]:
+    """On to the review, where rules wait for it, or where it was made and can be signed now."""
+    artifact = state["artifact"]
+    if artifact.review is None and ((artifact.require_review and artifact.rules) or _signable(state)):
+        return "review"
+    return "__end__"
+
+
+def after_review(state: DistillationState) -> Literal["validate", "__end__"]:
+    """Back to be scored with the rules that were accepted, until the artifact is signed."""
+    return "validate" if state["artifact"].review is None else "__end__"
+
+
+class ReviewForm:
+    """What a reviewer is asked and has answered so far.
+
+    A run, a terminal and a file of decisions all fill in this one form.
+
+    Args:
+        task: The task of the rules.
+        rules: The rules to decide about.
+        texts: Texts of examples under their ids, as a model reads them; an edit must not copy from them.
+        screen: What an edited condition must not hold; that of the task alone when absent.
+        alike: What `near_conflicts` found among the rules.
+        reviewer: Who decides, where the answer does not say.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        rules: Sequence[Rule],
+        *,
+        texts: Mapping[str, str] | None = None,
+        screen: Screen | None = None,
+        alike: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        reviewer: str | None = None,
+    ) -> None:
+        self.task = task
+        self.rules = tuple({rule.id: rule for rule in rules}.values())
+        self.decided: dict[str, RuleDecision] = {}
+        """The decisions that could be read, under the ids of their rules."""
+        self.problems: dict[str, str] = {}
+        """What was wrong with the last answer, under the ids of the rules; under "" what concerns all of it."""
+        self._texts = texts or {}
+        self._screen = screen or Screen.of(task, ())
+        self._alike = alike or {}
+        self._reviewer = reviewer
+        self._signers: dict[str, None] = {}
+        self._time = ""
+
+    @property
+    def open(self) -> list[Rule]:
+        """The rules that still wait for a decision."""
+        return [rule for rule in self.rules if rule.id not in self.decided]
+
+    def request(self) -> dict[str, Any]:
+        """The interrupt's value: an action request and a review config for each open rule."""
+        rules = self.open
+        config = {"action_name": ACTION, "allowed_decisions": ["approve", "edit", "reject", "respond"]}
+        return {
+            "action_requests": [self._request(rule) for rule in rules],
+            "review_configs": [config] * len(rules),
+        }
+
+    def take(self, response: Any) -> None:
+        """Read an answer to the last request; what cannot be read is told in `problems` and stays open.
+
+        Args:
+            response: `decisions`, and optionally `reviewer` and `time` (ISO 8601, now when absent). `decisions` is a
+                list in the order of the requests, one decision for all of them, or a mapping from rule ids, which may
+                decide again about rules that are decided already.
+        """
+        self.problems = {}
+        try:
+            name, time = _signer(response, self._reviewer)
+            given = _by_rule(response, [rule.id for rule in self.open], [rule.id for rule in self.rules])
+        except InputError as error:
+            self.problems = {"": str(error)}
+            return
+        for rule in self.rules:
+            if rule.id not in given:
+                continue
+            self.decided.pop(rule.id, None)
+            try:
+                self.decided[rule.id] = self._decision(given[rule.id], rule)
+            except InputError as error:
+                self.problems[rule.id] = str(error)
+            else:
+                self._signers[name] = None
+        self._time = time
+
+    def answer(self) -> ReviewAnswer:
+        """All decisions, in the order of the rules.
+
+        Raises:
+            InputError: Some rules are still open, or there is none.
+        """
+        if self.open or not self.rules:
+            msg = f"{len(self.open)} of {len(self.rules)} rules have no decision yet: {self.complaint()}"
+            raise InputError(msg)
+        decisions = {rule.id: self.decided[rule.id] for rule in self.rules}
+        return ReviewAnswer(reviewer=", ".join(self._signers), time=self._time, decisions=decisions)
+
+    def complaint(self) -> str:
+        """The problems of the last answer, in one line."""
+        told = [f"rule {key}: {problem}" if key else problem for key, problem in self.problems.items()]
+        return "; ".join(told[:5]) + (f"; and {len(told) - 5} more" if len(told) > 5 else "")
+
+    def _request(self, rule: Rule) -> dict[str, Any]:
+        problem = self.problems.get(rule.id) or self.problems.get("")
+        alike = list(map(dict, self._alike.get(rule.id, ())))
+        parts = [
+            f"{PROBLEM}{problem}" if problem else "",
+            f"Rule {rule.id} for {rule.label!r}, from {rule.support} example{'s' * (rule.support != 1)}"
+            + ("" if rule.effect is None else f", measured effect {rule.effect:+.3f}"),
+            *(f"Conflict: {other['rule']} says nearly the same for {other['label']!r}" for other in alike),
+            "approve: it stands in the prompt; edit: with another condition or label; reject: it does not; respond: a "
+            "comment, and it stays out until somebody accepts it",
+        ]
+        shown = [key for key in rule.sources if key in self._texts][:SHOWN_SOURCES]
+        return {
+            "name": ACTION,
+            "args": {
+                "condition": rule.condition,
+                "label": rule.label,
+                "rule": rule.id,
+                "cues": list(rule.cues),
+                "counter_cues": list(rule.counter_cues),
+                "support": rule.support,
+                "effect": rule.effect,
+                "sources": list(rule.sources),
+                "texts": {key: _shortened(self._texts[key]) for key in shown},
+                "conflicts": alike,
+                "labels": list(self.task.label_names),
+            },
+            "description": "\n".join(part for part in parts if part),
+        }
+
+    def _decision(self, given: Any, rule: Rule) -> RuleDecision:
+        kind = given.get("type") if isinstance(given, Mapping) else None
+        message = given.get("message") if isinstance(given, Mapping) else None
+        if message is not None and not (isinstance(message, str) and len(message) <= _MESSAGE_LENGTH):
+            msg = f"its message is not a text of at most {_MESSAGE_LENGTH} characters"
+            raise InputError(msg)
+        message = (message or "").strip() or None
+        if kind in ("approve", "accept"):
+            return RuleDecision(type="approve", rule=rule, message=message)
+        if kind == "reject":
+            return RuleDecision(type="reject", rule=rule, message=message)
+        if kind == "respond" and message:
+            return RuleDecision(type="respond", rule=rule, message=message)
+        if kind == "respond":
+            msg = "respond needs a comment as its message"
+            raise InputError(msg)
+        if kind == "edit":
+            revised = self._revised(given, rule)
+            if revised.id == rule.id:
+                return RuleDecision(type="approve", rule=rule, message=message)
+            return RuleDecision(type="edit", rule=rule, revised=revised, message=message)
+        msg = f"a decision of type {kind!r} is none of approve, edit, reject and respond"
+        raise InputError(msg)
+
+    def _revised(self, given: Mapping[str, Any], rule: Rule) -> Rule:
+        action = given.get("edited_action")
+        # A form sends every field back; only these two can be edited.
+        arguments = action.get("args") if isinstance(action, Mapping) else None
+        if not isinstance(arguments, Mapping) or not {"condition", "label"} & set(arguments):
+            msg = "edit needs edited_action.args with the new condition, the new label, or both"
+            raise InputError(msg)
+        condition, label = arguments.get("condition", rule.condition), arguments.get("label", rule.label)
+        if label not in self.task.label_names:
+            msg = f"the label {label!r} is none of {', '.join(self.task.label_names)}"
+            raise InputError(msg)
+        if not isinstance(condition, str) or len(condition) > _CONDITION_LENGTH:
+            msg = f"the condition is not a text of at most {_CONDITION_LENGTH} characters"
+            raise InputError(msg)
+        if condition != rule.condition:
+            sources = [self._texts[key] for key in rule.sources if key in self._texts]
+            condition = _checked(condition, sources, self._screen)
+        revised = rule.revised(condition, label=label)
+        others = {other.id for other in self.rules} | {d.revised.id for d in self.decided.values() if d.revised}
+        if revised.id != rule.id and revised.id in others:
+            msg = f"the edit makes it the same as rule {revised.id}; accept that one, and reject this one"
+            raise InputError(msg)
+        return revised
+
+
+async def aresume_review(
+    graph: CompiledStateGraph[Any, Any, Any, Any],
+    config: RunnableConfig,
+    ask: Callable[[dict[str, Any]], Any],
+    *,
+    context: DistillationContext | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> DistilledPrompt:
+    """Answer the review for which a run is interrupted, and let it go on to its end.
+
+    Args:
+        graph: The distillation graph, with the checkpointer and the Store of the run.
+        config: Names the run's thread.
+        ask: Called with each request, also with one that came back since its answer could not be read; gives what the
+            run is resumed with, see `ReviewForm.take`.
+        context: The settings of the run.
+        on_progress: Called with each step's progress while the accepted rules are scored.
+
+    Returns:
+        The artifact that the run ends with.
+
+    Raises:
+        DistillationError: The run does not wait for a review.
+    """
+    waiting = _waiting((await graph.aget_state(config)).interrupts)
+    if waiting is None:
+        msg = "this run does not wait for a review; start it with a review required, or review its artifact file"
+        raise DistillationError(msg)
+    while waiting is not None:
+        answer: Command[Any] = Command(resume=ask(waiting))
+        async for event in graph.astream(answer, config, context=context, stream_mode="custom"):
+            on_progress(Progress.model_validate(event))
+        waiting = _waiting((await graph.aget_state(config)).interrupts)
+    artifact: DistilledPrompt = (await graph.aget_state(config)).values["artifact"]
+    return artifact
+
+
+def near_conflicts(rules: Sequence[Rule]) -> dict[str, list[dict[str, Any]]]:
+    """For each rule, those of another label that read nearly the same, most alike first.
+
+    Compared are character n-grams, so that it needs no model; two wordings of one thought may pass unseen.
+
+    Returns:
+        Rule id to entries with `rule`, `label`, `condition` and `similarity`.
+    """
+    if not rules:
+        return {}
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    grams = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=2**14, alternate_sign=False)
+    vectors = grams.transform([rule.condition for rule in rules]).toarray()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for conflict in find_conflicts(rules, vectors, similarity=ALIKE):
+        for rule, other in ((conflict.first, conflict.second), (conflict.second, conflict.first)):
+            told = {"rule": other.id, **other.model_dump(include={"label", "condition"})}
+            found.setdefault(rule.id, []).append({**told, "similarity": round(conflict.similarity, 2)})
+    return found
+
+
+_MESSAGE_LENGTH = 2_000
+_CONDITION_LENGTH = 1_000
+_TEXT_LENGTH = 600
+
+
+def _signable(state: DistillationState) -> bool:
+    """Whether the artifact has exactly the rules that a person accepted."""
+    answered = state.get("reviewed")
+    return answered is not None and rules_sha256(answered.accepted) == rules_sha256(state["artifact"].rules)
+
+
+async def _source_texts(state: DistillationState, run: RunStore) -> dict[str, str]:
+    """The texts of the examples behind the rules, as far as the Store has them."""
+    sources = {source for rule in state["artifact"].rules for source in rule.sources}
+    train = await run.examples("train") or ()
+    return {row.id: state["task"].render(row.input) for row in train if row.id in sources}
+
+
+def _reviewer(runtime: Runtime[DistillationContext]) -> str | None:
+    """Who decides, as far as the run knows: by its config or settings, or the user whom LangGraph's server checked."""
+    known = get_config().get("configurable") or {}
+    name = known.get("reviewer") or settings(runtime).reviewer or known.get("langgraph_auth_user_id")
+    return str(name) if name else None
+
+
+def _waiting(interrupts: Iterable[Interrupt]) -> dict[str, Any] | None:
+    """The request of a review among what a run waits for."""
+    for waiting in interrupts:
+        requests = waiting.value.get("action_requests") if isinstance(waiting.value, dict) else None
+        if requests and requests[0].get("name") == ACTION:
+            return dict(waiting.value)
+    return None
+
+
+def _signer(response: Any, fallback: str | None) -> tuple[str, str]:
+    """Name and time of an answer, checked as the signature checks them."""
+    if not isinstance(response, Mapping):
+        msg = 'the answer is not a mapping; give {"reviewer": "…", "decisions": […]}'
+        raise InputError(msg)
+    name, time = response.get("reviewer") or fallback, response.get("time")
+    if name is None:
+        msg = "nobody knows who decides; add `reviewer` beside `decisions`, or to the run's config under `configurable`"
+        raise InputError(msg)
+    try:
+        checked = ReviewAnswer(
+            reviewer=name, time=datetime.now(UTC).isoformat() if time is None else time, decisions={}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        msg = f"the {first['loc'][0]} of the answer cannot be used: {first['msg'].removeprefix('Value error, ')}"
+        raise InputError(msg) from error
+    return checked.reviewer, checked.time
+
+
+def _by_rule(response: Mapping[str, Any], ids: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
+    """The decisions of an answer under rule ids: those that were asked about, and by name any of the known ones."""
+    decisions = response.get("decisions")
+    if isinstance(decisions, Mapping) and isinstance(decisions.get("type"), str):
+        if decisions["type"] == "edit" and len(ids) > 1:
+            msg = "one edit cannot stand for all rules; give a decision for each"
+            raise InputError(msg)
+        return dict.fromkeys(ids, decisions)
+    if isinstance(decisions, Mapping):
+        unknown = [str(key) for key in decisions if key not in known]
+        missing = [key for key in ids if key not in decisions]
+        if unknown or missing:
+            told = {"unknown rules": unknown, "no decision about": missing}
+            msg = "; ".join(f"{what} {', '.join(keys)}" for what, keys in told.items() if keys)
+            raise InputError(msg)
+        return dict(decisions)
+    if not isinstance(decisions, list | tuple):
+        msg = "the answer has no `decisions`: a list with one for each rule, a mapping from rule ids, or one for all"
+        raise InputError(msg)
+    if len(decisions) != len(ids):
+        msg = f"{len(decisions)} decisions for {len(ids)} rules; give one for each, in the order of the requests"
+        raise InputError(msg)
+    return dict(zip(ids, decisions, strict=True))
+
+
+def _checked(condition: str, sources: Iterable[str], screen: Screen) -> str:
+    """An edited condition as it may stand in a prompt, on one line."""
+    condition = " ".join(clean_text(condition).split())
+    if not condition:
+        msg = "the edited condition is empty"
+        raise InputError(msg)
+    objection = screen.objection(condition, sources)
+    if objection is not None:
+        msg = f"the edited condition {objection.reason}"
+        raise InputError(msg)
+    return condition
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _TEXT_LENGTH else f"{text[:_TEXT_LENGTH]} […]"

@@ -1,0 +1,99 @@
+"""What a run starts with: its task, its rows and its name, from the input or from the Store."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
+
+from langgraph.runtime import Runtime
+
+from langchain_pld.distillation.context import DistillationContext, settings
+from langchain_pld.distillation.plan import Plan
+from langchain_pld.distillation.roles import Role, check_roles
+from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.state import DistillationState
+from langchain_pld.errors import DistillationError
+from langchain_pld.examples import ExampleSet, examples_from, read_examples
+from langchain_pld.task import Task
+
+__all__ = ["load"]
+
+_ROLES: tuple[Role, ...] = get_args(Role)
+_NO_MATTER = {"max_calls", "max_tokens", "max_usd", "max_minutes", "reviewer", "require_review"}
+"""Settings that change nothing about what a run finds out."""
+
+
+async def load(
+    state: DistillationState, runtime: Runtime[DistillationContext], plan: Plan
+) -> tuple[RunStore, Task, dict[Role, ExampleSet]]:
+    """The run's part of the Store, the task, and the rows of each role, which lie in the Store then.
+
+    A run without a name is called after its thread and all that it starts with: a fork that begins anew with other
+    settings does not write over what the first one found out.
+
+    Raises:
+        DistillationError: The task or rows are missing, the thread or the name belongs to another run, or a file of
+            the input cannot be found.
+        ExampleError: Rows are wrong, or play two roles.
+    """
+    if "data" in state:
+        msg = (
+            "this thread has a run already; begin another one in a new thread, or let this one go on from a checkpoint "
+            "of its history, without an input"
+        )
+        raise DistillationError(msg)
+    task = await _task(state)
+    given = {role: rows for role in _ROLES if (rows := await _given(state, role, task)) is not None}
+    run = RunStore(runtime.store, state.get("run_id") or _name(runtime, plan, task, given))
+    sets: dict[Role, ExampleSet] = {}
+    for role in _ROLES:
+        known = await run.examples(role)
+        rows = given.get(role, known)
+        if rows is None and role != "test":
+            msg = f"a run needs {role} rows: give `{role}_file` (.jsonl or .csv) or `{role}_rows`"
+            raise DistillationError(msg)
+        if known is not None and rows is not None and known.sha256 != rows.sha256:
+            msg = f"the run {run.run_id!r} began with other {role} rows; give another run_id, or none"
+            raise DistillationError(msg)
+        if rows is not None:
+            sets[role] = rows
+    check_roles(task, sets)
+    for role, rows in given.items():
+        await run.put_examples(role, rows)
+    return run, task, sets
+
+
+async def _task(state: DistillationState) -> Task:
+    if "task" in state:
+        return state["task"]
+    if not state.get("task_file"):
+        msg = "a run needs a task: give `task_file` (a YAML file) or `task`"
+        raise DistillationError(msg)
+    return await asyncio.to_thread(Task.from_yaml, state["task_file"])
+
+
+async def _given(state: DistillationState, role: Role, task: Task) -> ExampleSet | None:
+    """The rows that the input holds or names."""
+    rows, file = state.get(f"{role}_rows"), state.get(f"{role}_file")
+    if rows:
+        assert isinstance(rows, list)
+        return await asyncio.to_thread(examples_from, rows, task, source=f"{role}_rows")
+    if file:
+        return await asyncio.to_thread(read_examples, Path(str(file)), task)
+    return None
+
+
+def _name(runtime: Runtime[DistillationContext], plan: Plan, task: Task, given: Mapping[Role, ExampleSet]) -> str:
+    thread = runtime.execution_info.thread_id if runtime.execution_info else None
+    parts = {
+        "settings": {key: value for key, value in settings(runtime).changed.items() if key not in _NO_MATTER},
+        "plan": plan.model_dump(mode="json", exclude={"budget", "require_review"}),
+        "task": task.model_dump(mode="json"),
+        "rows": {role: rows.sha256 for role, rows in given.items()},
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{thread or 'run'}-{digest}"

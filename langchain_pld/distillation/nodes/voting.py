@@ -1,0 +1,87 @@
+"""Labels for unlabelled examples: the teacher votes several times, and only agreement counts.
+
+Each vote is asked in its own way, with the labels in another order, so that a habit of the teacher does not vote.
+After self-consistency (Wang et al. 2023).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
+from pydantic import BaseModel, Field, create_model
+
+from langchain_pld.distillation.run.teacher import Teacher, together
+from langchain_pld.distillation.templates import fill
+from langchain_pld.examples import Example
+from langchain_pld.student.hardening import clean_text, delimited
+from langchain_pld.task import Task
+from langchain_pld.verdict import Failure
+
+__all__ = ["Vote", "elect", "vote_messages"]
+
+_WAYS = (
+    "Decide which label fits best.",
+    "Go through the labels one by one, say for each what speaks for and against it, then decide.",
+    "Ask yourself which labels can be ruled out, and take the one that is left.",
+)
+
+
+class Vote(BaseModel):
+    """One vote; the schema that is asked for lists the task's labels."""
+
+    reason: str = Field(max_length=400)
+    label: str
+
+
+async def elect(
+    task: Task,
+    rows: Sequence[Example],
+    teacher: Teacher,
+    *,
+    votes: int,
+    agreement: float,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> tuple[list[Example], list[Failure]]:
+    """Label examples by votes; labels that they have are not looked at.
+
+    Args:
+        task: The task.
+        rows: The examples.
+        teacher: Who votes.
+        votes: Votes for each.
+        agreement: Share of the votes that has to be for one label; a failed call agrees with nobody.
+        on_progress: Told the examples done, and all.
+
+    Returns:
+        The examples that got a label, in order, and the calls that failed.
+    """
+    named: Any = Literal[task.label_names]
+    ballot = create_model("Vote", __base__=Vote, label=(named, ...))
+    failures: list[Failure] = []
+    done = 0
+
+    async def label_of(row: Example) -> str | None:
+        nonlocal done
+        answers = await together(teacher.ask(vote_messages(task, row, number), ballot) for number in range(votes))
+        failures.extend(answer for answer in answers if isinstance(answer, Failure))
+        done += 1
+        on_progress(done, len(rows))
+        counts = Counter(answer.label for answer in answers if isinstance(answer, Vote))
+        label, most = max(counts.items(), key=lambda item: item[1], default=("", 0))
+        return label if most >= agreement * votes - 1e-9 else None
+
+    labels = await together(map(label_of, rows))
+    agreed = zip(rows, labels, strict=True)
+    return [row.model_copy(update={"label": label}) for row, label in agreed if label is not None], failures
+
+
+def vote_messages(task: Task, example: Example, number: int) -> list[BaseMessage]:
+    """The question of one vote; no two numbers below three times the count of labels give the same."""
+    turn, way = number % len(task.labels), number // len(task.labels)
+    labels = [*task.labels[turn:], *task.labels[:turn]]
+    lines = "\n".join(f"- {label.name}: {label.description}".removesuffix(": ") for label in labels)
+    system = fill("vote", instructions=task.instructions, labels=lines, way=_WAYS[way % len(_WAYS)])
+    return [SystemMessage(system), HumanMessage(delimited(clean_text(task.render(example.input))))]

@@ -1,0 +1,1 @@
+"""What is done to rules: screens, clusters, conflicts, edits."""

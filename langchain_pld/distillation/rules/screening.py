@@ -1,0 +1,200 @@
+"""Screens: what a drafted condition or cue must not hold, each with a reason that a person can read.
+
+A condition becomes part of a system prompt, so what it takes over from an example is how an example could plant
+instructions there. It must be plain prose about texts, and take over no wording, name or number of the text that it
+was drafted from. What stands in many texts is no detail of one, and may be said.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+from langchain_pld.distillation.rules.prompt_injection import mentions_models, planted, steers
+from langchain_pld.distillation.rules.tautologies import circular
+from langchain_pld.examples import Example
+from langchain_pld.student.hardening import clean_text, skeleton
+from langchain_pld.task import Task
+
+__all__ = ["Objection", "Screen", "leak", "planted", "screen"]
+
+_NGRAM = 5
+_CONTENT_WORDS = 2
+_SPACELESS_NGRAM = 8
+_COMMON_GROUPS = 3
+_SCRIPT_SHARE = 0.05
+_NO_LABELS = "Say what stands in such a text. Do not write a label, and do not speak of labels, categories or criteria."
+
+
+@dataclass(frozen=True)
+class Objection:
+    """Why a condition is refused."""
+
+    reason: str
+    """What the condition does, as the end of a sentence that begins with "a condition that"."""
+    request: str
+    """What to tell its author when it is asked for again."""
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What a condition of one task must not hold."""
+
+    common: frozenset[str] = frozenset()
+    """Words, folded for comparison, that stand in the task's own text or in the texts of several groups."""
+    task: Task | None = None
+    """The task, whose labels a condition must not rest on."""
+    scripts: frozenset[str] | None = None
+    """Scripts that conditions may be written in, by the first word of Unicode's names; `None`: any."""
+    about_models: bool = False
+    """Whether the task is about texts that address a model, so that conditions have to speak of that."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label names."""
+        return self.task.label_names if self.task is not None else ()
+
+    @classmethod
+    def of(cls, task: Task, rows: Iterable[Example]) -> Screen:
+        """The screen of a task and the rows that conditions are drafted from; without rows any script may be used."""
+        own = " ".join([task.instructions, *(f"{label.name} {label.description}" for label in task.labels)])
+        groups: dict[str, set[str]] = defaultdict(set)
+        letters: dict[str, int] = defaultdict(int)
+        for row in rows:
+            text = task.render(row.input)
+            for word in set(_WORD.findall(skeleton(text))):
+                groups[word].add(row.group or row.id)
+            for char in text[:500]:
+                letters[_script(char)] += char.isalpha()
+        common = {word for word, where in groups.items() if len(where) >= _COMMON_GROUPS}
+        often = {name for name, count in letters.items() if count > _SCRIPT_SHARE * sum(letters.values())}
+        return cls(
+            common=frozenset(common | set(_WORD.findall(skeleton(f"{own} {' '.join(task.fields)}")))),
+            task=task,
+            scripts=frozenset(often | _scripts(own)) if often else None,
+            about_models=mentions_models(own),
+        )
+
+    def objection(self, condition: str, sources: Iterable[str] = ()) -> Objection | None:
+        """The first objection to a condition or a cue, or `None`.
+
+        Args:
+            condition: What was drafted.
+            sources: The texts that its author saw.
+        """
+        reason = planted(condition, labels=self.labels, about_models=self.about_models)
+        if reason is None and self.scripts is not None and _scripts(condition) - self.scripts:
+            reason = "is written in another script than the texts"
+        if reason is not None:
+            return Objection(reason, 'Write one plain sentence, "If the text …", about such texts and nothing else.')
+        if self.task is not None and circular(condition, self.task, common=self.common):
+            return Objection("rests on a label instead of the text", _NO_LABELS)
+        return next((found for source in sources if (found := self.leak(condition, source))), None)
+
+    def leak(self, condition: str, source: str) -> Objection | None:
+        """Whether a condition takes over words, numbers or names of a text that its author saw."""
+        words = self._shared_words(condition, source)
+        if words:
+            return Objection("shares words in a row with its source", f'Do not use the words "{words}" of the text.')
+        numbers = _numbers(condition) & _numbers(source) - self.common
+        if numbers:
+            return Objection("takes over a number of its source", f'Leave out the number "{min(numbers)}".')
+        names = self._names(condition, source)
+        if names:
+            return Objection("takes over a name of its source", f'Leave out the name "{min(names)}".')
+        return None
+
+    def _shared_words(self, condition: str, source: str) -> str | None:
+        own, theirs = skeleton(condition), skeleton(source)
+        # In a text that tries to steer the model, any wording may be what is to be planted.
+        size = _CONTENT_WORDS if _steers(source) else _NGRAM
+        known = set(_runs(_WORD.findall(theirs), size))
+        for run in _runs(_WORD.findall(own), size):
+            if run in known and sum(self._is_content(word) for word in run) >= _CONTENT_WORDS:
+                return " ".join(run)
+        known = set(_runs(_SPACELESS.findall(theirs), _SPACELESS_NGRAM))
+        return next(("".join(run) for run in _runs(_SPACELESS.findall(own), _SPACELESS_NGRAM) if run in known), None)
+
+    def _is_content(self, word: str) -> bool:
+        return word not in ENGLISH_STOP_WORDS and word not in self.common
+
+    def _names(self, condition: str, source: str) -> set[str]:
+        """Words that stand in the source with a capital only, and that the condition takes over."""
+        spelled = list(_spelled(source))
+        lower = {skeleton(word) for word, _ in spelled if word.islower()}
+        capitals = [(skeleton(word), begins) for word, begins in spelled if _is_capital(word)]
+        # In a headline or a shouted text a capital says nothing.
+        inside = {word for word, begins in capitals if not begins} if 2 * len(capitals) < len(spelled) else set()
+        anywhere = {word for word, _ in capitals}
+        return {
+            word
+            for word, begins in _spelled(condition)
+            if self._is_content(key := skeleton(word))
+            and key not in lower
+            and (key in inside or (key in anywhere and _is_capital(word) and not begins))
+        }
+
+
+def screen(condition: str, sources: Iterable[str]) -> str | None:
+    """The first reason why a condition must not reach a prompt, or `None`; `Screen` knows the task as well.
+
+    Args:
+        condition: The drafted condition.
+        sources: The texts that it was drafted from.
+    """
+    objection = Screen().objection(condition, sources)
+    return objection.reason if objection else None
+
+
+def leak(condition: str, source: str) -> str | None:
+    """Whether a condition takes over words, names or numbers of the text that it was drafted from."""
+    objection = Screen().leak(condition, source)
+    return objection.reason if objection else None
+
+
+# One source is looked at with each condition and cue that was drafted from it.
+_steers = lru_cache(maxsize=256)(steers)
+
+
+def _runs(items: list[str], size: int) -> Iterator[tuple[str, ...]]:
+    return (tuple(items[n : n + size]) for n in range(len(items) - size + 1))
+
+
+def _numbers(text: str) -> set[str]:
+    """The numbers, in ASCII digits without separators."""
+    found = _NUMBER.findall(unicodedata.normalize("NFKC", text))
+    return {"".join(str(unicodedata.decimal(char)) for char in number if char.isdecimal()) for number in found}
+
+
+def _spelled(text: str) -> Iterator[tuple[str, bool]]:
+    """The words as they are spelled, and whether a sentence begins with them."""
+    text = clean_text(text)
+    for match in _WORD.finditer(text):
+        before = text[max(0, match.start() - 8) : match.start()].rstrip(_BEFORE_A_WORD)
+        yield match.group(), not before or before[-1] in _SENTENCE_ENDS
+
+
+def _is_capital(word: str) -> bool:
+    return len(word) > 2 and word[0].isupper()
+
+
+def _scripts(text: str) -> set[str]:
+    return {_script(char) for char in clean_text(text) if char.isalpha()}
+
+
+def _script(char: str) -> str:
+    return unicodedata.name(char, "UNKNOWN").split(" ")[0]
+
+
+_WORD = re.compile(r"[^\W_]+(?:_[^\W_]+)*")
+_NUMBER = re.compile(r"\d(?:[\d.,:/ -]*\d)?")
+# Thai, Lao, Burmese, Khmer, Japanese and Chinese write no spaces between words.
+_SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+_BEFORE_A_WORD = " \t\"'()[]*-\u2013\u2014\u2018\u2019\u201c\u201d\u00ab\u00bb"
+_SENTENCE_ENDS = ".!?:;\n\u2026\u3002\uff01\uff1f"

@@ -1,0 +1,1 @@
+"""What a run works with: the teacher, the Store, the ledger, progress."""

@@ -1,0 +1,183 @@
+"""What a run has spent, and whether its budget allows another call."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from langgraph.runtime import Runtime
+
+from langchain_pld.artifact import LedgerLine
+from langchain_pld.distillation.budget import Budget
+from langchain_pld.distillation.plan import Plan
+from langchain_pld.distillation.prices import Price, price_of
+from langchain_pld.distillation.run.ledger import total
+from langchain_pld.distillation.run.progress import Progress
+from langchain_pld.distillation.run.store import RunStore
+
+__all__ = ["BudgetSpent", "Spending", "left_of"]
+
+_KIND, _KEY = "spending", "total"
+
+
+class BudgetSpent(Exception):  # noqa: N818  # no error: a node catches it and goes on with what it has
+    """The budget allows no further call; the text says which limit was reached."""
+
+
+class Spending:
+    """The ledger of a run against its budget.
+
+    Each entry is kept in the Store at once: a killed run knows after its resumption what it had spent. Limits are
+    looked at before a call, so tokens, money and minutes may be exceeded by the calls in flight; calls are not.
+
+    Args:
+        budget: The limits.
+        prices: The user's prices, see `price_of`.
+        lines: What was spent before.
+        seconds: Seconds worked before.
+        stopped: Which limit was reached before.
+        keep: Stores the state after an entry.
+        tell: Called with the money spent so far, after each entry that cost some.
+    """
+
+    def __init__(
+        self,
+        budget: Budget | None = None,
+        *,
+        prices: Mapping[str, Price] | None = None,
+        lines: Sequence[LedgerLine] = (),
+        seconds: float = 0.0,
+        stopped: str | None = None,
+        keep: Callable[[dict[str, Any]], Awaitable[None]] | None = None,
+        tell: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.budget = budget or Budget()
+        self.stopped = stopped
+        """Which limit was reached; `None` while all is within the budget."""
+        self._prices = prices or {}
+        self._lines = list(lines)
+        self._started = time.monotonic() - seconds
+        self._keep = keep
+        self._tell = tell
+        self._keeping = asyncio.Lock()
+
+    @classmethod
+    async def of(cls, run: RunStore, plan: Plan, runtime: Runtime[Any] | None = None) -> Spending:
+        """The spending of a run, as far as the Store knows it; its minutes go on from here."""
+        known = await _known(run)
+        return cls(
+            plan.budget,
+            prices=plan.prices,
+            lines=_lines(known),
+            seconds=known.get("seconds", 0.0),
+            # Another budget may allow what the one before did not.
+            stopped=known.get("stopped") if known.get("budget") == plan.budget.model_dump() else None,
+            keep=lambda state: run.put_many(_KIND, {_KEY: state}),
+            tell=(lambda progress: runtime.stream_writer(progress.model_dump())) if runtime is not None else None,
+        )
+
+    @property
+    def ledger(self) -> list[LedgerLine]:
+        """All that the run has spent, a line for each node and model."""
+        return total(self._lines)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the run has worked."""
+        return time.monotonic() - self._started
+
+    def over(self, model: str) -> str | None:
+        """Why the budget allows no call to a model now, or `None` when it does."""
+        reason = self._reason(model)
+        if reason is not None:
+            self.stopped = self.stopped or reason
+        return reason
+
+    def check(self, model: str) -> None:
+        """Make sure that a model may be called.
+
+        Raises:
+            BudgetSpent: It may not.
+        """
+        reason = self.over(model)
+        if reason is not None:
+            raise BudgetSpent(reason)
+
+    async def add(self, line: LedgerLine, *, cached_tokens: int = 0) -> None:
+        """Enter what a call took; its cost is worked out here.
+
+        Args:
+            line: Calls, tokens and seconds.
+            cached_tokens: Those of the input tokens that the provider had cached.
+        """
+        price = price_of(line.model, self._prices)
+        tokens = {"input_tokens": line.input_tokens, "output_tokens": line.output_tokens}
+        if price is not None:
+            line = line.model_copy(update={"cost": price.of(**tokens, cached_tokens=cached_tokens)})
+        elif not line.calls and not any(tokens.values()):
+            line = line.model_copy(update={"cost": 0.0})
+        self._lines = total([*self._lines, line])
+        if self._tell and line.cost:
+            cost = sum(one.cost or 0.0 for one in self._lines)
+            self._tell(Progress(node=line.node, step="spending", cost=cost))
+        await self.keep()
+
+    async def keep(self) -> None:
+        """Store the state, a limit that was reached included."""
+        if self._keep is None:
+            return
+        async with self._keeping:
+            await self._keep(
+                {
+                    "lines": [line.model_dump() for line in self._lines],
+                    "seconds": self.seconds,
+                    "stopped": self.stopped,
+                    "budget": self.budget.model_dump(),
+                }
+            )
+
+    def _reason(self, model: str) -> str | None:
+        limits, price = self.budget, price_of(model, self._prices)
+        calls = sum(line.calls for line in self._lines)
+        tokens = sum(line.input_tokens + line.output_tokens for line in self._lines)
+        cost = sum(line.cost or 0.0 for line in self._lines)
+        if limits.calls is not None and calls >= limits.calls:
+            return f"the budget of {limits.calls} calls is spent"
+        if limits.tokens is not None and tokens >= limits.tokens:
+            return f"the budget of {limits.tokens} tokens is spent ({tokens} were taken)"
+        if limits.minutes is not None and self.seconds >= 60 * limits.minutes:
+            return f"the budget of {limits.minutes:g} minutes is spent"
+        if limits.usd is None or price == Price(input=0, output=0):
+            return None
+        if price is None:
+            return f"the budget is in US dollars, and the price of {model} is not known"
+        if cost >= limits.usd:
+            return f"the budget of {limits.usd:g} USD is spent ({cost:.4f} USD were taken)"
+        return None
+
+
+async def left_of(budget: Budget, runs: Iterable[RunStore]) -> Budget:
+    """What other runs have left of a budget that they share."""
+    for run in runs:
+        known = await _known(run)
+        lines = _lines(known)
+        spent = {
+            "calls": sum(line.calls for line in lines),
+            "tokens": sum(line.input_tokens + line.output_tokens for line in lines),
+            "usd": sum(line.cost or 0.0 for line in lines),
+            "minutes": known.get("seconds", 0.0) / 60,
+        }
+        limits = {name: limit for name, limit in budget.model_dump().items() if limit is not None}
+        budget = Budget(**{name: max(0, limit - spent[name]) for name, limit in limits.items()})
+    return budget
+
+
+async def _known(run: RunStore) -> dict[str, Any]:
+    """What the Store knows of a run's spending."""
+    return (await run.get_many(_KIND, [_KEY])).get(_KEY, {})
+
+
+def _lines(known: Mapping[str, Any]) -> list[LedgerLine]:
+    return [LedgerLine.model_validate(line) for line in known.get("lines", ())]

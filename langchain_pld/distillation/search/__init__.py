@@ -1,0 +1,1 @@
+"""What the student decides: candidate prompts, their scores, and the one that is shipped."""

@@ -1,0 +1,184 @@
+"""Which words the student answers with: candidate answer formats, and the choice among them.
+
+The words matter as much as any rule: a small student that answers "contradiction" to everything may well tell "yes"
+from "no". Candidates are label names, the sets of the task file, a few familiar sets, letters, an answer with its
+evidence first, and sets that the teacher proposes. All are scored on validation rows.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from langchain_core.messages import HumanMessage, SystemMessage
+from pydantic import BaseModel, Field, ValidationError
+
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.distillation.plan import AnswerSource
+from langchain_pld.distillation.run.teacher import Teacher
+from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
+from langchain_pld.distillation.templates import fill
+from langchain_pld.rules import Rule
+from langchain_pld.student.scoring import first_tokens_differ, with_first_tokens
+from langchain_pld.task import Task
+from langchain_pld.verdict import Failure
+
+__all__ = ["FAMILIAR_WORDS", "answer_formats", "choose", "described", "propose_words", "search"]
+
+TokenIds = Callable[[str], Sequence[int]]
+
+FAMILIAR_WORDS: tuple[dict[str, str], ...] = (
+    {"entailment": "yes", "contradiction": "no", "not_mentioned": "unstated"},
+    {"entailment": "yes", "contradiction": "no", "not_mentioned": "unknown"},
+    {"entailment": "yes", "contradiction": "no", "neutral": "maybe"},
+    {"entailment": "yes", "not_entailment": "no"},
+    {"supports": "yes", "refutes": "no", "not_enough_info": "unknown"},
+    {"supported": "yes", "refuted": "no", "not_enough_info": "unknown"},
+    {"toxic": "toxic", "non_toxic": "clean"},
+    {"toxic": "toxic", "not_toxic": "clean"},
+    {"hateful": "yes", "non_hateful": "no"},
+    {"hateful": "yes", "not_hateful": "no"},
+    {"hate": "yes", "not_hate": "no"},
+    {"true": "yes", "false": "no"},
+    {"1": "yes", "0": "no"},
+)
+"""Label names of well-known tasks (lower case, `_` between words) to words that a small student tells apart."""
+
+_MOST_PROPOSALS = 3
+
+
+def answer_formats(
+    task: Task,
+    sources: Sequence[AnswerSource],
+    *,
+    proposed: Iterable[dict[str, str]] = (),
+    token_ids: TokenIds | None = None,
+    most_labels: int = 18,
+) -> list[AnswerFormat]:
+    """The answer formats to score first; `evidence` comes later, with the best of them.
+
+    Words are left out whose first tokens the student's reader cannot tell apart. Where no words are left there are
+    letters; where the labels are too many for one answer, or for single letters, there are two stages.
+
+    Args:
+        task: The task.
+        sources: Where candidates may come from.
+        proposed: Word sets of the teacher, label to word.
+        token_ids: The student's tokenizer, where one is at hand.
+        most_labels: How many labels one answer of the student can show.
+    """
+    count = len(task.labels)
+    if count > most_labels:
+        return [AnswerFormat.two_stage(task)]
+    sets: list[dict[str, str]] = []
+    if "names" in sources:
+        sets.append({name: name for name in task.label_names})
+    if "task" in sources:
+        sets += task.verbalizers
+    if "familiar" in sources:
+        sets += _familiar(task)
+    if "teacher" in sources:
+        sets += proposed
+    formats: list[AnswerFormat] = []
+    for words in sets:
+        try:
+            answer = AnswerFormat.words(task, words)
+        except ValidationError:  # a label name that ends in punctuation is fine as a name, not as an answer
+            continue
+        if token_ids is not None:
+            answer = with_first_tokens(answer, token_ids)
+        if answer not in formats and first_tokens_differ(answer, token_ids):
+            formats.append(answer)
+    letters = AnswerFormat.letters(task) if count <= 26 else None
+    if letters is not None and (not formats or "letters" in sources):
+        formats.append(letters)
+    return formats or [AnswerFormat.two_stage(task)]
+
+
+async def search(
+    rules: tuple[Rule, ...],
+    formats: Sequence[AnswerFormat],
+    sources: Sequence[AnswerSource],
+    score: Callable[[Candidate, str], Awaitable[ScoredCandidate | None]],
+    what: str,
+) -> tuple[ScoredCandidate | None, list[ScoredCandidate]]:
+    """Score some rules under each answer format and choose one; see `choose`.
+
+    Args:
+        rules: The rules, none for zero-shot.
+        formats: From `answer_formats`.
+        sources: Whether `evidence` is to be tried with the best words.
+        score: Scores a candidate, or gives `None` where the budget does not allow it; its second argument says what is
+            being tried.
+        what: What the rules are, for that text.
+
+    Returns:
+        The chosen one, `None` where none was scored, and all that were scored.
+    """
+    tried = [await score(Candidate(rules=rules, answer=answer), f"{what} {described(answer)}") for answer in formats]
+    scored = [one for one in tried if one is not None]
+    words = [one for one in scored if one.candidate.answer.form == "words"]
+    if "evidence" in sources and words:
+        best = min(words, key=lambda one: one.loss).candidate.answer
+        answer = best.model_copy(update={"form": "evidence"})
+        last = await score(Candidate(rules=rules, answer=answer), f"{what} {described(answer)}")
+        scored += [last] if last is not None else []
+    return (choose(scored) if scored else None), scored
+
+
+def choose(scored: Sequence[ScoredCandidate]) -> ScoredCandidate:
+    """The candidate to take: the lowest cross-validated log loss, and of those that are as good, the cheapest.
+
+    A candidate is as good as the best when the mean of its paired differences in log loss, row by row, is at most one
+    standard error. Cost is counted in output tokens a text, rounded, since milliseconds differ from run to run; of
+    equally cheap ones the lower loss wins, then the first.
+    """
+    best = min(scored, key=lambda one: one.loss)
+    as_good = [one for one in scored if one is best or _as_good(one.losses, best.losses)]
+    return min(as_good, key=lambda one: (round(one.output_tokens), one.loss))
+
+
+def described(answer: AnswerFormat) -> str:
+    """The format in a few words."""
+    codes = list(answer.groups or answer.codes.values())
+    shown = ", ".join(codes[:6]) + (", …" if len(codes) > 6 else "")
+    return f"{answer.form} ({shown})"
+
+
+def _as_good(losses: Sequence[float], best: Sequence[float]) -> bool:
+    differences = [one - other for one, other in zip(losses, best, strict=True)]
+    if len(differences) < 2:
+        return False
+    return statistics.fmean(differences) <= statistics.stdev(differences) / math.sqrt(len(differences))
+
+
+class WordSets(BaseModel):
+    """What the teacher proposes."""
+
+    sets: list[list[str]] = Field(description="word sets; in each one word a label, in the order of the labels")
+
+
+async def propose_words(teacher: Teacher, task: Task) -> list[dict[str, str]] | Failure:
+    """Ask the teacher for answer words: sets of one plain word a label, at most three; none that does not fit."""
+    labels = "\n".join(
+        f"{n}. {label.name}: {label.description or label.name}" for n, label in enumerate(task.labels, 1)
+    )
+    answer = await teacher.ask(
+        [SystemMessage(fill("words")), HumanMessage(f"The task: {task.instructions}\n\nThe labels:\n{labels}")],
+        WordSets,
+    )
+    if isinstance(answer, Failure):
+        return answer
+    fitting = [
+        dict(zip(task.label_names, words, strict=True))
+        for words in answer.sets
+        if len(words) == len(task.labels) and all(word.isalpha() and len(word) <= 20 for word in words)
+    ]
+    return fitting[:_MOST_PROPOSALS]
+
+
+def _familiar(task: Task) -> list[dict[str, str]]:
+    folded = {name: name.casefold().replace("-", "_") for name in task.label_names}
+    fitting = [words for words in FAMILIAR_WORDS if sorted(words) == sorted(folded.values())]
+    return [{name: words[key] for name, key in folded.items()} for words in fitting]

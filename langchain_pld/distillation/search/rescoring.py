@@ -1,0 +1,131 @@
+"""An artifact with other rules, e.g. those that a reviewer accepted: what was measured is dropped or measured again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from langchain_core.language_models import BaseChatModel
+from langgraph.store.memory import InMemoryStore
+
+from langchain_pld.artifact import Calibration, DataFingerprint, DistilledPrompt, Gate
+from langchain_pld.distillation.run.spending import Spending
+from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
+from langchain_pld.distillation.search.promotion import calibration_notes, gate_for
+from langchain_pld.distillation.search.scorer import StudentScorer
+from langchain_pld.distillation.search.student_probes import readable
+from langchain_pld.evaluation.comparison import compare
+from langchain_pld.evaluation.evaluate import gold_labels
+from langchain_pld.examples import ExampleSet
+from langchain_pld.rules import Rule
+from langchain_pld.student.binding import fingerprint_of
+from langchain_pld.student.prompt import compile_prompt
+from langchain_pld.task import Task
+
+__all__ = ["UNMEASURED", "arescored", "with_rules"]
+
+UNMEASURED = "not measured since the edit: no scores, no calibration; a gate, where there is one, always abstains"
+"""The note of a prompt that nobody has scored."""
+
+_EARLIER = "before the review: "
+_DEFAULT_MASS = DistilledPrompt.model_fields["min_label_mass"].default
+
+
+def with_rules(artifact: DistilledPrompt, rules: Sequence[Rule], *, trusted: bool = True) -> DistilledPrompt:
+    """The artifact with these rules in its prompt, without a review.
+
+    Where the prompt changes by it, scores and calibration are dropped, and a gate abstains always: they were measured
+    for another prompt.
+
+    Args:
+        artifact: The artifact.
+        rules: The rules, in the order of the prompt.
+        trusted: Off for an artifact that was changed by hand: then nothing measured is kept in any case. What its task
+            and its answer form say stands in the prompt, for a person to read.
+    """
+    prompt = compile_prompt(artifact.task, rules, artifact.answer)
+    update: dict[str, object] = {"rules": tuple(rules), "review": None}
+    if trusted and prompt == artifact.system_prompt:
+        return artifact.model_copy(update=update)
+    gate = artifact.gate
+    earlier = (note.removeprefix(_EARLIER) for note in artifact.notes if note != UNMEASURED)
+    return artifact.model_copy(
+        update={
+            **update,
+            "system_prompt": prompt,
+            "calibration": Calibration.identity(artifact.answer.labels),
+            "gate": gate and Gate(alpha=gate.alpha, confidence=gate.confidence),
+            "min_label_mass": artifact.min_label_mass if trusted else _DEFAULT_MASS,
+            "scores": (),
+            "finish_reason": "reviewed",
+            "parent": artifact.id if trusted else None,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "notes": (UNMEASURED, *(f"{_EARLIER}{note}" for note in earlier)),
+        }
+    )
+
+
+async def arescored(
+    artifact: DistilledPrompt,
+    rows: ExampleSet,
+    student: BaseChatModel,
+    *,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> DistilledPrompt:
+    """The artifact with scores, calibration and gate measured on validation rows, beside the prompt without rules.
+
+    The rules stay whatever comes out; the first note says how they compare.
+
+    Args:
+        artifact: What `with_rules` gave.
+        rows: Labelled validation rows.
+        student: The model that decides.
+        seed: Seed of folds and bootstraps.
+        on_progress: Told rows done and rows in all, of one prompt after the other.
+    """
+    task = artifact.task
+    fingerprint = await asyncio.to_thread(fingerprint_of, student)
+    run = RunStore(InMemoryStore(), "rescoring")
+    spending = Spending()
+    bench = StudentScorer(task, student, fingerprint, artifact.scorer, run, spending, node="review", seed=seed)
+    answer = await readable(student, artifact.answer_for(fingerprint), artifact.scorer, run, spending, node="review")
+    zero_shot = await bench.validate(Candidate(answer=answer), rows, on_progress)
+    scored = zero_shot
+    cards = bench.cards(zero_shot, rows, name="zero-shot", role="validation")
+    note = f"all rules were rejected; the prompt without rules was measured on {len(rows)} validation rows"
+    if artifact.rules:
+        scored = await bench.validate(Candidate(rules=artifact.rules, answer=answer), rows, on_progress)
+        cards += bench.cards(scored, rows, name="distilled", role="validation")
+        note = _compared(scored, zero_shot, rows, task, seed)
+    gate = artifact.gate
+    gate_note: tuple[str, ...] = ()
+    if gate is not None:
+        gate, gate_note = gate_for(gate, scored, rows, task, seed)
+    earlier = [found for found in artifact.notes if found != UNMEASURED]
+    data = DataFingerprint(sha256=rows.sha256, rows=len(rows), source=rows.source)
+    return artifact.model_copy(
+        update={
+            "answer": answer,
+            "calibration": scored.calibration,
+            "gate": gate,
+            "student": fingerprint,
+            "data": {**artifact.data, "validation": data},
+            "scores": tuple(cards),
+            "ledger": (*artifact.ledger, *spending.ledger),
+            "notes": (note, *calibration_notes(scored), *gate_note, *earlier),
+        }
+    )
+
+
+def _compared(scored: ScoredCandidate, zero_shot: ScoredCandidate, rows: ExampleSet, task: Task, seed: int) -> str:
+    gold, groups = gold_labels(rows), [row.group for row in rows]
+    found = compare(gold, scored.predictions, zero_shot.predictions, task.label_names, groups, seed=seed)
+    what = "better than" if found.better else "worse than" if found.worse else "not detectably better than"
+    difference = found.difference
+    return (
+        f"the reviewed prompt is {what} zero-shot: macro-F1 on {found.rows} validation rows {difference.value:+.3f}, "
+        f"{difference.level:.0%} interval {difference.low:+.3f} to {difference.high:+.3f}"
+    )
