@@ -1,17 +1,13 @@
-"""An artifact made by hand for the real small model, whose words its tokenizer tells apart."""
+"""Artifacts made by hand: one for scripted students, one with words that the real small model writes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
-
-from langchain_pld import DistilledPrompt, PLDClassifier, Task
+from langchain_pld import DistilledPrompt, Label, Task
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, ModelFingerprint
-from langchain_pld.models import EmbeddedChatModel
 from langchain_pld.rules import Rule
-from langchain_pld.student.binding import fingerprint_of
 from langchain_pld.student.prompt import compile_prompt
 
 TASK = Task(
@@ -39,5 +35,17 @@ def artifact_of(student: ModelFingerprint, **changes: Any) -> DistilledPrompt:
     return DistilledPrompt(**{**fields, **changes})
 
 
-def classifier_of(model: EmbeddedChatModel | BaseChatModel) -> PLDClassifier:
-    return PLDClassifier(artifact=artifact_of(fingerprint_of(model)), student=model, timeout_s=120)
+# A model of 135 million parameters mostly repeats the opening of its input, whatever it is asked: here that is an answer.
+MODEL_TASK = TASK.model_copy(update={"labels": (*TASK.labels, Label(name="unclear", description="Nobody can tell."))})
+MODEL_WORDS = AnswerFormat.words(MODEL_TASK, {"yes": "yes", "no": "no", "unclear": "<<"})
+
+
+def small_model_artifact(student: ModelFingerprint) -> DistilledPrompt:
+    return artifact_of(
+        student,
+        task=MODEL_TASK,
+        rules=(),
+        system_prompt=compile_prompt(MODEL_TASK, (), MODEL_WORDS),
+        answer=MODEL_WORDS,
+        calibration=Calibration(method="batch", labels=MODEL_TASK.label_names, bias=(0.25, -0.5, 0.0), rows=60),
+    )

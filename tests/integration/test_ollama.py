@@ -16,7 +16,7 @@ from langchain_pld.models import EmbeddedChatModel
 from langchain_pld.student.binding import fingerprint_of
 from langchain_pld.student.failures import RetryPolicy
 from langchain_pld.student.hardening import OPENING
-from tests.integration.small import TEXTS, artifact_of, classifier_of
+from tests.integration.small import TEXTS, artifact_of, small_model_artifact
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaModel, OllamaServer
 
@@ -40,14 +40,20 @@ def classifier(server: OllamaServer, *, attempts: int = 2, timeout_s: float = 20
 async def test_a_model_gives_the_same_probabilities_through_ollama_as_in_process(
     small_model: EmbeddedChatModel,
 ) -> None:
-    direct = [classifier_of(small_model).invoke(text) for text in TEXTS[::3]]
+    embedded = PLDClassifier(
+        artifact=small_model_artifact(fingerprint_of(small_model)), student=small_model, timeout_s=120
+    )
+    direct = [embedded.invoke(text) for text in TEXTS[::3]]
     entry = OllamaModel(name="smol:135m", capabilities=("completion",))
     # The classifier tells the embedded model how its messages begin; Ollama's protocol has no word for that.
     backend = small_model.model_copy(update={"opening": OPENING})
     with OllamaServer(backend, models=(entry,)) as server:
         student = ChatOllama(model="smol:135m", base_url=server.url)
         served = PLDClassifier(
-            artifact=artifact_of(fingerprint_of(student)), student=student, timeout_s=120, retry=RetryPolicy(attempts=1)
+            artifact=small_model_artifact(fingerprint_of(student)),
+            student=student,
+            timeout_s=120,
+            retry=RetryPolicy(attempts=1),
         )
         sync = [served.invoke(text) for text in TEXTS[::3]]
         awaited = [await served.ainvoke(text) for text in TEXTS[::3]]

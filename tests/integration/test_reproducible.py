@@ -11,7 +11,8 @@ import pytest
 
 from langchain_pld import PLDClassifier
 from langchain_pld.models import EmbeddedChatModel
-from tests.integration.small import TEXTS, classifier_of
+from langchain_pld.student.binding import fingerprint_of
+from tests.integration.small import TEXTS, small_model_artifact
 
 ELSEWHERE = """
 import json, sys
@@ -28,7 +29,7 @@ print(json.dumps([classifier.invoke(text).probabilities for text in json.load(sy
 async def test_every_way_of_asking_gives_the_same_probabilities_here_and_in_a_new_process(
     small_model: EmbeddedChatModel, tmp_path: Path
 ) -> None:
-    path = classifier_of(small_model).artifact.save(tmp_path / "teams.pld.json")
+    path = small_model_artifact(fingerprint_of(small_model)).save(tmp_path / "teams.pld.json")
     classifier = PLDClassifier.from_artifact(path, student=small_model, timeout_s=120)
 
     one_by_one = [classifier.invoke(text).probabilities for text in TEXTS]
