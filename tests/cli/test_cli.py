@@ -82,7 +82,7 @@ def test_evaluate_exits_1_below_the_asked_score(artifact: Path, tmp_path: Path) 
         (["classify", "missing.pld.json", "x"], "no artifact at missing.pld.json"),
         (["models", "path", "nothing"], "no embedded model is called 'nothing'"),
         (["distill", "no.yaml", "--train", "a", "--validation", "b", "--out", "c"], "no task file at no.yaml"),
-        (["demo", "--task", "chess"], "not 'chess'"),
+        (["demo", "--teacher", "chess"], "'chess' names no model: write PROVIDER:NAME"),
     ],
 )
 def test_bad_use_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:

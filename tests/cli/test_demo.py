@@ -8,45 +8,20 @@ import shlex
 import shutil
 import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from langchain_pld import DistilledPrompt, Task, read_examples
-from langchain_pld.cli.demo import NEW_TEXTS
 from tests.cli.conftest import Run
-from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaServer
-
-SHOP = Path(str(files("langchain_pld"))) / "example_data" / "shop_inbox"
-TASK = Task.from_yaml(SHOP / "task.yaml")
-ROLES = ("train", "validation", "test")
-KNOWN = {str(row.input): str(row.label) for role in ROLES for row in read_examples(SHOP / f"{role}.jsonl", TASK)}
-# What a person decides about each new text, and words of the rule that a person would name for it.
-DECIDED = dict(
-    zip(NEW_TEXTS, (("sales", "discount"), ("workshop", "by oneself"), ("assistant", "parcel")), strict=True)
-)
-
-
-def script(request: dict[str, Any]) -> FakeAnswer:
-    """A student that is right where the prompt has rules, and says the same to everything where it has none."""
-    *before, text = (message["content"] for message in request["messages"])
-    system = "".join(before)
-    text = text.removeprefix("<<<\n").removesuffix("\n>>>")
-    if "Rules" not in system:
-        return FakeAnswer.picking({"assistant": 0.4, "workshop": 0.3, "sales": 0.3})
-    label, words = DECIDED.get(text, (KNOWN.get(text, "assistant"), ""))
-    others = [name for name in TASK.label_names if name != label]
-    sure = 0.8 if words in system else 0.2
-    return FakeAnswer.picking({label: sure, others[0]: 0.9 - sure, others[1]: 0.1})
+from tests.shop_inbox import GOLD, NEW_DECISIONS, ROLES, SHOP, TASK, shop_student
 
 
 @pytest.fixture
 def demo(pld: Run, tmp_path: Path) -> tuple[str, DistilledPrompt]:
     out = tmp_path / "my.pld.json"
-    with OllamaServer(script) as server:
+    with OllamaServer(shop_student) as server:
         done = pld("demo", "--out", out, "--student", "ollama:fake", host=server.url)
         assert not [request for request in server.requests if request.body and request.body.get("format")]
     assert done.exit_code == 0, done.stderr
@@ -79,8 +54,8 @@ def test_each_new_text_is_shown_with_the_rule_that_decides_it(demo: tuple[str, D
     printed, made = demo
     unwrapped = " ".join(printed.split())
     rules = {rule.id: rule for rule in made.rules}
-    for text, (label, words) in DECIDED.items():
-        assert text not in KNOWN
+    for text, (label, words) in NEW_DECISIONS.items():
+        assert text not in GOLD
         shown = re.search(rf"{re.escape(text)} -> (\w+) .*?\((r-\w+); without it -> (\w+)", unwrapped)
         assert shown is not None
         assert shown[1] == label == rules[shown[2]].label
@@ -108,12 +83,13 @@ def test_task_and_rows_can_be_copied_to_start_from(pld: Run, tmp_path: Path) -> 
 
 
 def test_another_teacher_can_be_named(pld: Run, tmp_path: Path) -> None:
-    with OllamaServer(script) as server:
+    with OllamaServer(shop_student) as server:
         given = ("demo", "--teacher", "ollama:nobody", "--student", "ollama:fake", "--out", tmp_path / "a.pld.json")
         done = pld(*given, host=server.url)
     assert "Teacher: ollama:nobody, live\n" in done.stdout
     assert done.exit_code == 1
-    assert "calls to the teacher ollama:nobody failed" in done.stderr
+    assert "the teacher ollama:nobody cannot be used" in done.stderr
+    assert "run: ollama pull nobody" in done.stderr
 
 
 def test_before_it_starts_it_says_what_it_downloads(pld: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

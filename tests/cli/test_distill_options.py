@@ -129,7 +129,7 @@ def test_conditions_are_grouped_as_asked_by_vectors_of_the_embeddings_named(pld:
         done = pld(*files.distill, *options, "--json", host=server.url)
         embedded = [request.body["input"] for request in server.requests if request.path == "/api/embed"]
     assert done.exit_code == 0, done.stderr
-    assert "clustering kmeans" in done.stderr
+    assert "clusters by kmeans" in done.stderr
     assert any("invoice" in text for text in embedded[1])
     told = json.loads(done.stdout)["estimate"]
     assert any(

@@ -239,7 +239,7 @@ def test_the_whole_input_can_be_written_as_json_and_the_state_stays_small(studio
 def test_a_wrong_row_is_named(studio: Studio) -> None:
     bad = [*INLINE["train_rows"][:2], {"text": "who knows", "label": "purple"}]
     ended = run(studio, new_thread(studio), input={**INLINE, "train_rows": bad}, context=MODELS)
-    assert "train_rows, line 3: unknown label 'purple'" in ended["__error__"]["message"]
+    assert "train_rows, row 3: unknown label 'purple'" in ended["__error__"]["message"]
 
 
 def test_a_wrong_setting_is_named_before_anything_is_asked(studio: Studio) -> None:

@@ -33,8 +33,10 @@ from langchain_pld.models.fetch import cached_model
 from langchain_pld.student.prompt import compile_prompt
 from tests.servers.fake_answers import FakeAnswer, user_text
 from tests.servers.ollama import OllamaModel, OllamaServer
+from tests.shop_inbox import shop_student
 
 ROOT = Path(__file__).parents[2]
+PLD = Path(sys.executable).parent / "pld"
 README = ROOT / "README.md"
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("README.md"))]
 CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -92,9 +94,20 @@ def server() -> Iterator[OllamaServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `pld demo` ran, with a scripted student."""
+    folder = tmp_path_factory.mktemp("demo")
+    with OllamaServer(shop_student) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OLLAMA_HOST", server.url)
+        subprocess.run([PLD, "demo", "--student", "ollama:fake"], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, server: OllamaServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, server: OllamaServer, demo: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a user has who reads a page, as the working folder."""
+    shutil.copytree(demo, tmp_path, dirs_exist_ok=True)
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "chat.yaml").write_text(TASK, encoding="utf-8")
     for role in ("train", "validation", "test"):
