@@ -35,7 +35,7 @@ def artifact_of(student: ModelFingerprint, **changes: Any) -> DistilledPrompt:
     return DistilledPrompt(**{**fields, **changes})
 
 
-# A model of 135 million parameters mostly repeats the opening of its input, whatever it is asked: here that is an answer.
+# So small a model mostly repeats the opening of its input, whatever it is asked: here that is an answer.
 MODEL_TASK = TASK.model_copy(update={"labels": (*TASK.labels, Label(name="unclear", description="Nobody can tell."))})
 MODEL_WORDS = AnswerFormat.words(MODEL_TASK, {"yes": "yes", "no": "no", "unclear": "<<"})
 
