@@ -12,7 +12,7 @@ import typer
 from langchain_pld.cli.errors import CHECK_FAILED, complain, stoppable
 
 if TYPE_CHECKING:
-    from langchain_pld.models.batch import Reading
+    from langchain_pld.models.batch import Responses
     from langchain_pld.models.batch_rows import BadRow
     from langchain_pld.models.gemini_batch import GeminiBatch
 
@@ -48,24 +48,24 @@ def status(folder: Path = _FOLDER, as_json: bool = _JSON) -> None:
     from langchain_pld.models.batch import BatchFolder
 
     batch = BatchFolder(folder)
-    asked, reading = batch.asked(), batch.reading()
+    asked, responses = batch.request_files(), batch.read_responses()
     files = {
         file: {
             "questions": len(questions),
-            "answered": sum(question.id in reading.answers for question in questions),
-            "failed": sum(reading.failed(question.id) for question in questions),
-            "open": len(reading.open(question.id for question in questions)),
+            "answered": sum(question.id in responses.answers for question in questions),
+            "failed": sum(responses.failed(question.id) for question in questions),
+            "open": len(responses.open(question.id for question in questions)),
         }
         for file, questions in asked.items()
     }
-    waiting = reading.open(batch.questions())
+    waiting = responses.open(batch.questions())
     if as_json:
         rows = [{"request_file": str(file), **counts} for file, counts in files.items()]
-        typer.echo(json.dumps({"files": rows, "open": waiting, "bad_rows": _bad_rows(reading.bad)}))
+        typer.echo(json.dumps({"files": rows, "open": waiting, "bad_rows": _bad_rows(responses.bad)}))
         return
     for file, counts in files.items():
         typer.echo(f"{file}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
-    _complain_about(reading.bad)
+    _complain_about(responses.bad)
     if waiting:
         typer.echo(f"{len(waiting)} questions wait for an answer. Next: pld batch import {folder} FILE")
     elif asked:
@@ -86,8 +86,8 @@ def validate(
     from langchain_pld.models.batch import BatchFolder
 
     batch = BatchFolder(folder)
-    reading = batch.reading() if file is None else batch.check(file)
-    _report(reading, None, as_json=as_json)
+    responses = batch.read_responses() if file is None else batch.check_file(file)
+    _report(responses, None, as_json=as_json)
 
 
 @app.command("import")
@@ -100,8 +100,8 @@ def import_answers(
     from langchain_pld.models.batch import BatchFolder
 
     batch = BatchFolder(folder)
-    reading, taken = batch.take(file)
-    _report(reading, taken, as_json=as_json, left=len(batch.waiting()))
+    responses, taken = batch.import_file(file)
+    _report(responses, taken, as_json=as_json, left=len(batch.open_questions()))
 
 
 @app.command("send")
@@ -124,9 +124,9 @@ def send(
     with stoppable(lambda: "the jobs go on; fetch their answers with the same command"):
         while _fetched(gemini) and wait:
             time.sleep(POLL_S)
-    waiting = batch.waiting()
+    waiting = batch.open_questions()
     typer.echo(f"{len(waiting)} questions still wait for an answer" if waiting else _DONE)
-    _complain_about(batch.reading().bad)
+    _complain_about(batch.read_responses().bad)
 
 
 @app.command("record")
@@ -158,32 +158,32 @@ def _fetched(gemini: GeminiBatch) -> bool:
     return any(job.runs for job in jobs)
 
 
-def _report(reading: Reading, taken: Path | None, *, as_json: bool, left: int | None = None) -> None:
+def _report(responses: Responses, taken: Path | None, *, as_json: bool, left: int | None = None) -> None:
     """Say what a response file holds.
 
     Raises:
         typer.Exit: Some rows cannot be used.
     """
     if as_json:
-        told: dict[str, Any] = {"usable": sorted(reading.answers), "bad_rows": _bad_rows(reading.bad)}
+        told: dict[str, Any] = {"usable": sorted(responses.answers), "bad_rows": _bad_rows(responses.bad)}
         told |= {} if left is None else {"written": taken and str(taken), "open": left}
         typer.echo(json.dumps(told))
     else:
         where = f", now in {taken}" if taken else ""
-        typer.echo(f"{len(reading.answers)} usable answers{where}; {len(reading.bad)} rows cannot be used")
+        typer.echo(f"{len(responses.answers)} usable answers{where}; {len(responses.bad)} rows cannot be used")
         if left is not None:
             typer.echo(f"{left} questions still wait for an answer" if left else _DONE)
-        _complain_about(reading.bad)
-    if reading.bad:
+        _complain_about(responses.bad)
+    if responses.bad:
         raise typer.Exit(CHECK_FAILED)
 
 
-def _complain_about(bad: tuple[BadRow, ...]) -> None:
+def _complain_about(bad: list[BadRow]) -> None:
     from langchain_pld.cli.tables import printable
 
     for row in bad:
         complain(printable(str(row)))
 
 
-def _bad_rows(bad: tuple[BadRow, ...]) -> list[dict[str, Any]]:
+def _bad_rows(bad: list[BadRow]) -> list[dict[str, Any]]:
     return [{"file": str(row.file), "line": row.line, "id": row.id, "reason": row.reason} for row in bad]

@@ -139,7 +139,7 @@ def distill(
     from langchain_pld.distillation.plan import PLANS
     from langchain_pld.distillation.prices import read_prices
     from langchain_pld.distillation.run_directory import RunDirectory, RunFile, RunRecord, new_run_id
-    from langchain_pld.models.resolve import anchored
+    from langchain_pld.models.resolve import absolute_spec
     from langchain_pld.task import Task
 
     limits = {"calls": max_calls, "tokens": max_tokens, "usd": max_usd, "minutes": max_minutes}
@@ -177,7 +177,7 @@ def distill(
             incumbent=None if incumbent is None else RunFile.of(incumbent),
             columns=columns(text=text_column, label=label_column, id=id_column, group=group_column),
             skip_bad_rows=skip_bad_rows,
-            teacher=anchored(teacher),
+            teacher=absolute_spec(teacher),
             students=tuple(student),
             embeddings=embeddings,
             plan=plan,

@@ -6,9 +6,9 @@ DIR/
   responses/*.jsonl               answers, from a provider's batch interface, a person or a script
 ```
 
-What a usable answer is, `batch_rows` says. The first usable answer to a question counts. A question whose answer cannot
-be used is asked once more, with what was wrong; if that answer is of no use either, the question has failed, as it has
-with a teacher that answers at once.
+`batch_rows` says what a usable answer is. The first usable answer to a question counts. A question whose answer cannot
+be used is asked once more, with what was wrong; if that answer cannot be used either, the question has failed, as it
+has with a teacher that answers at once.
 """
 
 from __future__ import annotations
@@ -17,49 +17,48 @@ import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
 from langchain_pld.errors import AnswersPendingError, InputError, ModelSetupError
 from langchain_pld.models.batch_rows import Answer, BadRow, Question, misfit, read_rows
-from langchain_pld.models.filed import FiledChatModel
+from langchain_pld.models.file_backed import FileBackedChatModel
 
-__all__ = ["BatchChatModel", "BatchFolder", "Reading"]
+__all__ = ["BatchChatModel", "BatchFolder", "Responses"]
 
 _TRIES = 2
-_SHOWN = 20
+_MOST_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
-class Reading:
+class Responses:
     """What response files hold."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
     """Question id to its first usable answer."""
-    lines: dict[str, bytes] = field(default_factory=dict)
-    """Question id to the row of that answer, as it stands in the file."""
-    bad: tuple[BadRow, ...] = ()
-    """Rows that are of no use, in the order of files and rows."""
-    misfits: dict[str, tuple[tuple[Answer, str], ...]] = field(default_factory=dict)
-    """Question id to the answers that cannot be used, each with what is wrong with its text; nothing is where the
+    bad: list[BadRow] = field(default_factory=list)
+    """Rows that cannot be used, in the order of files and rows."""
+    misfits: dict[str, list[tuple[Answer, str]]] = field(default_factory=dict)
+    """Question id to the answers that cannot be used, each with what is wrong with its text; an empty string if the
     service failed."""
 
     def failed(self, question: str) -> bool:
         """Whether a question has had all its tries."""
         return question not in self.answers and len(self.misfits.get(question, ())) >= _TRIES
 
-    def again(self, question: Question) -> Question:
-        """The question as it is to be asked now: with what was wrong with its last answer, if there was one."""
-        tried = self.misfits.get(question.id)
-        problem = tried[-1][1] if tried else ""
-        return question.after(problem) if problem else question
-
     def open(self, questions: Iterable[str]) -> list[str]:
         """Those of the questions that still wait for an answer."""
         return [one for one in questions if one not in self.answers and not self.failed(one)]
+
+    def repair(self, question: Question) -> Question:
+        """The question with what was wrong with its last answer, if there was one."""
+        tries = self.misfits.get(question.id)
+        problem = tries[-1][1] if tries else ""
+        return question.with_repair(problem) if problem else question
 
 
 class BatchFolder:
@@ -74,7 +73,7 @@ class BatchFolder:
         self.requests = path / "requests"
         self.responses = path / "responses"
 
-    def asked(self) -> dict[Path, tuple[Question, ...]]:
+    def request_files(self) -> dict[Path, tuple[Question, ...]]:
         """The questions of each request file, in the order in which the files were written.
 
         Raises:
@@ -85,56 +84,58 @@ class BatchFolder:
     def questions(self) -> dict[str, Question]:
         """Each question under its id, as it was asked first."""
         found: dict[str, Question] = {}
-        for questions in self.asked().values():
+        for questions in self.request_files().values():
             for question in questions:
                 found.setdefault(question.id, question)
         return found
 
-    def waiting(self) -> list[Question]:
+    def open_questions(self) -> list[Question]:
         """The questions without an answer, with what was wrong with an earlier one."""
-        questions, reading = self.questions(), self.reading()
-        return [reading.again(questions[one]) for one in reading.open(questions)]
+        questions, responses = self.questions(), self.read_responses()
+        return [responses.repair(questions[one]) for one in responses.open(questions)]
 
-    def reading(self) -> Reading:
+    def read_responses(self) -> Responses:
         """All response files of the folder."""
         return _read(_files(self.responses), self.questions(), known=())
 
-    def check(self, file: Path) -> Reading:
+    def check_file(self, file: Path) -> Responses:
         """A response file that is not in the folder yet, as it would count beside those that are.
 
         Raises:
             InputError: There is no such file, or nothing was asked in this folder.
         """
         if not file.is_file():
-            msg = f"no file at {file}"
-            raise InputError(msg)
-        return _read([file], self._required(), known=self.reading().answers)
+            raise InputError(f"no file at {file}")
+        questions = self.questions()
+        if not questions:
+            raise InputError(f"nothing was asked in {self.path}: there is no question in {self.requests}")
+        return _read([file], questions, known=self.read_responses().answers)
 
-    def take(self, file: Path) -> tuple[Reading, Path | None]:
-        """Copy the usable rows of a file into the folder; the file stays as it is.
+    def import_file(self, file: Path) -> tuple[Responses, Path | None]:
+        """Copy the usable answers of a file into the folder; the file stays as it is.
 
         Returns:
-            What the file holds, and where the rows went, if there are any.
+            What the file holds, and where its answers went, if there are any.
 
         Raises:
             InputError: There is no such file, or nothing was asked in this folder.
         """
-        with self._held():
-            found = self.check(file)
-            if not found.lines:
+        with self._lock():
+            found = self.check_file(file)
+            if not found.answers:
                 return found, None
-            rows = b"".join(line.strip() + b"\n" for line in found.lines.values())
-            return found, _write(self.responses, file.stem.lstrip("0123456789-") or "answers", rows)
+            rows = [answer.row() for answer in found.answers.values()]
+            return found, _write(self.responses, file.stem.lstrip("0123456789-") or "answers", map(json.dumps, rows))
 
-    def keep(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
+    def add_responses(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write rows of a service into a response file of their own, good or bad.
 
         Args:
             name: Where they come from, for the file's name.
             rows: Rows in one of the forms of `batch_rows`.
         """
-        with self._held():
-            return _write(self.responses, name, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+        with self._lock():
+            return _write(self.responses, name, map(json.dumps, rows))
 
     def ask(self, questions: Sequence[Question], *, node: str) -> Path:
         """Write the questions that wait for an answer into one request file; those of the newest are not written again.
@@ -143,28 +144,21 @@ class BatchFolder:
             questions: The questions of a node, each once.
             node: The node's name, for the file's.
         """
-        with self._held():
-            reading = self.reading()
-            content = "".join(f"{reading.again(question).line()}\n" for question in questions).encode()
+        with self._lock():
+            responses = self.read_responses()
+            lines = [responses.repair(question).line() for question in questions]
             newest = _files(self.requests)[-1:]
-            if newest and newest[0].read_bytes() == content:
+            if newest and newest[0].read_bytes().decode().splitlines() == lines:
                 return newest[0]
             self.responses.mkdir(exist_ok=True)
-            return _write(self.requests, node, content)
+            return _write(self.requests, node, lines)
 
-    def _required(self) -> dict[str, Question]:
-        found = self.questions()
-        if not found:
-            msg = f"nothing was asked in {self.path}: there is no question in {self.requests}"
-            raise InputError(msg)
-        return found
-
-    def _held(self) -> FileLock:
+    def _lock(self) -> FileLock:
         self.path.mkdir(parents=True, exist_ok=True)
         return FileLock(self.path / ".lock", timeout=60)
 
 
-class BatchChatModel(FiledChatModel):
+class BatchChatModel(FileBackedChatModel):
     """A chat model that collects its questions for a provider's batch interface, a person or a script.
 
     It raises `AnswersPendingError` as long as there is no answer. The distillation graph then writes all questions of a
@@ -172,8 +166,6 @@ class BatchChatModel(FiledChatModel):
     """
 
     folder: Path = Field(description="where request and response files lie")
-    _held: tuple[Any, Reading] = PrivateAttr(default=(None, Reading()))
-    _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
     def model_post_init(self, context: Any, /) -> None:
         """Make the folder's path good in any working directory; refuse one that cannot be a folder.
@@ -184,12 +176,11 @@ class BatchChatModel(FiledChatModel):
         super().model_post_init(context)
         self.folder = self.folder.absolute()
         if self.folder.exists() and not self.folder.is_dir():
-            msg = f"batch:{self.folder} is no folder; give one for request and response files"
-            raise ModelSetupError(msg)
+            raise ModelSetupError(f"batch:{self.folder} is no folder; give one for request and response files")
 
     @property
     def model(self) -> str:
-        """The folder's name: an artifact that names its teacher shall not tell where it was made."""
+        """The folder's name alone, so that an artifact does not tell where it was made."""
         return self.folder.name
 
     @property
@@ -201,22 +192,24 @@ class BatchChatModel(FiledChatModel):
         return {"folder": str(self.folder)}
 
     def answer_to(self, question: Question) -> Answer:
-        """The answer to a question; the last of no use where all tries were.
+        """The answer to a question; the last one if none could be used.
 
         Raises:
             AnswersPendingError: There is none yet.
             InputError: A request file was damaged.
         """
-        reading = self._reading()
-        if question.id in reading.answers:
-            return reading.answers[question.id]
-        if reading.failed(question.id):
-            return reading.misfits[question.id][-1][0]
-        msg = f"no answer yet to the question {question.id} in {self.folder}"
-        raise AnswersPendingError(msg, [question])
+        folder = BatchFolder(self.folder)
+        files = [(file, file.stat()) for file in (*_files(folder.requests), *_files(folder.responses))]
+        with _reading:
+            responses = _responses(self.folder, tuple((file, stat.st_mtime_ns, stat.st_size) for file, stat in files))
+        if question.id in responses.answers:
+            return responses.answers[question.id]
+        if responses.failed(question.id):
+            return responses.misfits[question.id][-1][0]
+        raise AnswersPendingError(f"no answer yet to the question {question.id} in {self.folder}", [question])
 
     def request(self, questions: Sequence[Question], *, node: str) -> dict[str, Any]:
-        """Write the questions into a request file, and tell what is to be done.
+        """Write the questions into a request file, and say what to do next.
 
         Args:
             questions: All questions of a node that have no answer.
@@ -228,54 +221,50 @@ class BatchChatModel(FiledChatModel):
         folder = BatchFolder(self.folder)
         file = folder.ask(questions, node=node)
         ids = {question.id for question in questions}
-        problems = [str(row) for row in folder.reading().bad if row.id is None or row.id in ids]
+        problems = [str(row) for row in folder.read_responses().bad if row.id is None or row.id in ids]
         return {
             "waits_for": "answers",
             "node": node,
             "questions": len(ids),
             "request_file": str(file),
             "responses_folder": str(folder.responses),
-            "problems": problems[:_SHOWN],
+            "problems": problems[:_MOST_PROBLEMS],
             "what_to_do": (
                 f"the run waits for answers to the questions of {node}, {len(ids)} of them, in {file}. "
                 f"Bring the answers in with: pld batch import {self.folder} FILE. Then resume the run"
             ),
         }
 
-    def _reading(self) -> Reading:
-        folder = BatchFolder(self.folder)
-        with self._lock:
-            files = [*_files(folder.requests), *_files(folder.responses)]
-            state = [(file, found.st_mtime_ns, found.st_size) for file in files for found in [file.stat()]]
-            if self._held[0] != state:
-                self._held = (state, folder.reading())
-            return self._held[1]
+
+_reading = threading.Lock()
 
 
-def _read(files: Iterable[Path], questions: Mapping[str, Question], *, known: Iterable[str]) -> Reading:
+@lru_cache(maxsize=4)
+def _responses(folder: Path, _state: tuple[tuple[Path, int, int], ...]) -> Responses:
+    """The responses in a folder, read again when a file is new or changed."""
+    return BatchFolder(folder).read_responses()
+
+
+def _read(files: Iterable[Path], questions: Mapping[str, Question], *, known: Iterable[str]) -> Responses:
     """Read response files against the questions that were asked; those that are `known` have an answer already."""
-    known = set(known)
-    answers: dict[str, Answer] = {}
-    lines: dict[str, bytes] = {}
-    bad: list[BadRow] = []
-    misfits: dict[str, list[tuple[Answer, str]]] = {}
+    known, found = set(known), Responses()
     for file in files:
-        for number, raw, row in read_rows(file):
+        for number, row in read_rows(file):
             if row.id is not None and row.id not in questions:
-                bad.append(BadRow(file, number, None, f"names {row.id}, which was not asked"))
+                row = BadRow(file, number, None, f"names {row.id}, which was not asked")
             elif isinstance(row, BadRow):
-                bad.append(row)
                 if row.id is not None:
-                    misfits.setdefault(row.id, []).append((Answer(row.id, ""), ""))
-            elif row.id in known or row.id in answers:
-                bad.append(BadRow(file, number, row.id, "is answered already; the first usable answer counts"))
+                    found.misfits.setdefault(row.id, []).append((Answer(row.id, ""), ""))
+            elif row.id in known or row.id in found.answers:
+                row = BadRow(file, number, row.id, "is answered already; the first usable answer counts")
             elif problem := misfit(row.text, questions[row.id]):
-                bad.append(BadRow(file, number, row.id, f"does not fit: {problem}"))
-                misfits.setdefault(row.id, []).append((row, problem))
+                found.misfits.setdefault(row.id, []).append((row, problem))
+                row = BadRow(file, number, row.id, f"does not fit: {problem}")
             else:
-                answers[row.id] = row
-                lines[row.id] = raw
-    return Reading(answers, lines, tuple(bad), {one: tuple(tried) for one, tried in misfits.items()})
+                found.answers[row.id] = row
+            if isinstance(row, BadRow):
+                found.bad.append(row)
+    return found
 
 
 def _questions(file: Path) -> tuple[Question, ...]:
@@ -293,12 +282,12 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.jsonl"))
 
 
-def _write(folder: Path, name: str, content: bytes) -> Path:
+def _write(folder: Path, name: str, lines: Iterable[str]) -> Path:
     """A new numbered file, whole or not at all."""
     folder.mkdir(exist_ok=True)
     numbers = [int(file.name[:4]) for file in _files(folder) if file.name[:4].isdecimal()]
     path = folder / f"{max(numbers, default=0) + 1:04}-{name}.jsonl"
-    begun = path.with_suffix(".part")
-    begun.write_bytes(content)
-    begun.replace(path)
+    partial = path.with_suffix(".part")
+    partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    partial.replace(path)
     return path

@@ -14,6 +14,7 @@ Answers come from outside: they are parsed as JSON, bounded in size, and never m
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +53,6 @@ MOST_FILE_BYTES = 256_000_000
 REPAIR = "An earlier answer did not fit: {problem}. Answer with JSON of the asked form and nothing else."
 """What stands behind a question that is asked once more."""
 
-_MODEL = "MODEL"
 _ID_LENGTH = 64
 _REASON_LENGTH = 200
 
@@ -79,8 +79,14 @@ class Question:
         """
         plain = tuple(dict(one) for one in convert_to_openai_messages(messages, text_format="string"))
         content = json.dumps([plain, schema, draft], sort_keys=True, ensure_ascii=True)
-        name = str(schema.get("title", "answer")).lower()
-        return cls(f"{name[:24]}-{hashlib.sha256(content.encode()).hexdigest()[:32]}", plain, schema)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:32]
+        question = cls("", plain, schema)
+        return replace(question, id=f"{question.form.lower()[:24]}-{digest}")
+
+    @property
+    def form(self) -> str:
+        """Name of the answer's form."""
+        return str(self.schema.get("title", "answer"))
 
     @classmethod
     def read(cls, raw: bytes) -> Question:
@@ -100,7 +106,7 @@ class Question:
             msg = f"is no question in the form of a request file ({type(error).__name__})"
             raise ValueError(msg) from error
 
-    def after(self, problem: str) -> Question:
+    def with_repair(self, problem: str) -> Question:
         """The same question, asked once more since an answer did not fit."""
         *before, last = self.messages
         repair = REPAIR.format(problem=problem)
@@ -108,12 +114,9 @@ class Question:
 
     def line(self) -> str:
         """The row in a request file, in OpenAI's batch form; who sends it names the model."""
-        schema = {"name": str(self.schema.get("title", "answer")), "schema": self.schema}
-        body = {
-            "model": _MODEL,
-            "messages": self.messages,
-            "response_format": {"type": "json_schema", "json_schema": schema},
-        }
+        schema = {"name": self.form, "schema": self.schema}
+        answer_form = {"type": "json_schema", "json_schema": schema}
+        body = {"model": "MODEL", "messages": self.messages, "response_format": answer_form}
         row = {"custom_id": self.id, "method": "POST", "url": "/v1/chat/completions", "body": body}
         # ASCII, so that no character of a text can break a line.
         return json.dumps(row)
@@ -131,6 +134,11 @@ class Answer:
     """As the provider counts them; 0 where it does not tell."""
     output_tokens: int = 0
     """As the provider counts them, its thinking included."""
+
+    def row(self) -> dict[str, Any]:
+        """The row in a response file, in the short form."""
+        usage = {"prompt_tokens": self.input_tokens, "completion_tokens": self.output_tokens}
+        return {"custom_id": self.id, "answer": self.text, "usage": usage}
 
 
 @dataclass(frozen=True)
@@ -150,8 +158,8 @@ class BadRow:
         return f"{self.file}:{self.line}: {self.id or 'row without a known id'} {self.reason}"
 
 
-def read_rows(file: Path) -> Iterator[tuple[int, bytes, Answer | BadRow]]:
-    """Each row of a response file: its number, its bytes, and the answer or what is wrong with it.
+def read_rows(file: Path) -> Iterator[tuple[int, Answer | BadRow]]:
+    """Each row of a response file: its number, and the answer or what is wrong with it.
 
     No content makes this raise. Empty lines are passed over.
 
@@ -160,14 +168,14 @@ def read_rows(file: Path) -> Iterator[tuple[int, bytes, Answer | BadRow]]:
     """
     size = file.stat().st_size
     if size > MOST_FILE_BYTES:
-        yield 0, b"", BadRow(file, 0, None, f"is not read: the file has {size} bytes, more than {MOST_FILE_BYTES}")
+        yield 0, BadRow(file, 0, None, f"is not read: the file has {size} bytes, more than {MOST_FILE_BYTES}")
         return
-    for number, raw in _lines(file):
-        if raw is None:
-            reason = f"is not read: it has more than {MOST_ROW_BYTES} bytes"
-            yield number, b"", BadRow(file, number, None, reason)
-        elif raw.strip():
-            yield number, raw, _answer(file, number, raw)
+    with file.open("rb") as lines:
+        for number, raw in enumerate(lines, 1):
+            if len(raw) > MOST_ROW_BYTES:
+                yield number, BadRow(file, number, None, f"is not read: it has more than {MOST_ROW_BYTES} bytes")
+            elif row := raw.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").strip():
+                yield number, _answer(file, number, row)
 
 
 def json_object(text: str) -> Any:
@@ -188,7 +196,7 @@ def misfit(text: str, question: Question) -> str | None:
     """Why the text is no answer to the question, or `None` when it is one."""
     try:
         found = json_object(text)
-        json.dumps(found, ensure_ascii=False).encode()
+        (text + json.dumps(found, ensure_ascii=False)).encode()
         error = best_match(_validator(json.dumps(question.schema, sort_keys=True)).iter_errors(found))
     except UnicodeEncodeError:
         return "it holds half a character"
@@ -204,95 +212,60 @@ def _validator(schema: str) -> Any:
     return Draft202012Validator(json.loads(schema))
 
 
-def _lines(file: Path) -> Iterator[tuple[int, bytes | None]]:
-    """The lines with their numbers; `None` for one that is too long."""
-    with file.open("rb") as opened:
-        number = 0
-        while line := opened.readline(MOST_ROW_BYTES + 1):
-            number += 1
-            if len(line) <= MOST_ROW_BYTES:
-                yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                continue
-            while not line.endswith(b"\n") and (line := opened.readline(MOST_ROW_BYTES)):
-                pass
-            yield number, None
-
-
 def _answer(file: Path, number: int, raw: bytes) -> Answer | BadRow:
+    def bad(reason: str, name: str | None = None) -> BadRow:
+        return BadRow(file, number, name, reason)
+
     try:
         row = _json(raw)
     except (ValueError, RecursionError):
-        return BadRow(file, number, None, "is no JSON object")
-    named = row.get("custom_id", row.get("key"))
-    if not isinstance(named, str) or not 0 < len(named) <= _ID_LENGTH or not named.isprintable():
-        return BadRow(file, number, None, "has no custom_id (or key) of a question")
-    if row.get("error"):
-        return BadRow(file, number, named, f"is an error of the service: {_short(json.dumps(row['error']))}")
-    try:
-        text = _text(row)
-        text.encode()
-    except (KeyError, IndexError, TypeError, AttributeError, UnicodeEncodeError):
-        return BadRow(file, number, named, "holds no answer: neither `answer`, nor a `response` of a known form")
-    except ValueError as error:
-        return BadRow(file, number, named, str(error))
-    read, written = _usage(row)
-    return Answer(named, text, read, written)
-
-
-def _text(row: Mapping[str, Any]) -> str:
-    """The answer's text.
-
-    Raises:
-        ValueError: The service says that there is none.
-        KeyError, IndexError, TypeError, AttributeError: It has no known form.
-    """
-    if "answer" in row:
-        return row["answer"] if isinstance(row["answer"], str) else json.dumps(row["answer"])
-    response = row["response"]
-    if "body" in response:
-        status = response.get("status_code", 200)
-        if status != 200:
-            msg = f"is an error of the service: status {_short(str(status))}"
-            raise ValueError(msg)
-        content = response["body"]["choices"][0]["message"]["content"]
-    else:
-        parts = response["candidates"][0]["content"]["parts"]
-        content = "".join(part["text"] for part in parts if not part.get("thought"))
-    if not isinstance(content, str):
-        raise TypeError
-    return content
+        return bad("is no JSON object")
+    name = row.get("custom_id", row.get("key"))
+    if not isinstance(name, str) or not 0 < len(name) <= _ID_LENGTH or not name.isprintable():
+        return bad("has no custom_id (or key) of a question")
+    match row:
+        case {"error": error} if error:
+            return bad(f"is an error of the service: {_short(json.dumps(error))}", name)
+        case {"answer": found}:
+            text = found if isinstance(found, str) else json.dumps(found)
+        case {"response": {"status_code": status}} if status != 200:
+            return bad(f"is an error of the service: status {_short(str(status))}", name)
+        case {"response": {"body": {"choices": [{"message": {"content": str(text)}}, *_]}}}:
+            pass
+        case {"response": {"candidates": [{"content": {"parts": [*parts]}}, *_]}}:
+            texts = [part.get("text") for part in parts if isinstance(part, dict) and not part.get("thought")]
+            text = "".join(piece for piece in texts if isinstance(piece, str))
+        case _:
+            return bad("holds no answer: neither `answer`, nor a `response` of a known form", name)
+    return Answer(name, text, *_usage(row))
 
 
 def _usage(row: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens read and written, 0 where the row does not tell."""
-    response = row.get("response")
-    response = response if isinstance(response, dict) else {}
-    body = response.get("body")
-    for usage, read, written in (
-        (row.get("usage"), "prompt_tokens", ("completion_tokens",)),
-        (body.get("usage") if isinstance(body, dict) else None, "prompt_tokens", ("completion_tokens",)),
-        (response.get("usageMetadata"), "promptTokenCount", ("candidatesTokenCount", "thoughtsTokenCount")),
-    ):
-        if isinstance(usage, dict):
-            return _count(usage.get(read)), sum(_count(usage.get(name)) for name in written)
+    match row:
+        case (
+            {"usage": dict(usage)}
+            | {"response": {"body": {"usage": dict(usage)}}}
+            | {"response": {"usageMetadata": dict(usage)}}
+        ):
+            counts = {name: count for name, count in usage.items() if type(count) is int and 0 <= count < 10**9}
+            return sum(counts.get(name, 0) for name in _READ), sum(counts.get(name, 0) for name in _WRITTEN)
     return 0, 0
 
 
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else 0
+_READ = ("prompt_tokens", "promptTokenCount")
+_WRITTEN = ("completion_tokens", "candidatesTokenCount", "thoughtsTokenCount")
 
 
 def _json(raw: bytes) -> dict[str, Any]:
     found = json.loads(raw.decode("utf-8"), parse_constant=_refuse)
     if not isinstance(found, dict):
-        msg = "no JSON object"
-        raise ValueError(msg)
+        raise ValueError("no JSON object")
     return found
 
 
 def _refuse(name: str) -> NoReturn:
-    msg = f"{name} is no JSON"
-    raise ValueError(msg)
+    raise ValueError(name)
 
 
 def _short(text: str) -> str:

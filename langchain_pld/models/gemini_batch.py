@@ -7,8 +7,8 @@ The questions travel inside the request, in jobs of at most 15 MB. A job that wa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,7 @@ def gemini_client() -> Client:
     try:
         return Client()
     except ValueError as error:
-        msg = "Gemini needs a key: set GOOGLE_API_KEY"
-        raise ModelSetupError(msg) from error
+        raise ModelSetupError("Gemini needs a key: set GOOGLE_API_KEY") from error
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,13 @@ class SentJob:
     questions: tuple[str, ...]
     """Ids of the questions that it answers."""
     state: str = "JOB_STATE_PENDING"
-    """As Gemini tells it."""
+    """As Gemini reports it."""
     responses: Path | None = None
     """Where its answers were written; `None` while there are none."""
 
     @property
     def runs(self) -> bool:
-        """Whether it is still to be waited for."""
+        """Whether it has not ended yet."""
         return self.state not in (*_DONE, *_LOST)
 
 
@@ -87,9 +86,9 @@ class GeminiBatch:
         Raises:
             ModelCallError: Gemini takes no job.
         """
-        under_way = {one for job in self._running() for one in job.questions}
-        waiting = [one for one in self._folder.waiting() if one.id not in under_way]
-        return [self._create(model, some) for some in _portions(waiting)]
+        in_flight = {one for _, job in self._running() for one in job.questions}
+        questions = [one for one in self._folder.open_questions() if one.id not in in_flight]
+        return [self._create(model, portion) for portion in _portions(questions)]
 
     def collect(self) -> list[SentJob]:
         """Look after the running jobs, and write the answers of those that are done into the response folder.
@@ -97,64 +96,59 @@ class GeminiBatch:
         Raises:
             ModelCallError: Gemini does not tell.
         """
-        return [self._look_after(job) for job in self._running()]
+        return [self._look_after(file, job) for file, job in self._running()]
 
     def _create(self, model: str, questions: Sequence[Question]) -> SentJob:
         requests = [_request(question) for question in questions]
-        name = _called(lambda: self._client.batches.create(model=model, src=requests)).name
-        job = SentJob(str(name), tuple(question.id for question in questions))
+        job = _call(lambda: self._client.batches.create(model=model, src=requests))
+        sent = SentJob(str(job.name), tuple(question.id for question in questions))
         self._jobs.mkdir(exist_ok=True)
-        self._file(job).write_text(json.dumps({"name": job.name, "questions": job.questions}), encoding="utf-8")
+        file = self._jobs / f"{''.join(char if char.isalnum() else '-' for char in sent.name)}.json"
+        file.write_text(json.dumps({"name": sent.name, "questions": sent.questions}), encoding="utf-8")
+        return sent
+
+    def _look_after(self, file: Path, job: SentJob) -> SentJob:
+        found: BatchJob = _call(lambda: self._client.batches.get(name=job.name))
+        job = replace(job, state=found.state.value if found.state else job.state)
+        if job.state in _DONE:
+            responses = (found.dest and found.dest.inlined_responses) or []
+            if rows := [_row(response, key) for response, key in zip(responses, job.questions, strict=False)]:
+                job = replace(job, responses=self._folder.add_responses("gemini", rows))
+        if not job.runs:
+            file.unlink()
         return job
 
-    def _look_after(self, job: SentJob) -> SentJob:
-        found: BatchJob = _called(lambda: self._client.batches.get(name=job.name))
-        state = found.state.value if found.state else job.state
-        written = None
-        if state in _DONE:
-            responses = (found.dest and found.dest.inlined_responses) or []
-            rows = [_row(response, key) for response, key in zip(responses, job.questions, strict=False)]
-            if rows:
-                written = self._folder.keep("gemini", rows)
-        seen = SentJob(job.name, job.questions, state, written)
-        if not seen.runs:
-            self._file(job).unlink()
-        return seen
-
-    def _running(self) -> list[SentJob]:
-        found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(self._jobs.glob("*.json"))]
-        return [SentJob(one["name"], tuple(one["questions"])) for one in found]
-
-    def _file(self, job: SentJob) -> Path:
-        return self._jobs / f"{''.join(char if char.isalnum() else '-' for char in job.name)}.json"
+    def _running(self) -> Iterator[tuple[Path, SentJob]]:
+        for file in sorted(self._jobs.glob("*.json")):
+            job = json.loads(file.read_text(encoding="utf-8"))
+            yield file, SentJob(job["name"], tuple(job["questions"]))
 
 
-def _portions(questions: Sequence[Question]) -> Iterator[list[Question]]:
-    portion: list[Question] = []
-    size = 0
+def _portions(questions: Sequence[Question]) -> list[list[Question]]:
+    portions: list[list[Question]] = []
+    room = 0
     for question in questions:
         length = len(question.line())
-        if portion and size + length > _MOST_BYTES:
-            yield portion
-            portion, size = [], 0
-        portion.append(question)
-        size += length
-    if portion:
-        yield portion
+        if length > room:
+            portions.append([])
+            room = _MOST_BYTES
+        portions[-1].append(question)
+        room -= length
+    return portions
 
 
 def _request(question: Question) -> InlinedRequest:
     from google.genai.types import Content, GenerateContentConfig, InlinedRequest, Part
 
-    system = "\n\n".join(str(one["content"]) for one in question.messages if one["role"] == "system")
     roles = {"user": "user", "assistant": "model"}
+    system = [str(one["content"]) for one in question.messages if one["role"] == "system"]
     contents: Any = [
         Content(role=roles[one["role"]], parts=[Part(text=str(one["content"]))])
         for one in question.messages
         if one["role"] != "system"
     ]
     config = GenerateContentConfig(
-        system_instruction=system or None,
+        system_instruction="\n\n".join(system) or None,
         response_mime_type="application/json",
         response_json_schema=dict(question.schema),
     )
@@ -163,14 +157,13 @@ def _request(question: Question) -> InlinedRequest:
 
 def _row(response: InlinedResponse, key: str) -> dict[str, Any]:
     """A row of a response file in Gemini's own form; the order of the questions tells the id where Gemini does not."""
-    key = (response.metadata or {}).get("key", key)
+    found = response.model_dump(mode="json", by_alias=True, exclude_none=True, include={"response", "error"})
     if response.error is not None:
-        return {"key": key, "error": response.error.model_dump(mode="json", exclude_none=True) or "unknown"}
-    found = response.response
-    return {"key": key, "response": found.model_dump(mode="json", by_alias=True, exclude_none=True) if found else None}
+        found["error"] = found["error"] or "unknown"
+    return {"key": (response.metadata or {}).get("key", key), **found}
 
 
-def _called(call: Any) -> Any:
+def _call(call: Callable[[], Any]) -> Any:
     from google.genai.errors import APIError
     from httpx import HTTPError
 
@@ -180,5 +173,4 @@ def _called(call: Any) -> Any:
         msg = f"Gemini's batch interface answers with {error.code} {error.status}: {error.message}"
         raise ModelCallError(msg) from error
     except HTTPError as error:
-        msg = f"Gemini cannot be reached ({type(error).__name__})"
-        raise ModelCallError(msg) from error
+        raise ModelCallError(f"Gemini cannot be reached ({type(error).__name__})") from error

@@ -19,7 +19,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -31,7 +31,7 @@ from pydantic import Field
 from langchain_pld.errors import InputError, ModelSetupError
 from langchain_pld.models.batch import BatchFolder
 from langchain_pld.models.batch_rows import Answer, Question, json_object
-from langchain_pld.models.filed import FiledChatModel
+from langchain_pld.models.file_backed import FileBackedChatModel
 
 __all__ = ["RECORDINGS", "RecordedChatModel", "Recording", "UnknownPromptError", "record"]
 
@@ -59,21 +59,12 @@ class Subject:
     """The delimited texts that it shows, in order; the whole message where it shows none."""
 
     @classmethod
-    def of(cls, messages: Iterable[Mapping[str, Any]], form: str) -> Subject:
-        """The subject of a question.
-
-        Args:
-            messages: `role` and `content` of each message.
-            form: Name of the answer's form; its schema is spelled differently elsewhere.
-        """
-        instructions, shown = "", ""
-        for one in messages:
-            if one["role"] == "system":
-                instructions += f"{one['content']}\n"
-            else:
-                shown += f"{one['content']}\n"
-        labels = _QUOTED.findall(instructions + _DELIMITED.sub("", shown))
-        return cls(form, tuple(sorted(set(labels))), tuple(_DELIMITED.findall(shown)) or (shown.strip(),))
+    def of(cls, question: Question) -> Subject:
+        """The subject of a question."""
+        shown = "\n".join(str(one["content"]) for one in question.messages if one["role"] != "system")
+        instructions = [str(one["content"]) for one in question.messages if one["role"] == "system"]
+        labels = _QUOTED.findall("\n".join([*instructions, _DELIMITED.sub("", shown)]))
+        return cls(question.form, tuple(sorted(set(labels))), tuple(_DELIMITED.findall(shown)) or (shown.strip(),))
 
     def __str__(self) -> str:
         return "\n".join([" ".join([f"[{self.form}]", *self.labels]), *self.texts])
@@ -96,27 +87,22 @@ class Recording:
             InputError: There is none, or a row of it cannot be read.
         """
         try:
-            lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
+            about, *lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            msg = f"the recording {file} cannot be read: {error}"
-            raise InputError(msg) from error
+            raise InputError(f"the recording {file} cannot be read: {error}") from error
         answers: dict[Subject, str] = {}
-        about = ""
-        for number, line in enumerate(lines, 1):
-            try:
+        number = 1
+        try:
+            recording = cls(str(json.loads(about)["about"]), answers)
+            for number, line in enumerate(lines, 2):
                 row = json.loads(line)
-                if number == 1:
-                    about = str(row["about"])
-                    continue
                 subject = Subject(str(row["form"]), tuple(map(str, row["labels"])), tuple(map(str, row["texts"])))
                 answer = row["answer"] if isinstance(row["answer"], str) else json.dumps(row["answer"])
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                msg = f"{file}:{number}: no row of a recording ({type(error).__name__})"
-                raise InputError(msg) from error
-            if answers.setdefault(subject, answer) != answer:
-                msg = f"{file}:{number}: another answer to a question that was answered in an earlier row"
-                raise InputError(msg)
-        return cls(about, answers)
+                if answers.setdefault(subject, answer) != answer:
+                    raise InputError(f"{file}:{number}: another answer to a question that an earlier row answers")
+        except (KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
+            raise InputError(f"{file}:{number}: no row of a recording ({type(error).__name__})") from error
+        return recording
 
     def answer_to(self, question: Question) -> str:
         """The recorded answer.
@@ -124,37 +110,25 @@ class Recording:
         Raises:
             UnknownPromptError: The question was not recorded.
         """
-        subject = Subject.of(question.messages, str(question.schema.get("title", "answer")))
+        subject = Subject.of(question)
         found = self.answers.get(subject)
         if found is None:
             raise UnknownPromptError(self._difference(subject))
         return found
 
     def _difference(self, subject: Subject) -> str:
-        asked = str(subject)
-        words = set(asked.split())
+        words = set(str(subject).split())
         nearest = max(map(str, self.answers), key=lambda known: len(words & set(known.split())), default="")
-        shown = list(
-            difflib.unified_diff(
-                nearest.splitlines(),
-                asked.splitlines(),
-                "the nearest recorded question",
-                "this question",
-                lineterm="",
-                n=1,
-            )
-        )
-        more = [f"… and {len(shown) - _MOST_DIFF_LINES} more lines"] if len(shown) > _MOST_DIFF_LINES else []
+        names = "the nearest recorded question", "this question"
+        lines = list(difflib.unified_diff(nearest.splitlines(), str(subject).splitlines(), *names, lineterm="", n=1))
+        if len(lines) > _MOST_DIFF_LINES:
+            lines[_MOST_DIFF_LINES:] = [f"… and {len(lines) - _MOST_DIFF_LINES} more lines"]
         return "\n".join(
-            [
-                "this question was not recorded; task, data, plan and seed have to be those of the recording:",
-                *shown[:_MOST_DIFF_LINES],
-                *more,
-            ]
+            ["this question was not recorded; task, data, plan and seed must be those of the recording:", *lines]
         )
 
 
-class RecordedChatModel(FiledChatModel):
+class RecordedChatModel(FileBackedChatModel):
     """A chat model that gives recorded answers and no others."""
 
     file: Path = Field(description="the recording, or the name of a shipped one")
@@ -172,7 +146,7 @@ class RecordedChatModel(FiledChatModel):
             raise ModelSetupError(msg)
         try:
             _recording(self._path)
-        except InputError as error:  # as a ValueError it would become one of pydantic's own
+        except InputError as error:  # pydantic would turn a ValueError into its own
             raise ModelSetupError(str(error)) from error
 
     @property
@@ -221,23 +195,20 @@ def record(folder: BatchFolder, file: Path, *, about: str) -> int:
     Raises:
         InputError: A question has no answer yet.
     """
-    questions, reading = folder.questions(), folder.reading()
-    waiting = reading.open(questions)
+    questions, responses = folder.questions(), folder.read_responses()
+    waiting = responses.open(questions)
     if waiting or not questions:
         msg = f"{len(waiting)} of {len(questions)} questions in {folder.path} have no answer yet; a recording needs all"
         raise InputError(msg)
-    rows = list(_rows(questions.values(), reading.answers))
+    rows = [
+        # The JSON object is all that is read of an answer's text.
+        {**asdict(Subject.of(question)), "answer": json_object(responses.answers[question.id].text)}
+        for question in questions.values()
+        if question.id in responses.answers
+    ]
     head = {"recording": 2, "about": about, "questions": len(rows)}
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (head, *rows)), encoding="utf-8")
     return len(rows)
-
-
-def _rows(questions: Iterable[Question], answers: Mapping[str, Answer]) -> Iterator[dict[str, Any]]:
-    for question in questions:
-        if question.id in answers:
-            subject = Subject.of(question.messages, str(question.schema.get("title", "answer")))
-            # It was read as the JSON object in the text, so nothing else of the text counts.
-            yield {**asdict(subject), "answer": json_object(answers[question.id].text)}
 
 
 @lru_cache(maxsize=8)

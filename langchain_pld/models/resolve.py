@@ -11,7 +11,7 @@ from langchain_pld.providers import canonical_spec
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_models import BaseChatModel
 
-__all__ = ["anchored", "resolve_chat_model"]
+__all__ = ["absolute_spec", "resolve_chat_model"]
 
 _TIMEOUT_S: Final = 300.0
 
@@ -65,8 +65,8 @@ def resolve_chat_model(spec: str | BaseChatModel, **options: Any) -> BaseChatMod
     return _any_provider(provider, name, options)
 
 
-def anchored(spec: str) -> str:
-    """The same model name, good in any working directory: the folder of `batch:DIR` as an absolute path."""
+def absolute_spec(spec: str) -> str:
+    """The same model name with the folder of `batch:DIR` as an absolute path, good in any working directory."""
     provider, _, name = spec.partition(":")
     return f"batch:{Path(name.strip()).expanduser().absolute()}" if provider.strip() == "batch" else spec
 

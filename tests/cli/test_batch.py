@@ -18,7 +18,7 @@ from tests.teams import ollama_script, rule_for
 
 def answered(folder: Path, file: Path, *, most: int | None = None) -> Path:
     """A response file with answers to the newest questions."""
-    questions = list(BatchFolder(folder).asked().values())[-1][:most]
+    questions = list(BatchFolder(folder).request_files().values())[-1][:most]
     told = {one.id: "\n".join(str(message["content"]) for message in one.messages) for one in questions}
     rows = [{"custom_id": key, "answer": json.loads(rule_for(text))} for key, text in told.items()]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -69,7 +69,7 @@ def answers_to(questions: tuple[Question, ...]) -> list[dict[str, Any]]:
 
 def give(folder: BatchFolder, *, most: int | None = None) -> None:
     """Answer the newest request file, or the first questions of it."""
-    folder.keep("teacher", answers_to(list(folder.asked().values())[-1])[:most])
+    folder.add_responses("teacher", answers_to(list(folder.request_files().values())[-1])[:most])
 
 
 async def distil(teacher: Any, *, plan: Plan = PLAN, **options: Any) -> DistilledPrompt:
@@ -112,12 +112,12 @@ async def test_a_run_by_rounds_ends_as_the_one_whose_teacher_answers_at_once(
     assert offline.teacher is not None
     assert offline.teacher.spec == "batch:answers"
     # One file a step that depends on the answers of the one before.
-    asked = [file.name.partition("-")[2] for file in folder.asked()]
+    asked = [file.name.partition("-")[2] for file in folder.request_files()]
     steps = ("generate", "extract", "critique", "consolidate", "consolidate", "validate")
     assert asked == [f"{node}.jsonl" for node in steps]
     assert stops == len(asked)
     # Each question went out once, and each answer is one call.
-    told = [one.id for questions in folder.asked().values() for one in questions]
+    told = [one.id for questions in folder.request_files().values() for one in questions]
     assert len(told) == len(set(told)) == len({str(messages) for messages in teacher.asked})
     assert sum(line.calls for line in offline.ledger if line.model == "batch:answers") == len(told)
     assert sum(line.failures for line in offline.ledger) == 0
@@ -133,7 +133,7 @@ async def test_only_what_is_missing_is_asked_again(tmp_path: Path) -> None:
         await distil(f"batch:{folder.path}", **options)
     with pytest.raises(AnswersPendingError, match=r"questions of generate, 5 of them, in .*0002-generate\.jsonl"):
         await distil(f"batch:{folder.path}", **options)
-    first, second = folder.asked().values()
+    first, second = folder.request_files().values()
     assert {one.id for one in second} == {one.id for one in first[4:]}
     artifact, _ = await by_rounds(folder, **options)
     assert artifact.rules
@@ -145,12 +145,12 @@ async def test_answers_of_no_use_are_asked_for_once_more_and_then_fail_like_call
     folder = BatchFolder(tmp_path / "answers")
 
     def stubborn(folder: BatchFolder) -> None:
-        given = answers_to(list(folder.asked().values())[-1])
-        hopeless = {one["custom_id"] for one in answers_to(next(iter(folder.asked().values())))[:2]}
-        folder.keep("t", [one | {"answer": "no"} if one["custom_id"] in hopeless else one for one in given])
+        given = answers_to(list(folder.request_files().values())[-1])
+        hopeless = {one["custom_id"] for one in answers_to(next(iter(folder.request_files().values())))[:2]}
+        folder.add_responses("t", [one | {"answer": "no"} if one["custom_id"] in hopeless else one for one in given])
 
     artifact, stops = await by_rounds(folder, stubborn, store=InMemoryStore())
-    asked = [(file.name.partition("-")[2], len(questions)) for file, questions in folder.asked().items()]
+    asked = [(file.name.partition("-")[2], len(questions)) for file, questions in folder.request_files().items()]
     assert asked[:2] == [("generate.jsonl", 9), ("generate.jsonl", 2)]
     assert stops == len(asked)
     (line,) = [line for line in artifact.ledger if (line.node, line.model) == ("generate", "batch:answers")]
@@ -180,8 +180,8 @@ async def test_the_interrupt_says_what_to_do_and_any_command_resumes_it(tmp_path
         "what_to_do": waiting.value["what_to_do"],
     }
     assert f"pld batch import {folder.path} FILE" in waiting.value["what_to_do"]
-    first = next(iter(folder.asked().values()))
-    folder.keep("t", [*answers_to(first)[:8], {"custom_id": first[8].id, "answer": "no"}])
+    first = next(iter(folder.request_files().values()))
+    folder.add_responses("t", [*answers_to(first)[:8], {"custom_id": first[8].id, "answer": "no"}])
     state = await graph.ainvoke(Command(resume="done"), config, context=context)
     (waiting,) = state["__interrupt__"]  # type: ignore[typeddict-item]
     assert waiting.value["questions"] == 1
@@ -245,7 +245,7 @@ async def test_a_process_killed_between_interrupt_and_answer_loses_nothing(tmp_p
         timeout=120,
     )
     assert killed.returncode == -signal.SIGKILL
-    assert [len(questions) for questions in folder.asked().values()] == [9]
+    assert [len(questions) for questions in folder.request_files().values()] == [9]
     give(folder)
     async with RunDirectory(run).opened() as (store, checkpointer):
         resumed, _ = await by_rounds(folder, store=store, checkpointer=checkpointer, run_id="run")

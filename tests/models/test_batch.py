@@ -15,7 +15,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_pld.errors import AnswersPendingError, InputError, ModelSetupError
 from langchain_pld.models.batch import BatchChatModel, BatchFolder
 from langchain_pld.models.batch_rows import MOST_ROW_BYTES, Answer, BadRow, Question, read_rows
-from langchain_pld.models.resolve import anchored, resolve_chat_model
+from langchain_pld.models.resolve import absolute_spec, resolve_chat_model
 
 SCHEMA = {
     "title": "Explanation",
@@ -33,16 +33,16 @@ def question(text: str) -> Question:
 @pytest.fixture
 def folder(tmp_path: Path) -> BatchFolder:
     """A folder in which three questions were asked."""
-    made = BatchFolder(tmp_path / "answers")
-    made.ask([question(text) for text in ("one", "two", "three")], node="generate")
-    return made
+    folder = BatchFolder(tmp_path / "answers")
+    folder.ask([question(text) for text in ("one", "two", "three")], node="generate")
+    return folder
 
 
 def row(text: str, answer: Any = GOOD) -> dict[str, Any]:
     return {"custom_id": question(text).id, "answer": answer}
 
 
-def written(folder: BatchFolder, *rows: Any) -> Path:
+def response_file(folder: BatchFolder, *rows: Any) -> Path:
     """A response file beside the folder; a row that is no text is written as JSON."""
     file = folder.path.parent / "in.jsonl"
     file.write_text("".join(f"{one if isinstance(one, str) else json.dumps(one)}\n" for one in rows), encoding="utf-8")
@@ -50,11 +50,11 @@ def written(folder: BatchFolder, *rows: Any) -> Path:
 
 
 def reasons(folder: BatchFolder, *rows: Any) -> list[str]:
-    return [bad.reason for bad in folder.check(written(folder, *rows)).bad]
+    return [bad.reason for bad in folder.check_file(response_file(folder, *rows)).bad]
 
 
 def test_a_request_row_has_the_form_of_openais_batch_interface(folder: BatchFolder) -> None:
-    (file,) = folder.asked()
+    (file,) = folder.request_files()
     assert file.name == "0001-generate.jsonl"
     sent = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert [one["custom_id"] for one in sent] == [question(text).id for text in ("one", "two", "three")]
@@ -98,7 +98,7 @@ def test_ids_follow_from_prompt_schema_and_draft() -> None:
     ids=["by hand", "as text", "with prose", "OpenAI", "Gemini"],
 )
 def test_answers_are_read_in_each_form(folder: BatchFolder, answered: dict[str, Any]) -> None:
-    taken, _ = folder.take(written(folder, {"custom_id": question("one").id, **answered}))
+    taken, _ = folder.import_file(response_file(folder, {"custom_id": question("one").id, **answered}))
     assert not taken.bad
     model = BatchChatModel(folder=folder.path)
     structured = model.with_structured_output(SCHEMA, include_raw=True)
@@ -114,20 +114,20 @@ def test_tokens_are_told_where_the_provider_counts_them(folder: BatchFolder) -> 
         "candidates": [{"content": {"parts": [{"text": json.dumps(GOOD)}]}}],
         "usageMetadata": {"promptTokenCount": 80, "candidatesTokenCount": 9, "thoughtsTokenCount": 4},
     }
-    folder.take(
-        written(
+    folder.import_file(
+        response_file(
             folder,
             {"custom_id": question("one").id, "response": {"body": body}},
             {"key": question("two").id, "response": gemini},
             row("three") | {"usage": {"prompt_tokens": -5, "completion_tokens": "many"}},
         )
     )
-    found = folder.reading().answers.values()
+    found = folder.read_responses().answers.values()
     assert [(one.input_tokens, one.output_tokens) for one in found] == [(90, 11), (80, 13), (0, 0)]
 
 
 def test_each_bad_row_is_reported_with_file_line_id_and_reason_and_the_good_ones_count(folder: BatchFolder) -> None:
-    file = written(
+    file = response_file(
         folder,
         row("one"),
         "{half a row",
@@ -139,7 +139,7 @@ def test_each_bad_row_is_reported_with_file_line_id_and_reason_and_the_good_ones
         {"custom_id": question("three").id, "error": {"code": "rate_limit", "message": "slow\u001b[2J down"}},
         row("two"),
     )
-    taken, where = folder.take(file)
+    taken, where = folder.import_file(file)
     assert [str(bad).removeprefix(f"{file}:") for bad in taken.bad] == [
         "2: row without a known id is no JSON object",
         f"3: {question('one').id} is answered already; the first usable answer counts",
@@ -151,7 +151,7 @@ def test_each_bad_row_is_reported_with_file_line_id_and_reason_and_the_good_ones
     ]
     assert set(taken.answers) == {question("one").id, question("two").id}
     assert where is not None
-    assert [one.id for one in folder.waiting()] == [question("three").id]
+    assert [one.id for one in folder.open_questions()] == [question("three").id]
     assert file.read_text(encoding="utf-8").count("\n") == 9  # it stays as it was
 
 
@@ -210,12 +210,12 @@ def test_whatever_stands_around_it_a_good_row_is_never_lost_and_every_other_row_
     file = folder.path.parent / "any.jsonl"
     lines = [*before, json.dumps(row("one")).encode(), *after]
     file.write_bytes(b"\n".join(lines))
-    found = folder.check(file)
+    found = folder.check_file(file)
     assert question("one").id in found.answers
     # A byte order mark at the beginning of a file is no row.
     rows = [line for line in file.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n") if line.strip()]
     assert len(found.answers) + len(found.bad) == len(rows)
-    assert all(isinstance(one, Answer | BadRow) for _, _, one in read_rows(file))
+    assert all(isinstance(one, Answer | BadRow) for _, one in read_rows(file))
 
 
 def test_a_question_without_an_answer_is_told_of(folder: BatchFolder) -> None:
@@ -235,29 +235,29 @@ def test_what_was_asked_already_is_not_written_twice_and_what_did_not_fit_is_ask
     folder: BatchFolder,
 ) -> None:
     again = [question("one"), question("two")]
-    folder.keep("by-hand", [row("one", "rubbish")])
+    folder.add_responses("by-hand", [row("one", "rubbish")])
     file = folder.ask(again, node="generate")
     assert folder.ask(again, node="generate") == file
-    assert len(folder.asked()) == 2
-    told = {one.id: str(one.messages[-1]["content"]) for one in folder.asked()[file]}
+    assert len(folder.request_files()) == 2
+    told = {one.id: str(one.messages[-1]["content"]) for one in folder.request_files()[file]}
     assert told[question("one").id].startswith("one\n\nAn earlier answer did not fit: it holds no whole JSON object.")
     assert told[question("two").id] == "two"
 
 
 def test_a_question_fails_after_two_answers_of_no_use_and_not_before(folder: BatchFolder) -> None:
     model = BatchChatModel(folder=folder.path)
-    folder.keep("by-hand", [row("one", "rubbish")])
+    folder.add_responses("by-hand", [row("one", "rubbish")])
     with pytest.raises(AnswersPendingError):
         model.answer_to(question("one"))
-    folder.keep("by-hand", [row("one", "rubbish again")])
-    assert folder.reading().failed(question("one").id)
+    folder.add_responses("by-hand", [row("one", "rubbish again")])
+    assert folder.read_responses().failed(question("one").id)
     assert model.answer_to(question("one")).text == "rubbish again"
-    folder.keep("by-hand", [row("one")])
+    folder.add_responses("by-hand", [row("one")])
     assert model.answer_to(question("one")).text == json.dumps(GOOD)
 
 
 def test_a_request_file_that_was_damaged_is_named(folder: BatchFolder) -> None:
-    (file,) = folder.asked()
+    (file,) = folder.request_files()
     file.write_text(file.read_text(encoding="utf-8") + "{}\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"0001-generate\.jsonl:4: the row is no question"):
         folder.questions()
@@ -266,12 +266,12 @@ def test_a_request_file_that_was_damaged_is_named(folder: BatchFolder) -> None:
 def test_nothing_can_be_taken_where_nothing_was_asked(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text("{}\n")
     with pytest.raises(InputError, match="nothing was asked"):
-        BatchFolder(tmp_path / "empty").take(tmp_path / "in.jsonl")
+        BatchFolder(tmp_path / "empty").import_file(tmp_path / "in.jsonl")
     with pytest.raises(InputError, match="no file at"):
-        BatchFolder(tmp_path / "empty").check(tmp_path / "missing.jsonl")
+        BatchFolder(tmp_path / "empty").check_file(tmp_path / "missing.jsonl")
 
 
 def test_the_folder_of_a_run_is_kept_as_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert anchored("batch:answers") == f"batch:{tmp_path / 'answers'}"
-    assert anchored("ollama:gemma3:4b") == "ollama:gemma3:4b"
+    assert absolute_spec("batch:answers") == f"batch:{tmp_path / 'answers'}"
+    assert absolute_spec("ollama:gemma3:4b") == "ollama:gemma3:4b"

@@ -79,9 +79,9 @@ class GeminiBatchServer(GeminiServer):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> BatchFolder:
-    made = BatchFolder(tmp_path / "answers")
-    made.ask([question(text) for text in ("one", "two", "three")], node="generate")
-    return made
+    folder = BatchFolder(tmp_path / "answers")
+    folder.ask([question(text) for text in ("one", "two", "three")], node="generate")
+    return folder
 
 
 def question(text: str) -> Question:
@@ -119,8 +119,8 @@ def test_a_job_carries_prompts_and_schemas_and_its_answers_come_back_under_their
     assert request["contents"] == [{"role": "user", "parts": [{"text": "one"}]}]
     assert request["generationConfig"]["responseJsonSchema"] == SCHEMA
     assert request["generationConfig"]["responseMimeType"] == "application/json"
-    assert folder.waiting() == []
-    found = folder.reading().answers
+    assert folder.open_questions() == []
+    found = folder.read_responses().answers
     assert json.loads(found[question("two").id].text) == {"condition": "If it is two"}
     assert (found[question("two").id].input_tokens, found[question("two").id].output_tokens) == (50, 7)
 
@@ -139,10 +139,10 @@ def test_failed_and_blocked_requests_stay_open_and_are_sent_again(
         gemini = GeminiBatch(folder, gemini_client())
         gemini.send("gemini-fake")
         gemini.collect()
-        assert [one.id for one in folder.waiting()] == [question("one").id, question("two").id]
+        assert [one.id for one in folder.open_questions()] == [question("one").id, question("two").id]
         (second,) = gemini.send("gemini-fake")
     assert second.questions == (question("one").id, question("two").id)
-    reasons = [bad.reason for bad in folder.reading().bad]
+    reasons = [bad.reason for bad in folder.read_responses().bad]
     assert '"message": "internal"' in reasons[0]
     assert "holds no answer" in reasons[1]
 
@@ -154,7 +154,7 @@ def test_a_lost_job_leaves_its_questions_open(folder: BatchFolder, connected: Ca
         gemini.send("gemini-fake")
         (lost,) = gemini.collect()
     assert (lost.state, lost.responses) == ("JOB_STATE_EXPIRED", None)
-    assert len(folder.waiting()) == 3
+    assert len(folder.open_questions()) == 3
 
 
 def test_many_questions_go_in_several_jobs(

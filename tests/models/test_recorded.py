@@ -31,7 +31,7 @@ def recording(tmp_path: Path) -> Path:
     folder = BatchFolder(tmp_path / "answers")
     folder.ask([Question.of(messages(text), SCHEMA) for text in ("a parcel came", "an invoice went out")], node="n")
     ids = [one.id for one in folder.questions().values()]
-    folder.keep("t", [{"custom_id": key, "answer": f'So: {{"reason": "{key[-4:]}"}}'} for key in ids])
+    folder.add_responses("t", [{"custom_id": key, "answer": f'So: {{"reason": "{key[-4:]}"}}'} for key in ids])
     assert record(folder, tmp_path / "mine.jsonl", about="written for a test") == 2
     return tmp_path / "mine.jsonl"
 
@@ -88,7 +88,7 @@ def mail(tmp_path: Path) -> Path:
     folder = BatchFolder(tmp_path / "mail")
     question = Question.of(explained("a parcel came", "post"), SCHEMA)
     folder.ask([question], node="n")
-    folder.keep("t", [{"custom_id": question.id, "answer": {"reason": "it came"}}])
+    folder.add_responses("t", [{"custom_id": question.id, "answer": {"reason": "it came"}}])
     record(folder, tmp_path / "mail.jsonl", about="written for a test")
     return tmp_path / "mail.jsonl"
 

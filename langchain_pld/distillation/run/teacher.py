@@ -24,7 +24,7 @@ from langchain_pld.distillation.run.ledger import outcome
 from langchain_pld.distillation.run.spending import BudgetSpent, Spending
 from langchain_pld.errors import AnswersPendingError, DistillationError, ModelSetupError
 from langchain_pld.models.batch_rows import REPAIR, Question, json_object
-from langchain_pld.models.filed import FiledChatModel
+from langchain_pld.models.file_backed import FileBackedChatModel
 from langchain_pld.student.binding import model_spec
 from langchain_pld.student.failures import RetryPolicy, failure_of, passes_through
 from langchain_pld.student.probe import NOT_ANSWERING
@@ -113,9 +113,9 @@ class Teacher:
             if known is not None:
                 await self._spending.add(LedgerLine(node=self._node, model=self.spec, cache_hits=1))
                 return known
-            if isinstance(self._model, FiledChatModel):
+            if isinstance(self._model, FileBackedChatModel):
                 question = Question.of(messages, schema.model_json_schema(), draft)
-                return await self._filed(self._model, question, key, schema)
+                return await self._from_file(self._model, question, key, schema)
             try:
                 return await self._proving(list(messages), key, schema)
             except BudgetSpent as spent:
@@ -184,8 +184,8 @@ class Teacher:
             messages = [*messages[:-1], HumanMessage(f"{question.text}\n\n{REPAIR.format(problem=problem)}")]
         return _unreadable(problem)
 
-    async def _filed(
-        self, model: FiledChatModel, question: Question, key: str, schema: type[Answer]
+    async def _from_file(
+        self, model: FileBackedChatModel, question: Question, key: str, schema: type[Answer]
     ) -> Answer | Failure:
         """An answer out of a file; one that did not fit was asked for again before it came here."""
         refused = self._spending.over(self.spec)

@@ -15,10 +15,10 @@ from pydantic import BaseModel
 
 from langchain_pld.models.batch_rows import Answer, Question, json_object
 
-__all__ = ["FiledChatModel"]
+__all__ = ["FileBackedChatModel"]
 
 
-class FiledChatModel(BaseChatModel):
+class FileBackedChatModel(BaseChatModel):
     """Looks an answer up instead of writing one."""
 
     @abstractmethod
@@ -32,11 +32,11 @@ class FiledChatModel(BaseChatModel):
     def with_structured_output(
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
-        """A runnable that gives the answer's JSON object.
+        """A runnable that returns the answer's JSON object, as a dictionary.
 
         Args:
             schema: A JSON schema, or a pydantic model of which only the JSON schema is used.
-            include_raw: Give `raw`, `parsed` and `parsing_error` instead.
+            include_raw: Return `raw`, `parsed` and `parsing_error` instead.
             **kwargs: Refused.
         """
         if kwargs:
@@ -46,13 +46,14 @@ class FiledChatModel(BaseChatModel):
             schema = schema.model_json_schema()
 
         def parse(message: BaseMessage) -> Any:
+            found: dict[str, Any] = {"raw": message, "parsed": None, "parsing_error": None}
             try:
-                parsed, error = json_object(str(message.text)), None
-            except ValueError as caught:
+                found["parsed"] = json_object(str(message.text))
+            except ValueError as error:
                 if not include_raw:
                     raise
-                parsed, error = None, caught
-            return {"raw": message, "parsed": parsed, "parsing_error": error} if include_raw else parsed
+                found["parsing_error"] = error
+            return found if include_raw else found["parsed"]
 
         return self.bind(schema=schema) | RunnableLambda(parse)
 
@@ -66,10 +67,6 @@ class FiledChatModel(BaseChatModel):
         **kwargs: Any,  # noqa: ARG002
     ) -> ChatResult:
         found = self.answer_to(Question.of(messages, schema or {}))
-        usage = UsageMetadata(
-            input_tokens=found.input_tokens,
-            output_tokens=found.output_tokens,
-            total_tokens=found.input_tokens + found.output_tokens,
-        )
-        message = AIMessage(content=found.text, usage_metadata=usage)
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        read, written = found.input_tokens, found.output_tokens
+        usage = UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(content=found.text, usage_metadata=usage))])
