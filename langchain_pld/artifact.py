@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.errors import ArtifactError
-from langchain_pld.providers import canonical_spec
+from langchain_pld.provider_names import canonical_spec
 from langchain_pld.rules import Rule
 from langchain_pld.signature import Review, ReviewAnswer, difference, rules_sha256
 from langchain_pld.task import Task

@@ -57,7 +57,7 @@ class Usage(BaseModel):
     cached_tokens: int = 0
     """Prompt tokens that came from the prefix cache."""
     calls: int = 0
-    """Model calls: more than one for windows, retries and escalations."""
+    """Model calls: more than one for chunks, retries and escalations."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -120,8 +120,8 @@ class Verdict(BaseModel):
     """Name of the model or person whose label this is."""
     opinions: tuple[Opinion, ...] = ()
     """What each decider thought, in the order asked, where there was more than one."""
-    windows: int = 1
-    """Number of windows that the input was read in."""
+    chunks: int = 1
+    """Number of chunks that the input was read in."""
     usage: Usage = Field(default_factory=Usage)
     """Tokens and calls spent."""
     latency_ms: float = 0.0

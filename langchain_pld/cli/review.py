@@ -231,7 +231,7 @@ def _review_run(
     from langchain_pld.distillation.nodes.review import aresume_review
     from langchain_pld.distillation.run_directory import RunDirectory
     from langchain_pld.distillation.students import run_of_student
-    from langchain_pld.student.binding import model_spec
+    from langchain_pld.student.providers import model_spec
 
     directory = RunDirectory(folder)
     record = directory.record()

@@ -2,7 +2,7 @@
 
 Both bounds follow from the numbers of the plan. The upper one leaves out what depends on luck: questions that are asked
 twice because an answer did not fit the schema, calls that fail and are tried again, texts that a student reads in
-several windows. The lower one is what is asked even when the prompt without rules is as good as it needs to be; cached
+several chunks. The lower one is what is asked even when the prompt without rules is as good as it needs to be; cached
 answers and a budget make a run cheaper than that.
 """
 
@@ -19,8 +19,8 @@ from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.prices import price_of
 from langchain_pld.distillation.templates import label_lines
 from langchain_pld.examples import ExampleSet
+from langchain_pld.student.chunks import estimated_tokens
 from langchain_pld.student.prompt import compile_prompt
-from langchain_pld.student.windows import estimated_tokens
 from langchain_pld.task import Task
 
 __all__ = ["READ_PER_S", "WRITTEN_PER_S", "Estimate", "EstimateLine", "estimate"]

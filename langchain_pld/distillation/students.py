@@ -27,7 +27,7 @@ from langchain_pld.errors import InputError
 from langchain_pld.examples import Rows, examples_from
 from langchain_pld.models.resolve import resolve_chat_model
 from langchain_pld.namespaces import namespace_label
-from langchain_pld.student.binding import model_spec
+from langchain_pld.student.providers import model_spec
 from langchain_pld.task import Task
 
 __all__ = ["adistill_many", "distill_many", "run_of_student"]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from langchain_pld.artifact import Interval
-from langchain_pld.student.reliability import brier_score, expected_calibration_error, log_loss
+from langchain_pld.student.calibration_metrics import brier_score, expected_calibration_error, log_loss
 
 __all__ = [
     "Confusion",

@@ -10,10 +10,10 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_pld.guardrail.silent_callbacks import silent_context
+from langchain_pld.student.chunks import worst_chunk
+from langchain_pld.student.deadlines import call_within
 from langchain_pld.student.failures import CircuitBreaker, failure_of, passes_through
 from langchain_pld.student.inputs import ClassifierInput
-from langchain_pld.student.waiting import within
-from langchain_pld.student.windows import worst_window
 from langchain_pld.verdict import Failure, Verdict
 
 __all__ = ["ClassifierCall"]
@@ -25,7 +25,7 @@ class ClassifierCall:
     Args:
         classifier: The Runnable that gives a `Verdict`.
         name: Its name in failures.
-        worst: Picks the verdict on an input that is read in windows.
+        worst: Picks the verdict on an input that is read in chunks.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ClassifierCall:
             return _failed(refused)
         try:
             verdict = self._read(
-                within(deadline_s, lambda: self._classifier.invoke(value, config), self._context(config))
+                call_within(deadline_s, lambda: self._classifier.invoke(value, config), self._context(config))
             )
         except Exception as error:  # whatever a classifier raises is an error of the check, never a pass
             if passes_through(error):
@@ -68,7 +68,7 @@ class ClassifierCall:
 
     def _context(self, config: RunnableConfig) -> Context:
         context = silent_context(config)
-        context.run(worst_window.set, self._worst)
+        context.run(worst_chunk.set, self._worst)
         return context
 
     def _read(self, answer: object) -> Verdict:

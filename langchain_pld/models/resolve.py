@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_pld.errors import MissingExtraError, ModelSetupError
-from langchain_pld.providers import canonical_spec
+from langchain_pld.provider_names import canonical_spec
 
 if TYPE_CHECKING:
     from langchain_core.language_models.chat_models import BaseChatModel

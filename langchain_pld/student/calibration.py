@@ -35,7 +35,7 @@ try:
     from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    from langchain_pld.student.reliability import brier_score, expected_calibration_error, log_loss
+    from langchain_pld.student.calibration_metrics import brier_score, expected_calibration_error, log_loss
 except ImportError as error:
     raise MissingExtraError.of("scikit-learn", "distill") from error
 

@@ -27,25 +27,25 @@ from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.artifact import Calibration, DistilledPrompt, ModelFingerprint
 from langchain_pld.errors import InputError, StudentError
 from langchain_pld.models.resolve import resolve_chat_model
-from langchain_pld.student.binding import bind_student, fingerprint_of, model_spec
-from langchain_pld.student.escalation import Escalation, EscalationBudget, ask_other, ask_other_async, joined
-from langchain_pld.student.failures import CircuitBreaker, RetryPolicy, failure_of, passes_through
-from langchain_pld.student.hardening import clean_text
-from langchain_pld.student.inputs import ClassifierInput, input_text
-from langchain_pld.student.prompt import compile_prompt
-from langchain_pld.student.questions import label_orders, questions
-from langchain_pld.student.scoring import Scores
-from langchain_pld.student.two_stage import last_line
-from langchain_pld.student.waiting import Room, within, within_async
-from langchain_pld.student.windows import (
+from langchain_pld.student.chunks import (
     RESERVED_TOKENS,
     LongInput,
+    chunk_spans,
     estimated_tokens,
     mean_scores,
     most_severe,
-    window_spans,
-    worst_window,
+    worst_chunk,
 )
+from langchain_pld.student.deadlines import ThreadLimit, acall_within, call_within
+from langchain_pld.student.escalation import Escalation, EscalationBudget, ask_other, ask_other_async, joined
+from langchain_pld.student.failures import CircuitBreaker, RetryPolicy, failure_of, passes_through
+from langchain_pld.student.inputs import ClassifierInput, input_text
+from langchain_pld.student.prompt import compile_prompt
+from langchain_pld.student.providers import bind_student, fingerprint_of, model_spec
+from langchain_pld.student.questions import label_orders, questions
+from langchain_pld.student.sanitize import clean_text
+from langchain_pld.student.scoring import Scores
+from langchain_pld.student.two_stage import last_line
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure, Usage, Verdict
 
@@ -98,7 +98,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     """Name of the run in traces; `PLDClassifier` when absent."""
 
     _breaker: CircuitBreaker = PrivateAttr(default_factory=CircuitBreaker)
-    _room_for_calls: Room = PrivateAttr(default_factory=Room)
+    _room_for_calls: ThreadLimit = PrivateAttr(default_factory=ThreadLimit)
     _fingerprint: ModelFingerprint | None = PrivateAttr(default=None)
     _stranger: str | None = PrivateAttr(default=None)
     _severity: tuple[tuple[str, ...], ...] = PrivateAttr(default=())
@@ -343,31 +343,31 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     def _steps(self, value: ClassifierInput) -> Generator[_Wanted, Any, Verdict]:
         started = time.perf_counter()
         usage = _NOTHING_SPENT
-        windows: list[str] | Failure
+        chunks: list[str] | Failure
         try:
             text = input_text(self.artifact.task, value)
         except InputError as error:
-            windows = Failure(kind="input", message=str(error))
+            chunks = Failure(kind="input", message=str(error))
         else:
-            windows = [text] if self._surely_fits(text) else (yield partial(self._windows, text))
-        if isinstance(windows, Failure):
-            return self._verdict(windows, usage, (time.perf_counter() - started) * 1000)
+            chunks = [text] if self._surely_fits(text) else (yield partial(self._chunks, text))
+        if isinstance(chunks, Failure):
+            return self._verdict(chunks, usage, (time.perf_counter() - started) * 1000)
         outcomes: list[Scores | Failure] = []
-        for window in windows:
-            outcome, spent = yield from self._reading(window)
+        for chunk in chunks:
+            outcome, spent = yield from self._reading(chunk)
             usage = usage + spent if outcomes else spent
             outcomes.append(outcome)
         latency_ms = (time.perf_counter() - started) * 1000
         if len(outcomes) == 1:
             return self._verdict(outcomes[0], usage, latency_ms)
-        worst = worst_window.get() if self.long_input.join is None and not self.long_input.severe else None
+        worst = worst_chunk.get() if self.long_input.combine is None and not self.long_input.severe else None
         if worst is None and self._severity:
             worst = partial(most_severe, severity=self._severity)
         if worst is None:
             whole = self._verdict(mean_scores(outcomes), usage, latency_ms)
         else:
             whole = worst([self._verdict(outcome, usage, latency_ms) for outcome in outcomes])
-        return whole.model_copy(update={"windows": len(windows)})
+        return whole.model_copy(update={"chunks": len(chunks)})
 
     def _surely_fits(self, text: str) -> bool:
         """Whether a text fits the student's context for certain, without a tokenizer."""
@@ -376,29 +376,29 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         # A token is a byte at least.
         return self._known_room is not None and len(clean_text(text).encode()) <= self._known_room
 
-    def _windows(self, text: str) -> list[str] | Failure:
+    def _chunks(self, text: str) -> list[str] | Failure:
         """The text in parts that fit the context, cleaned; or why it cannot be read."""
         text = clean_text(text)
         try:
             room = self._room
             if self._tokens(text) <= room:
                 return [text]
-            if not self.long_input.reads_windows(self.artifact.task):
+            if not self.long_input.in_chunks(self.artifact.task):
                 msg = (
                     f"the input has about {self._tokens(text)} tokens, and the student's context of {self._context} "
                     f"leaves {max(room, 0)} for it; shorten it, or give the student a longer context"
                 )
                 return Failure(kind="input", message=msg)
-            spans = window_spans(text, room=room, count=self._tokens, overlap=self.long_input.overlap)
+            spans = chunk_spans(text, room=room, count=self._tokens, overlap=self.long_input.overlap)
         except Exception as error:  # loading a tokenizer is loading a model
             if passes_through(error):
                 raise
             if isinstance(error, InputError):
                 return Failure(kind="input", message=str(error))
             return failure_of(error, self.spec)
-        most = self.long_input.most_windows
+        most = self.long_input.max_chunks
         if len(spans) > most:
-            return Failure(kind="input", message=f"the input needs {len(spans)} windows, at most {most} are read")
+            return Failure(kind="input", message=f"the input needs {len(spans)} chunks, at most {most} are read")
         return [text[start:end] for start, end in spans]
 
     def _tokens(self, text: str) -> int:
@@ -520,14 +520,14 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         asked, options = self._asked
         if self._bounds_itself:
             return asked.invoke(messages, config, **options)
-        return within(self.timeout_s, lambda: asked.invoke(messages, config, **options), room=self._room_for_calls)
+        return call_within(self.timeout_s, lambda: asked.invoke(messages, config, **options), room=self._room_for_calls)
 
     async def _acall(self, messages: list[BaseMessage], config: RunnableConfig) -> AIMessage:
         asked, options = self._asked_in_loop()
         if self._waits_in_process:
             return await asked.ainvoke(messages, config, **options)
         if self._blocks:
-            return await within_async(
+            return await acall_within(
                 self.timeout_s, lambda: asked.invoke(messages, config, **options), self._room_for_calls
             )
         async with asyncio.timeout(self.timeout_s):

@@ -33,10 +33,10 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, DistilledPrompt
 from langchain_pld.errors import InputError, MissingExtraError, PLDError, StudentError
 from langchain_pld.models.resolve import resolve_chat_model
-from langchain_pld.student.binding import fingerprint_of, model_spec
 from langchain_pld.student.classifier import PLDClassifier
 from langchain_pld.student.failures import RetryPolicy
 from langchain_pld.student.inputs import ClassifierInput
+from langchain_pld.student.providers import fingerprint_of, model_spec
 from langchain_pld.student.scoring import first_tokens_differ
 from langchain_pld.task import Label, Task
 from langchain_pld.verdict import Failure, Usage, Verdict

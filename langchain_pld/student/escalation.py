@@ -12,9 +12,9 @@ from typing import Any, Literal
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field
 
+from langchain_pld.student.deadlines import call_within
 from langchain_pld.student.failures import failure_of, passes_through
 from langchain_pld.student.inputs import ClassifierInput
-from langchain_pld.student.waiting import within
 from langchain_pld.verdict import Failure, Opinion, Verdict
 
 __all__ = ["Escalation", "EscalationBudget", "ask_other", "ask_other_async", "joined", "opinion"]
@@ -79,7 +79,7 @@ def ask_other(
     """The other's verdict; whatever it raises or gives instead of a label is a failed one."""
     started = time.perf_counter()
     try:
-        given = within(escalation.timeout_s, lambda: escalation.to.invoke(value, config))
+        given = call_within(escalation.timeout_s, lambda: escalation.to.invoke(value, config))
     except Exception as error:
         if passes_through(error):
             raise
@@ -115,7 +115,7 @@ def joined(first: Verdict, second: Verdict, *, decider: str) -> Verdict:
         "opinions": (opinion(first, decider), *(second.opinions or (opinion(second, second.decided_by or "-"),))),
         "usage": first.usage + second.usage,
         "latency_ms": first.latency_ms + second.latency_ms,
-        "windows": max(first.windows, second.windows),
+        "chunks": max(first.chunks, second.chunks),
     }
     if not decided:
         return first.model_copy(update=shared)

@@ -11,7 +11,7 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.rules import Rule
-from langchain_pld.student.hardening import ANSWER_MARKER, CLOSE, OPEN, clean_text, delimited
+from langchain_pld.student.sanitize import ANSWER_MARKER, CLOSE, OPEN, clean_text, delimited
 from langchain_pld.student.two_stage import group_line
 from langchain_pld.task import Task
 

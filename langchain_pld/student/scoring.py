@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from langchain_core.messages import AIMessage
 
 from langchain_pld.answer import AnswerFormat, Scorer
-from langchain_pld.student.hardening import ANSWER_MARKER
-from langchain_pld.student.words import SHORTEST_PREFIX, TokenLogprobs, Words, word_masses
+from langchain_pld.student.label_words import SHORTEST_PREFIX, TokenLogprobs, Words, word_masses
+from langchain_pld.student.sanitize import ANSWER_MARKER
 from langchain_pld.task import WRAPPING
 from langchain_pld.verdict import Failure
 

@@ -18,7 +18,7 @@ from collections.abc import Generator, Mapping
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from langchain_pld.answer import AnswerFormat, Scorer
-from langchain_pld.student.hardening import clean_text, delimited
+from langchain_pld.student.sanitize import clean_text, delimited
 from langchain_pld.student.scoring import LOG_FLOOR, Scores, read_answer
 from langchain_pld.verdict import Failure
 

@@ -34,8 +34,8 @@ from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
 from langchain_pld.rules import Rule
-from langchain_pld.student.binding import fingerprint_of, tokenizer_of
-from langchain_pld.student.reliability import consistent_error
+from langchain_pld.student.calibration_metrics import consistent_error
+from langchain_pld.student.providers import fingerprint_of, tokenizer_of
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai")
 RISKS = (0.05, 0.1)

@@ -35,7 +35,7 @@ from rich.table import Table
 from langchain_pld import PLDClassifier
 from langchain_pld.student.prompt import chat
 from tests.fakes import FakeChatModel, scored
-from tests.student.made import artifact
+from tests.student.small_artifact import artifact
 
 TEXT = "It rained all day, and the letter that she had been waiting for did not come. She did not cook that evening."
 AT_ONCE = 64

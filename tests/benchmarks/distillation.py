@@ -48,9 +48,9 @@ from langchain_pld.evaluation.comparison import compare
 from langchain_pld.evaluation.evaluate import gold_labels, score_card
 from langchain_pld.examples import ExampleSet
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
-from langchain_pld.student.binding import fingerprint_of, most_labels, tokenizer_of
 from langchain_pld.student.probe import learn_first_tokens
 from langchain_pld.student.prompt import chat
+from langchain_pld.student.providers import fingerprint_of, most_labels, tokenizer_of
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai", "unfair_tos")
 # A column that gives much away alone: what naive Bayes makes of it on all train rows stands beside the other scores.

@@ -32,12 +32,12 @@ from rich.table import Table
 from langchain_pld import PLDClassifier
 from langchain_pld.artifact import ModelFingerprint
 from langchain_pld.guardrail import Decision, Guard, GuardrailPolicy
-from langchain_pld.student.binding import bind_student
 from langchain_pld.student.failures import RetryPolicy
 from langchain_pld.student.prompt import chat
+from langchain_pld.student.providers import bind_student
 from tests.servers.fake_answers import FakeAnswer, Faults, user_text
 from tests.servers.ollama import OllamaServer
-from tests.student.made import artifact
+from tests.student.small_artifact import artifact
 
 REQUESTS = 1_000
 AT_ONCE = 64

@@ -24,8 +24,8 @@ from langchain_pld import Task, read_examples
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
 from langchain_pld.rules import Rule
-from langchain_pld.student.binding import bind_student
 from langchain_pld.student.prompt import chat, compile_prompt
+from langchain_pld.student.providers import bind_student
 
 EXAMPLE = Path(__file__).parents[2] / "langchain_pld" / "example_data" / "shop_inbox"
 CONDITIONS = (

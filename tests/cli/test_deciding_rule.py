@@ -12,8 +12,8 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration
 from langchain_pld.cli.deciding_rule import DecidingRule, deciding_rule
 from langchain_pld.rules import Rule
-from langchain_pld.student.binding import fingerprint_of
 from langchain_pld.student.prompt import compile_prompt
+from langchain_pld.student.providers import fingerprint_of
 from tests.fakes import FakeChatModel, scored
 
 TASK = Task(name="mail", instructions="Sort the mail.", labels=[{"name": "post"}, {"name": "bills"}])

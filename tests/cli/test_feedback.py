@@ -26,7 +26,7 @@ from langchain_pld.guardrail import AuditWriter, create_guardrail_graph
 from langchain_pld.guardrail.audit import AuditTrail, input_hash
 from tests.cli.conftest import Run
 from tests.guardrail.factories import POLICY, mood_guard
-from tests.student.made import TASK
+from tests.student.small_artifact import TASK
 
 ASKS = POLICY.model_copy(update={"on_violation": "interrupt"})
 

@@ -8,11 +8,11 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_pld import PLDClassifier
 from langchain_pld.artifact import Gate
 from langchain_pld.models import EmbeddedChatModel
-from langchain_pld.student.binding import fingerprint_of
+from langchain_pld.student.providers import fingerprint_of
 from langchain_pld.testing import VerdictRunnableTests
 from tests.fakes import scored, text_of
 from tests.integration.small import TEXTS, artifact_of
-from tests.student.made import classifier
+from tests.student.small_artifact import classifier
 
 
 def by_first_word(messages: list[BaseMessage]) -> AIMessage:

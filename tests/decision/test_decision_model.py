@@ -19,7 +19,7 @@ from langchain_pld.errors import InputError, PLDError, StudentError
 from langchain_pld.student.failures import RetryPolicy
 from tests.decision.made import artifact_of
 from tests.fakes import FakeChatModel, scored, text_of
-from tests.student.made import artifact
+from tests.student.small_artifact import artifact
 
 pytest.importorskip("langchain_core.decisions", reason="needs langchain-core 1.8: run tests/decision/environment.sh")
 

@@ -26,7 +26,7 @@ from langchain_pld.distillation.state import DistillationState
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import Rule
 from langchain_pld.student.prompt import compile_prompt
-from tests.student.made import TASK, WORDS, artifact
+from tests.student.small_artifact import TASK, WORDS, artifact
 
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "run"}}
 TEXTS = {"t1": "Our old dog died on Monday and the whole house is quiet.", "t2": "We won the match!"}

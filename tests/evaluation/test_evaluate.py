@@ -11,7 +11,7 @@ from langchain_pld.evaluation.baselines import majority_card, ngram_card
 from langchain_pld.evaluation.evaluate import aevaluate, evaluate
 from langchain_pld.examples import ExampleSet
 from tests.fakes import scored, text_of
-from tests.student.made import TASK, classifier
+from tests.student.small_artifact import TASK, classifier
 
 
 def rows_of(*pairs: tuple[str, str | None]) -> ExampleSet:

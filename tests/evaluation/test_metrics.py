@@ -17,7 +17,7 @@ from langchain_pld.evaluation.metrics import (
     macro_f1,
     per_label_f1,
 )
-from langchain_pld.student.reliability import consistent_error
+from langchain_pld.student.calibration_metrics import consistent_error
 
 LABELS = ("a", "b", "c")
 rows = st.lists(

@@ -16,7 +16,7 @@ from langchain_pld.guardrail.check import Guard
 from langchain_pld.guardrail.policy import GuardrailPolicy
 from langchain_pld.student.failures import RetryPolicy
 from tests.fakes import FakeChatModel, scored, text_of
-from tests.student.made import artifact
+from tests.student.small_artifact import artifact
 
 BAD = "FORBIDDEN"
 

@@ -13,7 +13,7 @@ from langchain_pld import Verdict
 from langchain_pld.guardrail import Guard, GuardrailPolicy
 from langchain_pld.verdict import Failure
 from tests.fakes import scored, text_of
-from tests.student.made import classifier
+from tests.student.small_artifact import classifier
 
 POLICY = GuardrailPolicy(block_labels=["sad"])
 LABELS = ("glad", "sad", "calm")

@@ -51,7 +51,7 @@ from langchain_pld.guardrail.replacement import WITHHELD
 from tests.fakes import FakeChatModel
 from tests.guardrail.agents import BAD, FakeMainModel, at, by_word, calls, guard, says
 from tests.guardrail.factories import LABELS, answering, verdict
-from tests.student.made import artifact
+from tests.student.small_artifact import artifact
 
 Run = Callable[..., Any]
 RAN: list[str] = []

@@ -21,11 +21,11 @@ from langgraph.types import Command
 
 from langchain_pld import DistilledPrompt, PLDClassifier
 from langchain_pld.guardrail import AuditTrail, AuditWriter, Guard, GuardrailPolicy, check_all, create_guardrail_graph
-from langchain_pld.student.binding import model_spec
+from langchain_pld.student.providers import model_spec
 from tests.cli.conftest import Run, artifact, pld
 from tests.guardrail.factories import POLICY, answering, failed, guard, mood_guard, verdict
 from tests.servers.ollama import OllamaServer
-from tests.student.made import RULES
+from tests.student.small_artifact import RULES
 from tests.teams import ollama_script
 
 __all__ = ["artifact", "pld"]

@@ -18,7 +18,7 @@ from langchain_pld.errors import InputError
 from langchain_pld.guardrail import Decision, Guard, GuardrailError, GuardrailPolicy, acheck_all, check_all
 from langchain_pld.guardrail.content import stage_input, stage_text
 from tests.guardrail.factories import LABELS, POLICY, answering, both, failed, guard, mood_guard, verdict
-from tests.student.made import classifier
+from tests.student.small_artifact import classifier
 
 
 async def test_a_violation_is_blocked_and_the_rest_is_allowed() -> None:

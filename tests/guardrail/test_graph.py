@@ -17,7 +17,7 @@ from langchain_pld.errors import InputError
 from langchain_pld.guardrail import Guard, GuardrailError, create_guardrail_graph, reviewed_examples
 from tests.fakes import scored
 from tests.guardrail.factories import POLICY, answering, failed, guard, mood_guard, verdict
-from tests.student.made import TASK, classifier
+from tests.student.small_artifact import TASK, classifier
 
 ASKS = POLICY.model_copy(update={"on_violation": "interrupt", "on_uncertain": "interrupt", "on_error": "interrupt"})
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "1"}}

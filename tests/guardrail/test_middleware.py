@@ -27,7 +27,7 @@ from langchain_pld.guardrail.policy import GuardrailPolicy
 from langchain_pld.guardrail.replacement import WITHHELD
 from tests.fakes import FakeChatModel, scored
 from tests.guardrail.agents import BAD, FakeMainModel, at, by_word, calls, guard, says
-from tests.student.made import TASK, artifact
+from tests.student.small_artifact import TASK, artifact
 
 Run = Callable[..., Any]
 RAN: list[str] = []

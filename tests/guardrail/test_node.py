@@ -25,7 +25,7 @@ from langchain_pld.guardrail import Guard, GuardrailError, guardrail_node
 from langchain_pld.guardrail.check import silent_config
 from langchain_pld.guardrail.policy import GuardrailPolicy
 from tests.guardrail.factories import LABELS, POLICY, failed, guard, mood_guard, verdict
-from tests.student.made import artifact
+from tests.student.small_artifact import artifact
 
 SECRET = "sad"
 CALL = {"name": "pay", "args": {"to": "grief"}, "id": "1"}

@@ -12,7 +12,7 @@ import pytest
 from langchain_pld.errors import InputError
 from tests.integration.server import ROOT, Studio, serving
 from tests.servers.fake_answers import FakeAnswer
-from tests.student.made import artifact
+from tests.student.small_artifact import artifact
 
 INSULT, MAYBE = "idiot", "silly"
 CONTRACT = """Between Quillmere Boats and Ilka Ferrand.

@@ -13,9 +13,9 @@ from langchain_ollama import ChatOllama
 from langchain_pld import PLDClassifier
 from langchain_pld.artifact import ModelFingerprint
 from langchain_pld.models import EmbeddedChatModel
-from langchain_pld.student.binding import fingerprint_of
 from langchain_pld.student.failures import RetryPolicy
-from langchain_pld.student.hardening import OPENING
+from langchain_pld.student.providers import fingerprint_of
+from langchain_pld.student.sanitize import OPENING
 from tests.integration.small import TEXTS, artifact_of, small_model_artifact
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaModel, OllamaServer

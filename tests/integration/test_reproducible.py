@@ -11,7 +11,7 @@ import pytest
 
 from langchain_pld import PLDClassifier
 from langchain_pld.models import EmbeddedChatModel
-from langchain_pld.student.binding import fingerprint_of
+from langchain_pld.student.providers import fingerprint_of
 from tests.integration.small import TEXTS, small_model_artifact
 
 ELSEWHERE = """

@@ -14,10 +14,10 @@ from langchain_pld import PLDClassifier
 from langchain_pld.artifact import ModelFingerprint
 from langchain_pld.errors import ModelSetupError
 from langchain_pld.models import resolve_chat_model
-from langchain_pld.student.binding import model_spec
 from langchain_pld.student.escalation import Escalation
+from langchain_pld.student.providers import model_spec
 from tests.fakes import FakeChatModel, scored
-from tests.student.made import TASK, artifact
+from tests.student.small_artifact import TASK, artifact
 
 KEYS = (
     "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GROQ_API_KEY", "MISTRAL_API_KEY", "DEEPSEEK_API_KEY", "XAI_API_KEY",

@@ -32,7 +32,7 @@ from langchain_pld.student.prompt import compile_prompt
 from tests.fakes import FakeChatModel, scored, text_of
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaModel, OllamaServer
-from tests.student.made import LETTERS, RULES, TASK, WORDS, artifact, classifier
+from tests.student.small_artifact import LETTERS, RULES, TASK, WORDS, artifact, classifier
 
 SAD = scored({"sad": 0.8, "glad": 0.2})
 
@@ -266,7 +266,7 @@ async def test_tokens_are_counted_by_langchains_own_counter() -> None:
 def test_a_client_that_hangs_does_not_keep_the_process_alive() -> None:
     program = """
 import time
-from tests.student.made import classifier
+from tests.student.small_artifact import classifier
 made = classifier(lambda _: time.sleep(60), timeout_s=0.1)
 print(made.invoke("alas").failure.kind, made.invoke("alas").failure.kind)
 """

@@ -18,7 +18,7 @@ from langchain_pld.student.escalation import Escalation, EscalationBudget
 from langchain_pld.student.failures import RetryPolicy
 from langchain_pld.verdict import Failure, Verdict
 from tests.fakes import FakeChatModel, scored
-from tests.student.made import artifact, classifier
+from tests.student.small_artifact import artifact, classifier
 
 UNSURE = scored({"sad": 0.6, "glad": 0.4})
 GATE = Gate(alpha=0.1, threshold=0.7)

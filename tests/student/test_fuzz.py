@@ -20,7 +20,7 @@ from langchain_pld.student.failures import RetryPolicy
 from langchain_pld.student.scoring import read_answer
 from langchain_pld.verdict import Failure
 from tests.fakes import FakeChatModel, tokens
-from tests.student.made import EVIDENCE, LETTERS, WORDS, artifact
+from tests.student.small_artifact import EVIDENCE, LETTERS, WORDS, artifact
 
 BATCH = 60
 # PLD_FUZZ_ANSWERS=300000 for the long run.

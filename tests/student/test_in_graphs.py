@@ -13,7 +13,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from langchain_pld import Label, PLDClassifier, Task
 from langchain_pld.artifact import DistilledPrompt
-from tests.student.made import TASK
+from tests.student.small_artifact import TASK
 
 LABEL = TASK.label_names[0]
 

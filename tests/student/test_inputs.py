@@ -10,9 +10,9 @@ from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 
 from langchain_pld import Task
 from langchain_pld.errors import InputError
-from langchain_pld.student.hardening import clean_text
 from langchain_pld.student.inputs import input_text
-from tests.student.made import TASK
+from langchain_pld.student.sanitize import clean_text
+from tests.student.small_artifact import TASK
 
 PAIRS = Task(name="pairs", instructions="x", labels=TASK.labels, fields=("text", "input"), template="{input}|{text}")
 

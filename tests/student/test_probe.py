@@ -13,7 +13,7 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.errors import StudentError
 from langchain_pld.student.probe import THINKING_TOKENS, Probe, learn_first_tokens, probe_formats, probe_student
 from tests.fakes import FakeChatModel, scored, tokens
-from tests.student.made import LETTERS, WORDS
+from tests.student.small_artifact import LETTERS, WORDS
 from tests.student.test_two_stage import ANSWER, PROMPT
 
 

@@ -1,7 +1,7 @@
 """The prompt is stable, complete, and independent of the input."""
 
 from langchain_pld.student.prompt import chat, compile_prompt
-from tests.student.made import EVIDENCE, LETTERS, RULES, TASK, WORDS
+from tests.student.small_artifact import EVIDENCE, LETTERS, RULES, TASK, WORDS
 
 
 def test_the_prompt_holds_instructions_definitions_rules_and_codes() -> None:

@@ -15,7 +15,7 @@ from langchain_pld.student.questions import label_orders, questions
 from langchain_pld.student.scoring import Scores
 from langchain_pld.verdict import Failure
 from tests.fakes import FakeChatModel, scored
-from tests.student.made import LETTERS, RULES, TASK, WORDS, artifact
+from tests.student.small_artifact import LETTERS, RULES, TASK, WORDS, artifact
 
 Script = Callable[[list[BaseMessage]], AIMessage | Failure]
 

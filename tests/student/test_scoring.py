@@ -23,7 +23,7 @@ from langchain_pld.student.scoring import (
 )
 from langchain_pld.verdict import Failure
 from tests.fakes import scored, tokens
-from tests.student.made import EVIDENCE, LETTERS, TASK, WORDS
+from tests.student.small_artifact import EVIDENCE, LETTERS, TASK, WORDS
 
 
 def read(message: AIMessage, answer: AnswerFormat = WORDS, scorer: Any = "logprobs", mass: float = 0.05) -> Scores:

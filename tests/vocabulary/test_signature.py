@@ -18,7 +18,7 @@ from langchain_pld.errors import ArtifactError
 from langchain_pld.rules import Rule
 from langchain_pld.signature import ReviewAnswer, RuleDecision, rules_sha256
 from tests.fakes import FakeChatModel, scored
-from tests.student.made import RULES, artifact, classifier
+from tests.student.small_artifact import RULES, artifact, classifier
 
 TIME = "2026-11-24T09:00:00+00:00"
 SAD, GLAD = RULES

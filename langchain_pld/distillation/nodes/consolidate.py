@@ -35,7 +35,7 @@ from langchain_pld.distillation.state import DistillationState
 from langchain_pld.distillation.templates import fill, label_lines
 from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.rules import MicroRule, Rule
-from langchain_pld.student.hardening import clean_text, delimited
+from langchain_pld.student.sanitize import clean_text, delimited
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 

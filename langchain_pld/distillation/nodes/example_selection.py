@@ -17,9 +17,9 @@ from langchain_pld.distillation.search.scorer import OnProgress, StudentScorer
 from langchain_pld.distillation.search.student_probes import entered, readable
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
-from langchain_pld.student.binding import fingerprint_of, model_spec, most_labels, tokenizer_of
 from langchain_pld.student.probe import probe_student
 from langchain_pld.student.prompt import compile_prompt
+from langchain_pld.student.providers import fingerprint_of, model_spec, most_labels, tokenizer_of
 from langchain_pld.task import Task
 
 __all__ = ["POOL", "choose_uncertain", "zero_shot_losses"]

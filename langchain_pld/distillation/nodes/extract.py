@@ -23,7 +23,7 @@ from langchain_pld.distillation.run.store import ChosenRow, RunStore, content_ke
 from langchain_pld.distillation.run.teacher import Teacher, together
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.rules import MicroRule
-from langchain_pld.student.hardening import clean_text
+from langchain_pld.student.sanitize import clean_text
 from langchain_pld.task import Task
 
 __all__ = ["extract_node"]

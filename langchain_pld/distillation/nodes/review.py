@@ -30,7 +30,7 @@ from langchain_pld.distillation.state import DistillationState
 from langchain_pld.errors import DistillationError, InputError
 from langchain_pld.rules import Rule
 from langchain_pld.signature import ReviewAnswer, RuleDecision, rules_sha256
-from langchain_pld.student.hardening import clean_text
+from langchain_pld.student.sanitize import clean_text
 from langchain_pld.task import Task
 
 __all__ = [

@@ -34,7 +34,7 @@ from langchain_pld.distillation.state import DistillationState
 from langchain_pld.distillation.templates import fill, label_lines
 from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.rules import Rule
-from langchain_pld.student.binding import fingerprint_of
+from langchain_pld.student.providers import fingerprint_of
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 

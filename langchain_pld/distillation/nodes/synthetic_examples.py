@@ -19,7 +19,7 @@ from langchain_pld.distillation.run.teacher import Teacher
 from langchain_pld.distillation.templates import fill, label_lines
 from langchain_pld.errors import InputError
 from langchain_pld.examples import Example
-from langchain_pld.student.hardening import clean_text, delimited
+from langchain_pld.student.sanitize import clean_text, delimited
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 

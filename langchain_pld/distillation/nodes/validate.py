@@ -39,8 +39,8 @@ from langchain_pld.distillation.state import DistillationState
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.evaluation.metrics import Confusion, macro_f1
 from langchain_pld.examples import ExampleSet
-from langchain_pld.student.binding import fingerprint_of, most_labels, tokenizer_of
 from langchain_pld.student.prompt import compile_prompt
+from langchain_pld.student.providers import fingerprint_of, most_labels, tokenizer_of
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, create_model
 from langchain_pld.distillation.run.teacher import Teacher, together
 from langchain_pld.distillation.templates import fill
 from langchain_pld.examples import Example
-from langchain_pld.student.hardening import clean_text, delimited
+from langchain_pld.student.sanitize import clean_text, delimited
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from langchain_pld.rules import MicroRule
-from langchain_pld.student.hardening import skeleton
+from langchain_pld.student.sanitize import skeleton
 
 __all__ = ["families"]
 

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from langchain_pld.student.hardening import clean_text, skeleton
+from langchain_pld.student.sanitize import clean_text, skeleton
 
 __all__ = ["mentions_models", "planted", "steers"]
 

@@ -8,9 +8,9 @@ from langchain_core.language_models import BaseChatModel
 
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.rules import Rule
-from langchain_pld.student.binding import tokenizer_of
+from langchain_pld.student.chunks import estimated_tokens
 from langchain_pld.student.prompt import compile_prompt
-from langchain_pld.student.windows import estimated_tokens
+from langchain_pld.student.providers import tokenizer_of
 from langchain_pld.task import Task
 
 __all__ = ["fit", "token_counter"]

@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from langchain_pld.distillation.rules.prompt_injection import mentions_models, planted, steers
 from langchain_pld.distillation.rules.tautologies import circular
 from langchain_pld.examples import Example
-from langchain_pld.student.hardening import clean_text, skeleton
+from langchain_pld.student.sanitize import clean_text, skeleton
 from langchain_pld.task import Task
 
 __all__ = ["Objection", "Screen", "leak", "planted", "screen"]

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from langchain_pld.student.hardening import clean_text
+from langchain_pld.student.sanitize import clean_text
 from langchain_pld.task import Task
 
 __all__ = ["circular"]

@@ -25,9 +25,9 @@ from langchain_pld.distillation.run.spending import BudgetSpent, Spending
 from langchain_pld.errors import AnswersPendingError, DistillationError, ModelSetupError
 from langchain_pld.models.batch_rows import REPAIR, Question, json_object
 from langchain_pld.models.file_backed import FileBackedChatModel
-from langchain_pld.student.binding import model_spec
 from langchain_pld.student.failures import RetryPolicy, failure_of, passes_through
 from langchain_pld.student.probe import NOT_ANSWERING
+from langchain_pld.student.providers import model_spec
 from langchain_pld.verdict import Failure
 
 __all__ = ["CALLS", "Teacher", "check_teacher", "together"]

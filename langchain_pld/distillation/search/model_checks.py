@@ -19,8 +19,8 @@ from langchain_pld.distillation.search.student_probes import probed
 from langchain_pld.errors import StudentError
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import MicroRule
-from langchain_pld.student.binding import model_spec, most_labels, tokenizer_of
 from langchain_pld.student.prompt import compile_prompt
+from langchain_pld.student.providers import model_spec, most_labels, tokenizer_of
 from langchain_pld.task import Task
 
 __all__ = ["check_embeddings", "check_student"]

@@ -20,8 +20,8 @@ from langchain_pld.evaluation.comparison import compare
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import Rule
-from langchain_pld.student.binding import fingerprint_of
 from langchain_pld.student.prompt import compile_prompt
+from langchain_pld.student.providers import fingerprint_of
 from langchain_pld.task import Task
 
 __all__ = ["UNMEASURED", "arescored", "with_rules"]

@@ -22,8 +22,8 @@ from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.artifact import LedgerLine
 from langchain_pld.distillation.run.spending import Spending
 from langchain_pld.distillation.run.store import RunStore
-from langchain_pld.student.binding import fingerprint_of, model_spec
 from langchain_pld.student.probe import Probe, learn_first_tokens, probe_formats
+from langchain_pld.student.providers import fingerprint_of, model_spec
 
 __all__ = ["entered", "probed", "readable"]
 

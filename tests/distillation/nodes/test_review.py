@@ -21,7 +21,7 @@ from langchain_pld.distillation.nodes.review import ReviewForm, aresume_review, 
 from langchain_pld.errors import DistillationError, InputError
 from langchain_pld.rules import Rule
 from tests.distillation.reviewed_run import CHEER, CONFIG, EVEN, LOSS, RULES, TEXTS, begin, review_graph, waiting
-from tests.student.made import TASK
+from tests.student.small_artifact import TASK
 
 APPROVE = {"type": "approve"}
 REJECT = {"type": "reject", "message": "too broad"}

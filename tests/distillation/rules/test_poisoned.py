@@ -15,7 +15,7 @@ from langchain_pld.distillation.nodes.generate import generate_node
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.roles import Role
 from langchain_pld.examples import ExampleSet
-from langchain_pld.student.hardening import clean_text, skeleton
+from langchain_pld.student.sanitize import clean_text, skeleton
 from tests.distillation.poisoned import PLANTED, PLANTED_ROWS, TASK, WRONG_LABELS, subject
 from tests.distillation.running import run_nodes
 from tests.fakes import FakeChatModel, scored, text_of

@@ -22,7 +22,7 @@ from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.errors import StudentError
-from langchain_pld.student.binding import fingerprint_of
+from langchain_pld.student.providers import fingerprint_of
 from tests.distillation.test_graph import TASK, rows, student_script, teacher_script
 from tests.distillation.test_resume import PLAN
 from tests.fakes import FakeChatModel, scored

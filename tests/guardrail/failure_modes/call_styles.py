@@ -25,7 +25,7 @@ from langchain_pld.guardrail import (
 from langchain_pld.student.failures import RetryPolicy
 from tests.fakes import FakeChatModel
 from tests.guardrail.agents import FakeMainModel, FakeStreamingStudent, by_word, says
-from tests.student.made import artifact
+from tests.student.small_artifact import artifact
 
 MODES = ["messages", "updates", "values", "custom", "tasks"]
 BLOCKED = "does not meet the rules"

@@ -16,8 +16,8 @@ from langchain_pld import PLDClassifier
 from langchain_pld.artifact import ModelFingerprint
 from langchain_pld.guardrail import Guard, GuardrailError, GuardrailPolicy, PLDGuardrailMiddleware, guardrail_node
 from langchain_pld.rules import Rule
+from langchain_pld.student.chunks import LongInput
 from langchain_pld.student.prompt import compile_prompt
-from langchain_pld.student.windows import LongInput
 from tests.fakes import FakeChatModel, scored, text_of, tokens
 from tests.guardrail.agents import BAD, FakeMainModel, at, by_word, calls, says
 from tests.guardrail.failure_modes.call_styles import (
@@ -35,7 +35,7 @@ from tests.guardrail.failure_modes.call_styles import (
 from tests.guardrail.failure_modes.test_running_together import by_text
 from tests.servers.fake_answers import user_text
 from tests.servers.ollama import OllamaServer
-from tests.student.made import EVIDENCE, RULES, TASK, WORDS, artifact
+from tests.student.small_artifact import EVIDENCE, RULES, TASK, WORDS, artifact
 
 RAN: list[str] = []
 GIVEN: Any = {"messages": [("user", "go")]}
@@ -125,12 +125,12 @@ def test_wrong_11_an_input_that_is_too_long_is_an_error_and_not_cut(way: Way) ->
 
 
 @pytest.mark.parametrize("sync", [True, False])
-@pytest.mark.parametrize("windows", [True, False])
-async def test_wrong_11_what_does_not_fit_the_context_is_read_in_windows_or_refused(sync: bool, windows: bool) -> None:
-    """Ollama itself drops the middle of a prompt that does not fit, and says nothing. Over windows a label that the
+@pytest.mark.parametrize("chunks", [True, False])
+async def test_wrong_11_what_does_not_fit_the_context_is_read_in_chunks_or_refused(sync: bool, chunks: bool) -> None:
+    """Ollama itself drops the middle of a prompt that does not fit, and says nothing. Over chunks a label that the
     policy blocks wins by itself, so that a bad sentence does not drown in harmless text around it."""
     text = f"{FILL * 120}{BAD}"
-    long_input = LongInput() if windows else LongInput(action="fail")
+    long_input = LongInput() if chunks else LongInput(action="fail")
     with OllamaServer(by_text) as server:
         classifier = PLDClassifier(
             artifact=artifact(student=ModelFingerprint(spec="ollama:fake")),
@@ -141,16 +141,16 @@ async def test_wrong_11_what_does_not_fit_the_context_is_read_in_windows_or_refu
         decision = watched.check(text) if sync else await watched.acheck(text)
         read = [user_text(request.body or {}) for request in server.requests if request.path == "/api/chat"]
     assert not decision.allowed
-    if windows:
+    if chunks:
         assert decision.outcome == "violation"
-        assert decision.verdicts[0].windows == len(read) > 1
+        assert decision.verdicts[0].chunks == len(read) > 1
     else:
         assert (decision.outcome, read) == ("error", [])
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_11_the_policy_picks_the_worst_window(sync: bool) -> None:
-    """With a threshold below one half the violation may lie in a window whose likeliest label is harmless."""
+async def test_wrong_11_the_policy_picks_the_worst_chunk(sync: bool) -> None:
+    """With a threshold below one half the violation may lie in a chunk whose likeliest label is harmless."""
 
     def script(messages: Any) -> AIMessage:
         if BAD in text_of(messages):
@@ -167,14 +167,14 @@ async def test_wrong_11_the_policy_picks_the_worst_window(sync: bool) -> None:
         watched = Guard(made, policy)
         decision = watched.check(text) if sync else await watched.acheck(text)
         assert (decision.outcome, decision.label, decision.action) == ("violation", "sad", on_violation)
-        assert decision.verdicts[0].windows > 2
+        assert decision.verdicts[0].chunks > 2
         assert watched.check(FILL * 120).outcome == "clear"
-    mean = made.model_copy(update={"long_input": LongInput(join="mean")})
+    mean = made.model_copy(update={"long_input": LongInput(combine="mean")})
     assert Guard(mean, policy).check(text).outcome == "clear", "whoever asks for the mean gets it"
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_11_a_window_that_cannot_be_read_closes_the_whole(sync: bool) -> None:
+async def test_wrong_11_a_chunk_that_cannot_be_read_closes_the_whole(sync: bool) -> None:
     made = PLDClassifier(
         artifact=artifact(student=ModelFingerprint(spec="fake-chat:fake", context_length=600)),
         student=FakeChatModel(

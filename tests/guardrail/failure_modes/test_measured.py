@@ -16,14 +16,14 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Gate, ModelFingerprint
 from langchain_pld.errors import PLDError
 from langchain_pld.guardrail import Guard, GuardrailPolicy, PLDGuardrailMiddleware
-from langchain_pld.student.flips import verdict_flips
+from langchain_pld.student.flip_rates import verdict_flips
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.scoring import answer_schema
 from tests.fakes import FakeChatModel, scored, text_of
 from tests.guardrail.failure_modes.call_styles import BLOCKED, UNCHECKED, Way, watch, ways
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaModel, OllamaServer
-from tests.student.made import LETTERS, RULES, TASK, WORDS, artifact
+from tests.student.small_artifact import LETTERS, RULES, TASK, WORDS, artifact
 
 # --- 12
 

@@ -22,7 +22,7 @@ from tests.fakes import scored, tokens
 from tests.guardrail.failure_modes.call_styles import BLOCKED, UNCHECKED, Way, watch, ways
 from tests.servers.fake_answers import FakeAnswer, Faults
 from tests.servers.ollama import OllamaServer
-from tests.student.made import EVIDENCE, WORDS, artifact
+from tests.student.small_artifact import EVIDENCE, WORDS, artifact
 
 OPEN_TO_VIOLATIONS = {"on_violation": "allow", "on_uncertain": "allow"}
 """A policy under which only an error is blocked: what still is, was treated as an error."""

@@ -27,7 +27,7 @@ from tests.guardrail.failure_modes.call_styles import BLOCKED, HOWS, UNCHECKED, 
 from tests.guardrail.failure_modes.test_no_verdict import served
 from tests.servers.fake_answers import FakeAnswer, user_text
 from tests.servers.ollama import OllamaServer
-from tests.student.made import TASK
+from tests.student.small_artifact import TASK
 
 
 def by_text(request: dict[str, Any]) -> FakeAnswer:

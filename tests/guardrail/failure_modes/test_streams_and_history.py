@@ -26,7 +26,7 @@ from tests.guardrail.failure_modes.call_styles import (
     watch,
     ways,
 )
-from tests.student.made import TASK
+from tests.student.small_artifact import TASK
 
 ODD = AnswerFormat.words(TASK, {"glad": "quokka", "sad": "wombat", "calm": "numbat"})
 """Answer words that nobody else says."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_pld.student.hardening import ANSWER_MARKER, CLOSE, OPEN, clean_text, delimited
+from langchain_pld.student.sanitize import ANSWER_MARKER, CLOSE, OPEN, clean_text, delimited
 
 PIECES = st.sampled_from(
     [

@@ -8,9 +8,9 @@ import pytest
 
 from langchain_pld import Task
 from langchain_pld.answer import AnswerFormat, Scorer
-from langchain_pld.student.binding import bind_student, most_labels, tokenizer_of
+from langchain_pld.student.providers import bind_student, most_labels, tokenizer_of
 from tests.fakes import FakeChatModel, scored
-from tests.student.made import EVIDENCE, LETTERS, WORDS
+from tests.student.small_artifact import EVIDENCE, LETTERS, WORDS
 
 MANY = AnswerFormat.two_stage(Task(name="m", instructions="i", labels=[{"name": f"l{n}"} for n in range(77)]))
 THINKING = WORDS.model_copy(update={"thinking_tokens": 500})

@@ -12,10 +12,10 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence
 from langchain_pld.answer import MOST_OPTIONS, AnswerFormat, Scorer
 from langchain_pld.artifact import ModelFingerprint
 from langchain_pld.errors import ModelSetupError
-from langchain_pld.providers import provider_of
-from langchain_pld.student.hardening import OPENING
+from langchain_pld.provider_names import provider_of
+from langchain_pld.student.label_words import Words
+from langchain_pld.student.sanitize import OPENING
 from langchain_pld.student.scoring import EVIDENCE_TOKENS, answer_schema
-from langchain_pld.student.words import Words
 
 __all__ = ["MAX_ALTERNATIVES", "bind_student", "fingerprint_of", "model_spec", "most_labels", "tokenizer_of"]
 

@@ -1,4 +1,4 @@
-"""Inputs longer than the student's context: read in overlapping windows, or refused; never cut in silence."""
+"""Inputs longer than the student's context: read in overlapping chunks, or refused; never cut in silence."""
 
 from __future__ import annotations
 
@@ -17,27 +17,26 @@ from langchain_pld.verdict import Failure, Verdict
 
 __all__ = [
     "RESERVED_TOKENS",
-    "SMALLEST_WINDOW",
+    "SMALLEST_CHUNK",
     "LongInput",
+    "chunk_spans",
     "estimated_tokens",
     "mean_scores",
     "most_severe",
-    "window_spans",
-    "worst_window",
+    "worst_chunk",
 ]
 
-worst_window: ContextVar[Callable[[Sequence[Verdict]], Verdict] | None] = ContextVar("worst_window", default=None)
-"""Picks the verdict on a long input among those of its windows; set by a guard, whose policy knows which is the worst.
+worst_chunk: ContextVar[Callable[[Sequence[Verdict]], Verdict] | None] = ContextVar("worst_chunk", default=None)
+"""Picks the verdict on a long input among those of its chunks; set by a guard, whose policy knows which is the worst.
 
-Averaged over windows, one bad sentence would drown in harmless text around it. It goes with the call and not with the
-classifier, so that nothing that is put around a classifier can lose it. A classifier that was told how to join windows
-does as it was told.
+Averaged over chunks, one bad sentence would drown in harmless text around it. It goes with the call and not with the
+classifier, so that nothing that is put around a classifier can lose it. `LongInput.combine` and `severe` go before it.
 """
 
 RESERVED_TOKENS = 160
 """Kept free in the context: the answer (96 at most), the chat template and the delimiters."""
 
-SMALLEST_WINDOW = 64
+SMALLEST_CHUNK = 64
 """With less room than this for the text, in tokens, nothing is read: the prompt is too long for the context."""
 
 _BYTES_PER_TOKEN = 2
@@ -49,33 +48,33 @@ _SPACE = re.compile(r"\s+")
 class LongInput(BaseModel):
     """What happens to an input that does not fit the student's context.
 
-    Windows are the default for a task that takes one text: a moderator expects the end of a long post to be read too. A
-    task with fields refuses: a window might hold a hypothesis without its premise.
+    Chunks are the default for a task that takes one text: a moderator expects the end of a long post to be read too. A
+    task with fields refuses: a chunk might hold a hypothesis without its premise.
 
-    The guarantee of a gate and the calibration are for whole inputs; over windows they hold approximately at best.
-    Under `any`, a false alarm in one of many windows is enough for one on the whole.
+    The guarantee of a gate and the calibration are for whole inputs; over chunks they hold approximately at best.
+    Under `any`, a false alarm in one of many chunks is enough for one on the whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    action: Literal["windows", "fail"] | None = None
-    """Read it in windows, or give a failed verdict; `None`: windows without fields, fail with fields."""
-    join: Literal["any", "mean"] | None = None
-    """`any`: the severe label that a window decides for wins, else every window must decide; `mean`: the mean of the
-    windows' log-probabilities. `None`: any where severe labels are known, else mean."""
+    action: Literal["chunks", "fail"] | None = None
+    """Read it in chunks, or give a failed verdict; `None`: chunks without fields, fail with fields."""
+    combine: Literal["any", "mean"] | None = None
+    """`any`: the severe label that a chunk decides for wins, else every chunk must decide; `mean`: the mean of the
+    chunks' log-probabilities. `None`: any where severe labels are known, else mean."""
     severe: tuple[str, ...] = ()
     """The labels that win under `any`, most severe first; when empty all but the `none_label`, equally severe."""
     overlap: float = Field(default=0.15, ge=0, le=0.5)
-    """Share of a window that the next one repeats, so that what lies across a cut is read whole."""
-    most_windows: int = Field(default=64, ge=1)
-    """An input that needs more windows is refused."""
+    """Share of a chunk that the next one repeats, so that what lies across a cut is read whole."""
+    max_chunks: int = Field(default=64, ge=1)
+    """An input that needs more chunks is refused."""
 
-    def reads_windows(self, task: Task) -> bool:
-        """Whether an input of this task is read in windows."""
-        return self.action == "windows" or (self.action is None and not task.fields)
+    def in_chunks(self, task: Task) -> bool:
+        """Whether an input of this task is read in chunks."""
+        return self.action == "chunks" or (self.action is None and not task.fields)
 
     def severity(self, task: Task) -> tuple[tuple[str, ...], ...]:
-        """Groups of labels that win under `any`, most severe group first; empty where windows are averaged.
+        """Groups of labels that win under `any`, most severe group first; empty where chunks are averaged.
 
         Raises:
             InputError: `severe` names labels that the task does not have, or `any` has none to go by.
@@ -84,14 +83,14 @@ class LongInput(BaseModel):
         if strangers:
             msg = f"severe labels {', '.join(strangers)} are none of task {task.name!r}: {', '.join(task.label_names)}"
             raise InputError(msg)
-        if self.join == "mean":
+        if self.combine == "mean":
             return ()
         if self.severe:
             return tuple((label,) for label in self.severe)
         if task.none_label is not None:
             return (tuple(label for label in task.label_names if label != task.none_label),)
-        if self.join == "any":
-            msg = f"join='any' needs severe labels, or a none_label in task {task.name!r}"
+        if self.combine == "any":
+            msg = f"combine='any' needs severe labels, or a none_label in task {task.name!r}"
             raise InputError(msg)
         return ()
 
@@ -106,23 +105,23 @@ def estimated_tokens(text: str) -> int:
     return math.ceil(len(text.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN)
 
 
-def window_spans(text: str, *, room: int, count: Callable[[str], int], overlap: float = 0.15) -> list[tuple[int, int]]:
-    """Cut a text into overlapping windows, at sentence or line ends where there are any, else between words.
+def chunk_spans(text: str, *, room: int, count: Callable[[str], int], overlap: float = 0.15) -> list[tuple[int, int]]:
+    """Cut a text into overlapping chunks, at sentence or line ends where there are any, else between words.
 
     Args:
         text: The whole text.
-        room: Most tokens of a window.
+        room: Most tokens of a chunk.
         count: Tokens of a text.
-        overlap: Share of a window that the next one repeats, 0 to 0.5.
+        overlap: Share of a chunk that the next one repeats, 0 to 0.5.
 
     Returns:
-        Start and end of each window, in order. The first begins at 0, the last ends with the text, and none begins
-        after the one before has ended: every character is in a window.
+        Start and end of each chunk, in order. The first begins at 0, the last ends with the text, and none begins
+        after the one before has ended: every character is in a chunk.
 
     Raises:
-        InputError: There is less room than `SMALLEST_WINDOW`.
+        InputError: There is less room than `SMALLEST_CHUNK`.
     """
-    if room < SMALLEST_WINDOW:
+    if room < SMALLEST_CHUNK:
         msg = (
             f"the system prompt leaves {max(room, 0)} tokens of the student's context for the input; "
             "give the student a longer context"
@@ -143,26 +142,26 @@ def window_spans(text: str, *, room: int, count: Callable[[str], int], overlap: 
             return spans
         back = int((end - start) * overlap)
         space = _SPACE.search(text, end - back, end)
-        # Begin at a word; the window must move on in any case.
+        # Begin at a word; the chunk must move on in any case.
         start = max(start + 1, space.end() if space else end - back)
 
 
 def mean_scores(outcomes: Sequence[Scores | Failure]) -> Scores | Failure:
-    """Mean of the windows' log-probabilities, renormalised; a failure of one window is the failure of all.
+    """Mean of the chunks' log-probabilities, renormalised; a failure of one chunk is the failure of all.
 
-    Without log-probabilities the windows must agree: there is nothing to average.
+    Without log-probabilities the chunks must agree: there is nothing to average.
     """
     scores: list[Scores] = []
     for number, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, Failure):
-            return outcome.model_copy(update={"message": f"window {number} of {len(outcomes)}: {outcome.message}"})
+            return outcome.model_copy(update={"message": f"chunk {number} of {len(outcomes)}: {outcome.message}"})
         scores.append(outcome)
     tables = [one.log_probabilities for one in scores if one.log_probabilities is not None]
     masses = [one.label_mass for one in scores if one.label_mass is not None]
     mass = min(masses, default=None)
     if len(tables) < len(scores):
         if len({one.label for one in scores}) > 1:
-            return Failure(kind="unreadable", message="the windows' labels differ and carry no scores to average")
+            return Failure(kind="unreadable", message="the chunks' labels differ and carry no scores to average")
         return Scores(log_probabilities=None, label=scores[0].label, label_mass=mass)
     means = {label: math.fsum(table[label] for table in tables) / len(tables) for label in tables[0]}
     total = math.log(math.fsum(math.exp(value) for value in means.values()))
@@ -171,10 +170,10 @@ def mean_scores(outcomes: Sequence[Scores | Failure]) -> Scores | Failure:
 
 
 def most_severe(verdicts: Sequence[Verdict], severity: Sequence[Sequence[str]]) -> Verdict:
-    """The verdict on the whole by the most severe window.
+    """The verdict on the whole by the most severe chunk.
 
-    A window that decides for a severe label settles it, whatever became of the others; among equally severe labels the
-    most confident window. Otherwise the whole is as good as its worst window: failed when one failed, abstained when
+    A chunk that decides for a severe label settles it, whatever became of the others; among equally severe labels the
+    most confident chunk. Otherwise the whole is as good as its worst chunk: failed when one failed, abstained when
     one abstained, else decided by the least confident.
     """
     for labels in severity:

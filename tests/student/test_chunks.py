@@ -1,4 +1,4 @@
-"""Long inputs: read whole in windows, or refused."""
+"""Long inputs: read whole in chunks, or refused."""
 
 import itertools
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, DistilledPrompt, Gate, ModelFingerprint
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail import Guard, GuardrailPolicy
-from langchain_pld.student.hardening import clean_text
+from langchain_pld.student.chunks import LongInput, chunk_spans, estimated_tokens, mean_scores, most_severe
+from langchain_pld.student.sanitize import clean_text
 from langchain_pld.student.scoring import Scores
-from langchain_pld.student.windows import LongInput, estimated_tokens, mean_scores, most_severe, window_spans
 from langchain_pld.verdict import Failure, Verdict
 from tests.fakes import FakeChatModel, scored, text_of
-from tests.student.made import TASK, artifact
+from tests.student.small_artifact import TASK, artifact
 
 POSTS = Task(
     name="posts", instructions="Is it rude?", labels=[Label(name="rude"), Label(name="fine")], none_label="fine"
@@ -55,8 +55,8 @@ def rude_where(word: str) -> Any:
 
 
 @given(st.lists(PIECES, max_size=400).map("".join), st.integers(64, 400), st.floats(0, 0.5))
-def test_windows_cover_each_character_in_order_and_each_has_room(text: str, room: int, overlap: float) -> None:
-    spans = window_spans(text, room=room, count=estimated_tokens, overlap=overlap)
+def test_chunks_cover_each_character_in_order_and_each_has_room(text: str, room: int, overlap: float) -> None:
+    spans = chunk_spans(text, room=room, count=estimated_tokens, overlap=overlap)
     assert spans[0][0] == 0
     assert spans[-1][1] == len(text)
     assert all(estimated_tokens(text[start:end]) <= room for start, end in spans)
@@ -65,26 +65,26 @@ def test_windows_cover_each_character_in_order_and_each_has_room(text: str, room
 
 
 @given(st.text(max_size=2_000), st.integers(64, 300))
-def test_windows_of_any_text_are_read_by_a_count_that_is_not_monotone(text: str, room: int) -> None:
+def test_chunks_of_any_text_are_read_by_a_count_that_is_not_monotone(text: str, room: int) -> None:
     def count(part: str) -> int:
         return len(part) + (len(part) % 7)
 
-    spans = window_spans(text, room=room, count=count)
+    spans = chunk_spans(text, room=room, count=count)
     assert (spans[0][0], spans[-1][1]) == (0, len(text))
     assert all(count(text[start:end]) <= room for start, end in spans)
     assert all(following[0] <= span[1] for span, following in itertools.pairwise(spans))
 
 
-def test_windows_are_cut_at_sentences() -> None:
+def test_chunks_are_cut_at_sentences() -> None:
     text = "The cat sat on the mat all day. " * 40
-    spans = window_spans(text, room=100, count=estimated_tokens)
+    spans = chunk_spans(text, room=100, count=estimated_tokens)
     assert all(text[:end].endswith(". ") for _, end in spans)
     assert all(start == 0 or text[start - 1] == " " for start, _ in spans)
 
 
 def test_no_room_is_an_error() -> None:
     with pytest.raises(InputError, match="leaves 10 tokens"):
-        window_spans("x", room=10, count=len)
+        chunk_spans("x", room=10, count=len)
 
 
 @given(st.lists(PIECES, min_size=1, max_size=600).map("".join).filter(str.strip))
@@ -99,13 +99,13 @@ def test_what_the_student_reads_is_the_whole_text(text: str) -> None:
     if verdict.failure is not None:
         assert (verdict.failure.kind, read) == ("input", [])
         return
-    assert verdict.windows == len(read)
+    assert verdict.chunks == len(read)
     whole, at = clean_text(text), 0
-    for window in read:
-        assert estimated_tokens(window) <= 300
-        # Each window begins where, or before, the one before ended.
-        found = next(start for start in range(at, -1, -1) if whole.startswith(window, start))
-        at = max(at, found + len(window))
+    for chunk in read:
+        assert estimated_tokens(chunk) <= 300
+        # Each chunk begins where, or before, the one before ended.
+        found = next(start for start in range(at, -1, -1) if whole.startswith(chunk, start))
+        at = max(at, found + len(chunk))
     assert at == len(whole)
 
 
@@ -114,21 +114,21 @@ async def test_one_bad_sentence_at_the_end_of_a_long_post_is_found() -> None:
     asked = made(rude_where("idiot"))
     verdict = asked.invoke(post)
     assert (verdict.status, verdict.label, verdict.confidence) == ("decided", "rude", pytest.approx(0.9))
-    assert verdict.windows == verdict.usage.calls > 3
+    assert verdict.chunks == verdict.usage.calls > 3
     assert await asked.ainvoke(post) == verdict
     clean = asked.invoke("All is well here. " * 200)
-    assert (clean.label, clean.windows) == ("fine", verdict.windows)
+    assert (clean.label, clean.chunks) == ("fine", verdict.chunks)
 
 
 def test_an_input_that_fits_is_read_once() -> None:
     verdict = made(rude_where("idiot")).invoke("You idiot!")
-    assert (verdict.windows, verdict.usage.calls) == (1, 1)
+    assert (verdict.chunks, verdict.usage.calls) == (1, 1)
 
 
-def test_the_mean_weighs_all_windows() -> None:
+def test_the_mean_weighs_all_chunks() -> None:
     post = "All is well here. " * 200 + "You idiot!"
-    verdict = made(rude_where("idiot"), long_input=LongInput(join="mean")).invoke(post)
-    assert (verdict.label, verdict.windows > 3) == ("fine", True)
+    verdict = made(rude_where("idiot"), long_input=LongInput(combine="mean")).invoke(post)
+    assert (verdict.label, verdict.chunks > 3) == ("fine", True)
 
 
 @pytest.mark.parametrize("action", [None, "fail"])
@@ -142,9 +142,9 @@ def test_a_long_input_with_fields_is_refused(action: Any) -> None:
     assert asked.student.asked == []  # type: ignore[attr-defined]
 
 
-def test_too_many_windows_and_too_long_a_prompt_are_refused() -> None:
+def test_too_many_chunks_and_too_long_a_prompt_are_refused() -> None:
     for asked, expected in (
-        (made(rude_where("x"), long_input=LongInput(most_windows=2)), "at most 2 are read"),
+        (made(rude_where("x"), long_input=LongInput(max_chunks=2)), "at most 2 are read"),
         (made(rude_where("x"), system_prompt="p" * 800), "leaves 0 tokens"),
     ):
         verdict = asked.invoke("word " * 900)
@@ -152,7 +152,7 @@ def test_too_many_windows_and_too_long_a_prompt_are_refused() -> None:
         assert expected in verdict.failure.message
 
 
-def test_a_failed_window_fails_the_whole_unless_another_decides_it() -> None:
+def test_a_failed_chunk_fails_the_whole_unless_another_decides_it() -> None:
     def script(messages: Any) -> AIMessage:
         text = text_of(messages)
         if "mumble" in text:
@@ -166,7 +166,7 @@ def test_a_failed_window_fails_the_whole_unless_another_decides_it() -> None:
     assert made(script).invoke(f"{post} idiot").label == "rude"
 
 
-def test_a_window_below_the_gate_abstains_for_the_whole() -> None:
+def test_a_chunk_below_the_gate_abstains_for_the_whole() -> None:
     gate = Gate(alpha=0.1, threshold=0.85)
     post = "All is well here. " * 200
     verdict = made(rude_where("idiot"), gate=gate).invoke(post)
@@ -179,7 +179,7 @@ def test_severity_is_the_tasks_or_the_users() -> None:
     assert LongInput().severity(POSTS) == (("rude",),)
     assert LongInput(severe=("sad", "calm")).severity(TASK) == (("sad",), ("calm",))
     with pytest.raises(InputError, match="needs severe labels"):
-        LongInput(join="any").severity(TASK)
+        LongInput(combine="any").severity(TASK)
     with pytest.raises(ValueError, match="severe labels angry are none of"):
         PLDClassifier(artifact=artifact(), student=FakeChatModel(script=None), long_input=LongInput(severe=("angry",)))
 
@@ -190,7 +190,7 @@ def test_the_first_severe_label_wins_over_a_more_confident_one() -> None:
     assert most_severe([second, first], [["sad", "calm"]]) is second
 
 
-def test_windows_without_scores_must_agree() -> None:
+def test_chunks_without_scores_must_agree() -> None:
     sad, calm = (Scores(log_probabilities=None, label=label, label_mass=None) for label in ("sad", "calm"))
     assert mean_scores([sad, sad]) == sad
     assert isinstance(mean_scores([sad, calm]), Failure)
@@ -229,7 +229,7 @@ AROUND: dict[str, Callable[[PLDClassifier], Runnable[Any, Any]]] = {
 
 
 @pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
-async def test_one_bad_window_is_not_drowned_whatever_is_put_around_the_classifier(around: Any) -> None:
+async def test_one_bad_chunk_is_not_drowned_whatever_is_put_around_the_classifier(around: Any) -> None:
     plain = POSTS.model_copy(update={"none_label": None})
     policy = GuardrailPolicy(block_labels=["rude"])
     guard = Guard(around(made(rude_where("idiot"), plain)), policy, labels=plain.label_names)
@@ -237,4 +237,4 @@ async def test_one_bad_window_is_not_drowned_whatever_is_put_around_the_classifi
     assert guard.check("A harmless sentence. " * 260).allowed
     for decision in (guard.check(text), await guard.acheck(text)):
         assert not decision.allowed
-        assert decision.findings[0].verdicts[0].windows > 10
+        assert decision.findings[0].verdicts[0].chunks > 10

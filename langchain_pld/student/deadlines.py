@@ -12,13 +12,13 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["Room", "within", "within_async"]
+__all__ = ["ThreadLimit", "acall_within", "call_within"]
 
 T = TypeVar("T")
 _POLL_S = 0.01
 
 
-class Room:
+class ThreadLimit:
     """How many calls of one model may hold a thread at once; one that hangs holds its own until it returns.
 
     So a model that hangs takes no more than its own threads, and none of another model's or of the application's.
@@ -50,8 +50,8 @@ class Room:
         self._free.release()
 
 
-def within(
-    seconds: float, call: Callable[[], T], context: contextvars.Context | None = None, room: Room | None = None
+def call_within(
+    seconds: float, call: Callable[[], T], context: contextvars.Context | None = None, room: ThreadLimit | None = None
 ) -> T:
     """Run a blocking call in another thread and stop waiting for it after some seconds.
 
@@ -87,7 +87,7 @@ def within(
         del error  # its traceback holds this frame
 
 
-async def within_async(seconds: float, call: Callable[[], T], room: Room) -> T:
+async def acall_within(seconds: float, call: Callable[[], T], room: ThreadLimit) -> T:
     """The same without blocking the event loop, and without the threads of its executor, which are the application's.
 
     Args:
@@ -122,7 +122,7 @@ async def within_async(seconds: float, call: Callable[[], T], room: Room) -> T:
 class _Job(NamedTuple):
     call: Callable[[], Any]
     context: contextvars.Context
-    room: Room | None
+    room: ThreadLimit | None
     reply: Callable[[tuple[Any, BaseException | None]], None]
 
 
