@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -101,3 +102,17 @@ def tokens(*parts: tuple[str, dict[str, float]] | str, done_reason: str = "stop"
 def text_of(messages: Sequence[BaseMessage]) -> str:
     """The text between the delimiters of the last message."""
     return str(messages[-1].text).removeprefix("<<<\n").removesuffix("\n>>>")
+
+
+class FakeEmbeddings(DeterministicFakeEmbedding):
+    """Deterministic vectors; records what it was asked, and fails when it is told to."""
+
+    model: str = "words"
+    asked: list[list[str]] = Field(default_factory=list)
+    failing: bool = False
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.asked.append(texts)
+        if self.failing:
+            raise ConnectionError
+        return super().embed_documents(texts)

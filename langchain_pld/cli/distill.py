@@ -214,8 +214,7 @@ def _prepare(record: RunRecord) -> _Job:
     from langchain_pld.artifact import DistilledPrompt
     from langchain_pld.distillation.estimate import estimate
     from langchain_pld.distillation.roles import check_roles
-    from langchain_pld.distillation.rules.embedder import embeddings_spec
-    from langchain_pld.distillation.rules.embeddings import resolve_embeddings
+    from langchain_pld.distillation.rules.embeddings import embeddings_spec, resolve_embeddings
     from langchain_pld.distillation.splitting import split_examples
     from langchain_pld.examples import read_examples
     from langchain_pld.task import Task

@@ -14,8 +14,7 @@ from langchain_pld import Example, adistill
 from langchain_pld.distillation.estimate import EstimateLine, estimate
 from langchain_pld.distillation.plan import PLANS, Effort, Plan
 from langchain_pld.examples import ExampleSet
-from tests.distillation.rules.test_embedder import FakeEmbeddings
-from tests.fakes import FakeChatModel, scored, text_of
+from tests.fakes import FakeChatModel, FakeEmbeddings, scored, text_of
 from tests.teams import SUBJECTS, TASK, rows
 
 TEACHER, STUDENT = "fake-chat:teacher", "fake-chat:student"
@@ -111,7 +110,7 @@ async def test_a_run_asks_no_more_and_no_less_than_was_told(effort: Effort, unla
         update={"train_examples": 24, "ceiling": None, "race_level": 0.0, "synthetic_per_small_label": made_up}
     )
     sets = data(plan, unlabelled=unlabelled)
-    embeddings = FakeEmbeddings(size=8, asked=[])
+    embeddings = FakeEmbeddings(size=8)
     artifact = await adistill(TASK, **sets, **models(), effort=plan, embeddings=embeddings)  # type: ignore[arg-type]
     told = estimate(TASK, plan, **sets, teacher=TEACHER, students=[STUDENT], embeddings="fake:words")  # type: ignore[arg-type]
     check(told.lines, artifact.ledger)

@@ -76,7 +76,7 @@ async def test_the_loop_never_sees_a_test_id() -> None:
     start: Any = {"run_id": "r", "task": TASK, "plan": test_loop.PLAN}
     async for state in graph.astream(start, context=DistillationContext(), stream_mode="values"):
         known = [rule.sources for rule in [*state.get("rules", ()), *state.get("pool", ())]]
-        known += [proposal.shown for proposal in state.get("proposals", ())]
+        known += [proposal.examples for proposal in state.get("proposals", ())]
         known += [edit.sources for proposal in state.get("proposals", ()) for edit in proposal.edits]
         seen += [key for keys in known for key in keys]
     assert any("You correct the rules" in question for question in asked), "the loop was not reached"

@@ -22,9 +22,9 @@ from langchain_pld.distillation.context import DistillationContext, RunModels, s
 from langchain_pld.distillation.nodes.pending_answers import Node
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.rules.clustering import Clustering, cluster_label
-from langchain_pld.distillation.rules.conflicts import find_conflicts, settle
-from langchain_pld.distillation.rules.embedder import Embedder
-from langchain_pld.distillation.rules.prompt_size import fit, token_counter
+from langchain_pld.distillation.rules.conflicts import find_conflicts, resolve_conflicts
+from langchain_pld.distillation.rules.embeddings import Embedder
+from langchain_pld.distillation.rules.prompt_size import fit_to_budget, token_counter
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run.spending import Spending
@@ -99,8 +99,8 @@ def consolidate_node(models: RunModels) -> Node:
         rules: tuple[Rule, ...] = tuple({family[0].id: family[0] for family in families}.values())
         rules, lines = await _told_apart(task, rules, plan, embedder, teacher, screen)
         log += lines
-        if embedder.refused:
-            log.append(f"consolidate: conditions were compared by their words alone: {embedder.refused}")
+        if embedder.refusal:
+            log.append(f"consolidate: conditions were compared by their words alone: {embedder.refusal}")
         rules, gone = await _within_budget(task, rules, plan, models, runtime)
         noise = [micro for clustering in found.values() for micro in clustering.noise]
         pool = [*gone, *(Rule.merged(micro.label, micro.condition, (micro,)) for micro in noise)]
@@ -156,7 +156,7 @@ async def _clusterings(
     micro_rules: Sequence[MicroRule], task: Task, plan: Plan, embedder: Embedder, seed: int
 ) -> dict[str, Clustering]:
     """The micro-rules of each label in clusters; a label without micro-rules is left out."""
-    vectors = await embedder.vectors(micro_rules)
+    vectors = await embedder.embed(micro_rules)
     found: dict[str, Clustering] = {}
     for label in task.label_names:
         places = [place for place, micro in enumerate(micro_rules) if micro.label == label]
@@ -217,11 +217,11 @@ async def _told_apart(
     if len(rules) < 2:
         return rules, []
     as_drafts = [MicroRule(label=rule.label, condition=rule.condition, source=rule.id) for rule in rules]
-    vectors = await embedder.vectors(as_drafts)
+    vectors = await embedder.embed(as_drafts)
     conflicts = find_conflicts(rules, vectors, similarity=plan.conflict_similarity)
     if not conflicts:
         return rules, []
-    rules, lines = await settle(task, rules, conflicts, teacher, screen)
+    rules, lines = await resolve_conflicts(task, rules, conflicts, teacher, screen)
     said = [
         f"consolidate: {one.first.id} ({one.first.label}) and {one.second.id} ({one.second.label}) say nearly the "
         f"same, cosine {one.similarity:.2f}"
@@ -236,11 +236,10 @@ async def _within_budget(
     """The rules that the prompt has room for, and the others."""
     count = await asyncio.to_thread(token_counter, await models.student_for(runtime))
     return await asyncio.to_thread(
-        fit,
+        fit_to_budget,
         task,
         strongest_first(rules),
         AnswerFormat.letters(task) if len(task.labels) <= 26 else AnswerFormat.two_stage(task),
-        most_rules=plan.most_rules,
-        most_tokens=plan.most_prompt_tokens,
-        count=count,
+        plan,
+        count,
     )

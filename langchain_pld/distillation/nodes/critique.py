@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from langchain_pld.distillation.context import DistillationContext, RunModels
 from langchain_pld.distillation.nodes.pending_answers import Node
 from langchain_pld.distillation.nodes.revision import revise
-from langchain_pld.distillation.rules.near_duplicates import families
+from langchain_pld.distillation.rules.near_duplicates import group_near_duplicates
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run.spending import Spending
@@ -101,7 +101,7 @@ def screened(micro_rules: Sequence[MicroRule], screen: Screen) -> tuple[list[Mic
         else:
             passed.append(micro)
     doubtful: set[str] = set()
-    for family in families(passed):
+    for family in group_near_duplicates(passed):
         sides = Counter(micro.label for micro in family)
         winner, most = sides.most_common(1)[0]
         if len(sides) > 1:
@@ -122,7 +122,7 @@ async def _judged(
 ) -> tuple[list[MicroRule], list[str]]:
     """The micro-rules that the teacher does not object to, and what it said."""
     by_label: dict[str, list[Family]] = defaultdict(list)
-    for family in families(micro_rules):
+    for family in group_near_duplicates(micro_rules):
         by_label[family[0].label].append(family)
     batches = [
         found[start : start + _BATCH]

@@ -55,7 +55,7 @@ async def overview(state: DistillationState, run: RunStore) -> Overview:
     if rules is not None:
         shown["rules"] = [f"{_rule(rule)} ({rule.support} examples)" for rule in rules[:_MOST]]
     if state.get("proposals"):
-        shown["proposals"] = [_short(f"{one.what}: {one.cause}") for one in state["proposals"][:_MOST]]
+        shown["proposals"] = [_short(f"{one.name}: {one.cause}") for one in state["proposals"][:_MOST]]
     shown["spent"] = _spent(state.get("ledger", ()))
     return shown
 

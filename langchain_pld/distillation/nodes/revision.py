@@ -201,8 +201,8 @@ async def _ask(
         expected=pair[0],
         predicted=pair[1],
         edits=tuple(_translated(edit, in_question, pair, failures) for edit in answer.edits if edit.action != "keep"),
-        implicated=tuple(rule.id for rule in in_question),
-        shown=tuple(row.id for row in (*failures, *successes)),
+        editable=tuple(rule.id for rule in in_question),
+        examples=tuple(row.id for row in (*failures, *successes)),
         cause=answer.cause,
     )
 

@@ -13,7 +13,7 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from pydantic import BaseModel, Field
 
 from langchain_pld.distillation.roles import text_key
-from langchain_pld.distillation.rules.prompt_injection import steers
+from langchain_pld.distillation.rules.prompt_injection import contains_instruction
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.distillation.run.teacher import Teacher
 from langchain_pld.distillation.templates import fill, label_lines
@@ -85,7 +85,7 @@ async def invent(
         except InputError:
             continue
         copied = any(screen.leak(rendered, source) for source in sources)
-        if copied or steers(rendered) or text_key(task, text) in keys:
+        if copied or contains_instruction(rendered) or text_key(task, text) in keys:
             continue
         keys.add(text_key(task, text))
         made.append(example)

@@ -22,7 +22,7 @@ from langchain_pld.distillation.nodes.overview import measured
 from langchain_pld.distillation.nodes.pending_answers import Node
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.rules.edits import Proposal, apply_edits
-from langchain_pld.distillation.rules.prompt_size import fit, token_counter
+from langchain_pld.distillation.rules.prompt_size import fit_to_budget, token_counter
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run.spending import BudgetSpent, Spending
@@ -179,14 +179,14 @@ class _Pass:
             candidate = await asyncio.to_thread(self._edited, champion.candidate, proposal, train, screen, count)
             if candidate == champion.candidate:
                 continue
-            outcome = await self.attempt(candidate, champion, proposal.what)
+            outcome = await self.attempt(candidate, champion, proposal.name)
             if isinstance(outcome, str):
-                self._tell(f"{proposal.what}: {outcome}")
+                self._tell(f"{proposal.name}: {outcome}")
             elif outcome.loss < champion.loss:
-                self._tell(f"{proposal.what}: taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}")
+                self._tell(f"{proposal.name}: taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}")
                 champion, improved = outcome, True
             else:
-                self._tell(f"{proposal.what}: not taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}")
+                self._tell(f"{proposal.name}: not taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}")
         all_rules = await self.score(state["all_rules"], "all rules") if "all_rules" in state else None
         return Contest(zero_shot, champion, incumbent, all_rules), improved
 
@@ -254,22 +254,15 @@ class _Pass:
         rules, lines = apply_edits(
             candidate.rules,
             proposal.edits,
-            implicated=proposal.implicated,
+            editable=proposal.editable,
             labels=(proposal.expected, proposal.predicted),
             screen=screen,
-            shown=[task.render(row.input) for row in train if row.id in proposal.shown],
+            sources=[task.render(row.input) for row in train if row.id in proposal.examples],
         )
-        kept, gone = fit(
-            task,
-            rules,
-            candidate.answer,
-            most_rules=self._plan.most_rules,
-            most_tokens=self._plan.most_prompt_tokens,
-            count=count,
-        )
+        kept, gone = fit_to_budget(task, rules, candidate.answer, self._plan, count)
         lines += [f"{rule.id} goes, since the prompt has no room for it" for rule in gone]
         for line in lines:
-            self._tell(f"{proposal.what}: {line}")
+            self._tell(f"{proposal.name}: {line}")
         return candidate.having(kept)
 
     def _at_ceiling(self, scored: ScoredCandidate) -> bool:

@@ -1,4 +1,4 @@
-"""Conflicts across rules: nearly the same condition argues for different labels."""
+"""Conflicts: rules with nearly the same condition that argue for different labels."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from langchain_pld.rules import Rule
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 
-__all__ = ["Conflict", "find_conflicts", "settle"]
+__all__ = ["Conflict", "find_conflicts", "resolve_conflicts"]
 
-_MOST_SHOWN = 6
+_MAX_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Settlement(BaseModel):
 class Settlements(BaseModel):
     """How the conflicts are settled."""
 
-    settlements: list[Settlement] = Field(max_length=_MOST_SHOWN)
+    settlements: list[Settlement] = Field(max_length=_MAX_SHOWN)
 
 
 def find_conflicts(rules: Sequence[Rule], vectors: np.ndarray, *, similarity: float) -> list[Conflict]:
@@ -56,16 +56,16 @@ def find_conflicts(rules: Sequence[Rule], vectors: np.ndarray, *, similarity: fl
         vectors: Vectors of their conditions, n by d, of unit length.
         similarity: Cosine from which on two conditions count as nearly the same.
     """
-    found = [
-        Conflict(rules[a], rules[b], float(vectors[a] @ vectors[b]))
+    cosines = vectors @ vectors.T
+    conflicts = [
+        Conflict(rules[a], rules[b], float(cosines[a, b]))
         for a, b in combinations(range(len(rules)), 2)
-        if rules[a].label != rules[b].label
+        if rules[a].label != rules[b].label and cosines[a, b] >= similarity
     ]
-    near = [conflict for conflict in found if conflict.similarity >= similarity]
-    return sorted(near, key=lambda conflict: -conflict.similarity)
+    return sorted(conflicts, key=lambda conflict: -conflict.similarity)
 
 
-async def settle(
+async def resolve_conflicts(
     task: Task, rules: Sequence[Rule], conflicts: Sequence[Conflict], teacher: Teacher, screen: Screen
 ) -> tuple[tuple[Rule, ...], list[str]]:
     """Have the teacher tell conflicting rules apart, in one call for all conflicts.
@@ -73,30 +73,28 @@ async def settle(
     Args:
         task: The task.
         rules: All rules.
-        conflicts: From `find_conflicts`; at most six are settled.
-        teacher: Who is asked.
-        screen: What no condition may hold.
+        conflicts: From `find_conflicts`; the first six are resolved.
+        teacher: The model that rewrites the conditions.
+        screen: Screens the new conditions.
 
     Returns:
-        The rules, and a line for each conflict. Where there is no usable answer the rules stay as they are: the
+        The rules, and a line for the log about each edit. Without a usable answer the rules stay as they are: the
         validation rows decide.
     """
-    shown = conflicts[:_MOST_SHOWN]
+    shown = conflicts[:_MAX_SHOWN]
     answer = await teacher.ask(_messages(task, shown), Settlements)
     if isinstance(answer, Failure):
         return tuple(rules), [f"{len(conflicts)} conflicts stay: {answer.message}"]
-    edits: list[RuleEdit] = []
-    for settlement in answer.settlements:
-        if settlement.conflict > len(shown):
-            continue
-        conflict = shown[settlement.conflict - 1]
-        for rule, condition in ((conflict.first, settlement.first), (conflict.second, settlement.second)):
-            if " ".join(condition.split()) != rule.condition:
-                edits.append(
-                    RuleEdit(action="modify", rule=rule.id, conditions=(condition,), reason=settlement.difference)
-                )
-    implicated = {rule.id for conflict in shown for rule in (conflict.first, conflict.second)}
-    return apply_edits(rules, edits, implicated=implicated, labels=(), screen=screen)
+    edits = [
+        RuleEdit(action="modify", rule=rule.id, conditions=(condition,), reason=settlement.difference)
+        for settlement in answer.settlements
+        if settlement.conflict <= len(shown)
+        for conflict in [shown[settlement.conflict - 1]]
+        for rule, condition in ((conflict.first, settlement.first), (conflict.second, settlement.second))
+        if " ".join(condition.split()) != rule.condition
+    ]
+    editable = {rule.id for conflict in shown for rule in (conflict.first, conflict.second)}
+    return apply_edits(rules, edits, editable=editable, labels=(), screen=screen)
 
 
 def _messages(task: Task, conflicts: Sequence[Conflict]) -> list[BaseMessage]:

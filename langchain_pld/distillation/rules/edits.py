@@ -45,16 +45,16 @@ class Proposal(BaseModel):
     """The label that the student gave them."""
     edits: tuple[RuleEdit, ...]
     """What the teacher wants changed."""
-    implicated: tuple[str, ...]
+    editable: tuple[str, ...]
     """Ids of the rules of both labels, the only ones that may be changed."""
-    shown: tuple[str, ...]
-    """Ids of the texts that the teacher saw."""
+    examples: tuple[str, ...]
+    """Ids of the examples that the teacher saw."""
     cause: str = ""
     """Why the student is wrong, as the teacher sees it."""
 
     @property
-    def what(self) -> str:
-        """The proposal in words."""
+    def name(self) -> str:
+        """What the log calls it."""
         return f"edits for {self.expected} taken for {self.predicted}"
 
 
@@ -62,23 +62,23 @@ def apply_edits(
     rules: Sequence[Rule],
     edits: Sequence[RuleEdit],
     *,
-    implicated: Collection[str],
+    editable: Collection[str],
     labels: Collection[str],
     screen: Screen,
-    shown: Sequence[str] = (),
+    sources: Sequence[str] = (),
 ) -> tuple[tuple[Rule, ...], list[str]]:
-    """Carry out edits one after the other; what is not allowed is refused and logged.
+    """Apply edits one after the other; an edit that is not allowed is refused and logged.
 
     A changed rule stands where the old one stood, and keeps its label, sources and support; it names the old one as
     parent. An added rule comes last.
 
     Args:
         rules: The rules.
-        edits: What is to be changed.
-        implicated: Ids of the rules that may be changed.
+        edits: The edits.
+        editable: Ids of the rules that may be changed.
         labels: Labels for which a rule may be added.
-        screen: What no condition may hold.
-        shown: The texts that the author of the edits saw; no condition may take over their words, names or numbers.
+        screen: Screens the new conditions.
+        sources: The texts that the author of the edits saw; no condition may take over their words, names or numbers.
 
     Returns:
         The new rules, and a line for each edit but `keep`.
@@ -88,53 +88,49 @@ def apply_edits(
     for edit in edits:
         if edit.action == "keep":
             continue
-        refusal = _refusal(edit, current, implicated, labels, screen, shown)
+        conditions = [" ".join(condition.split()) for condition in edit.conditions]
+        place = next((n for n, rule in enumerate(current) if rule.id == edit.rule and rule.id in editable), None)
+        label = edit.label if edit.action == "add" else None if place is None else current[place].label
+        refusal = (
+            _wrong_count(edit)
+            or _wrong_target(edit, place, editable, labels)
+            or _wrong_condition(conditions, str(label), current, screen, sources)
+        )
         if refusal:
             log.append(f"{edit.action} {edit.rule or edit.label} refused: {refusal}")
-            continue
-        if edit.action == "add":
-            rule = Rule.added(str(edit.label), _folded(edit.conditions[0]), edit.sources)
+        elif place is None:
+            rule = Rule.added(str(label), conditions[0], edit.sources)
             current.append(rule)
             log.append(f"add {rule.id} for {rule.label}")
-            continue
-        place = next(number for number, rule in enumerate(current) if rule.id == edit.rule)
-        new = [current[place].revised(_folded(condition)) for condition in edit.conditions]
-        current[place : place + 1] = list({rule.id: rule for rule in new}.values())
-        log.append(f"{edit.action} {edit.rule}" + (f" into {', '.join(rule.id for rule in new)}" if new else ""))
+        else:
+            new = {rule.id: rule for rule in map(current[place].revised, conditions)}
+            current[place : place + 1] = new.values()
+            log.append(f"{edit.action} {edit.rule}" + (f" into {', '.join(new)}" if new else ""))
     return tuple(current), log
 
 
-def _refusal(
-    edit: RuleEdit,
-    rules: Sequence[Rule],
-    implicated: Collection[str],
-    labels: Collection[str],
-    screen: Screen,
-    shown: Sequence[str],
-) -> str | None:
-    """Why an edit is not carried out."""
-    wanted = {"modify": range(1, 2), "split": range(2, 5), "discard": range(1), "add": range(1, 2)}[edit.action]
-    if len(edit.conditions) not in wanted:
-        return f"{len(edit.conditions)} conditions given"
+def _wrong_count(edit: RuleEdit) -> str | None:
+    allowed = {"modify": range(1, 2), "split": range(2, 5), "discard": range(1), "add": range(1, 2)}[edit.action]
+    return None if len(edit.conditions) in allowed else f"{len(edit.conditions)} conditions given"
+
+
+def _wrong_target(edit: RuleEdit, place: int | None, editable: Collection[str], labels: Collection[str]) -> str | None:
     if edit.action == "add":
-        if edit.label not in labels:
-            return f"no rule may be added for the label {edit.label!r} here"
-    elif edit.rule not in implicated:
+        return None if edit.label in labels else f"no rule may be added for the label {edit.label!r} here"
+    if edit.rule not in editable:
         return "it is not one of the rules in question"
-    elif edit.rule not in {rule.id for rule in rules}:
-        return "an earlier edit changed it already"
-    label = edit.label if edit.action == "add" else next(rule.label for rule in rules if rule.id == edit.rule)
-    known = {(rule.label, _folded(rule.condition)) for rule in rules}
-    for condition in edit.conditions:
-        if len(_folded(condition)) < 10:
+    return "an earlier edit changed it already" if place is None else None
+
+
+def _wrong_condition(
+    conditions: Sequence[str], label: str, rules: Sequence[Rule], screen: Screen, sources: Sequence[str]
+) -> str | None:
+    known = {(rule.label, " ".join(rule.condition.split())) for rule in rules}
+    for condition in conditions:
+        if len(condition) < 10:
             return "a condition is too short to say anything"
-        if (label, _folded(condition)) in known:
+        if (label, condition) in known:
             return "there is such a rule already"
-        objection = screen.objection(condition, shown)
-        if objection:
+        if objection := screen.objection(condition, sources):
             return f"a condition {objection.reason}"
     return None
-
-
-def _folded(condition: str) -> str:
-    return " ".join(condition.split())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,14 +15,19 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_union
 from sklearn.preprocessing import normalize
 
+from langchain_pld.artifact import LedgerLine
+from langchain_pld.distillation.run.spending import Spending
+from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.errors import DistillationError, MissingExtraError, ModelSetupError
 from langchain_pld.rules import MicroRule
 from langchain_pld.student.failures import passes_through
 
-__all__ = ["LexicalEmbeddings", "embed_micro_rules", "resolve_embeddings", "said_by"]
+__all__ = ["Embedder", "LexicalEmbeddings", "embeddings_spec", "resolve_embeddings"]
 
 _DIMENSIONS = 64
 _SEED = 0
+_KIND = "vectors"
+_BYTES_PER_TOKEN = 4
 
 
 class LexicalEmbeddings(Embeddings):
@@ -37,24 +45,24 @@ class LexicalEmbeddings(Embeddings):
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),
             TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True),
         )
-        self._reduced: TruncatedSVD | None = None
+        self._reduction: TruncatedSVD | None = None
         try:
-            found = self._terms.fit_transform(corpus)
+            weights = self._terms.fit_transform(corpus)
         except ValueError:  # no text holds a word
             self._terms = None
             return
-        dimensions = min(_DIMENSIONS, len(corpus) - 1, found.shape[1] - 1)
+        dimensions = min(_DIMENSIONS, len(corpus) - 1, weights.shape[1] - 1)
         if dimensions >= 2:
             # It divides by the variance, which equal texts do not have.
             with np.errstate(divide="ignore", invalid="ignore"):
-                self._reduced = TruncatedSVD(dimensions, random_state=_SEED).fit(found)
+                self._reduction = TruncatedSVD(dimensions, random_state=_SEED).fit(weights)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Vectors of unit length; a zero vector for a text that shares nothing with the corpus."""
         if self._terms is None:
             return [[0.0, 0.0] for _ in texts]
-        found = self._terms.transform(texts)
-        vectors = self._reduced.transform(found) if self._reduced else found.toarray()
+        weights = self._terms.transform(texts)
+        vectors = self._reduction.transform(weights) if self._reduction else weights.toarray()
         return [[float(value) for value in vector] for vector in normalize(vectors)]
 
     def embed_query(self, text: str) -> list[float]:
@@ -62,50 +70,115 @@ class LexicalEmbeddings(Embeddings):
         return self.embed_documents([text])[0]
 
 
-async def embed_micro_rules(micro_rules: Sequence[MicroRule], embeddings: Embeddings | None = None) -> np.ndarray:
-    """Vectors of what the micro-rules say: condition and cues.
+class Embedder:
+    """Embeds the micro-rules of a run.
+
+    A text that the run has embedded before is not embedded again. Embeddings do not report token counts, so that the
+    ledger's tokens are an estimate: one for four bytes. Where the budget allows no call, the offline default stands in.
 
     Args:
-        micro_rules: Micro-rules, best of all labels together, so that the offline default learns from all.
-        embeddings: Where the vectors come from; `LexicalEmbeddings` of the micro-rules when absent.
-
-    Returns:
-        One row a micro-rule, of unit length, shape `(len(micro_rules), dimensions)`.
-
-    Raises:
-        DistillationError: The embeddings could not be reached, or gave vectors that cannot be used.
+        embeddings: The embeddings; the offline default, which costs nothing, when absent.
+        store: Keeps the vectors.
+        spending: Keeps the ledger.
+        node: The node that asks, for the ledger.
     """
-    if not micro_rules:
-        return np.zeros((0, 0))
-    texts = list(map(said_by, micro_rules))
-    if embeddings is None:
-        return np.asarray(await asyncio.to_thread(lambda: LexicalEmbeddings(texts).embed_documents(texts)))
-    try:
-        answer = await embeddings.aembed_documents(texts)
-    except Exception as error:  # whatever the client raised
-        if passes_through(error):
-            raise
-        msg = (
-            f"{type(embeddings).__name__} gave no vectors for {len(texts)} micro-rules "
-            f"({type(error).__name__}: {error}); mend that and go on, or start a run with other embeddings, or none"
-        )
-        raise DistillationError(msg) from error
-    try:
-        vectors = np.asarray(answer, dtype=float)
-    except (TypeError, ValueError):
-        vectors = np.zeros(0)
-    if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
-        msg = (
-            f"{type(embeddings).__name__} gave no usable vectors for {len(texts)} micro-rules: expected as many "
-            f"vectors of one length, got an array of shape {vectors.shape}; use other embeddings, or none"
-        )
-        raise DistillationError(msg)
-    return np.asarray(normalize(vectors))
+
+    def __init__(self, embeddings: Embeddings | None, store: RunStore, spending: Spending, *, node: str) -> None:
+        self._embeddings = embeddings
+        self._store = store
+        self._spending = spending
+        self._node = node
+        self.refusal: str | None = None
+        """Why the offline default stood in, where it did."""
+
+    async def embed(self, micro_rules: Sequence[MicroRule]) -> np.ndarray:
+        """Embed what micro-rules say: condition and cues.
+
+        Args:
+            micro_rules: Micro-rules, best of all labels together, so that the offline default learns from all.
+
+        Returns:
+            One row a micro-rule, of unit length, shape `(len(micro_rules), dimensions)`.
+
+        Raises:
+            DistillationError: The embeddings could not be reached, gave vectors that cannot be used, or vectors of
+                another length than earlier in the run.
+        """
+        if not micro_rules:
+            return np.zeros((0, 0))
+        texts = [" ".join([micro.condition, *micro.cues]) for micro in micro_rules]
+        if self._embeddings is None:
+            return await asyncio.to_thread(_lexical, texts)
+        spec = embeddings_spec(self._embeddings)
+        keys = {text: _key(spec, text) for text in texts}
+        known = {key: row["vector"] for key, row in (await self._store.get_many(_KIND, list(keys.values()))).items()}
+        missing = [text for text, key in keys.items() if key not in known]
+        if missing and (refusal := self._spending.over(spec)):
+            self.refusal = refusal
+            await self._spending.keep()
+            return await asyncio.to_thread(_lexical, texts)
+        if missing:
+            vectors, line = await self._request(spec, missing, self._embeddings)
+            fresh = {keys[text]: vector.tolist() for text, vector in zip(missing, vectors, strict=True)}
+            # Kept before they are entered: killed in between, a run does not pay for them again.
+            await self._store.put_many(_KIND, {key: {"vector": vector} for key, vector in fresh.items()})
+            known |= fresh
+        else:
+            line = LedgerLine(node=self._node, model=spec, cache_hits=1)
+        await self._spending.add(line)
+        lengths = sorted({len(vector) for vector in known.values()})
+        if len(lengths) > 1:
+            msg = (
+                f"{spec} gives vectors of another length than earlier in this run ({lengths[0]} and {lengths[-1]} "
+                "numbers); go on with the embeddings that the run began with, or start a new one"
+            )
+            raise DistillationError(msg)
+        return np.asarray([known[keys[text]] for text in texts])
+
+    async def _request(self, spec: str, texts: list[str], embeddings: Embeddings) -> tuple[np.ndarray, LedgerLine]:
+        """Vectors from the embeddings, and what they cost; a failed request goes into the ledger at once."""
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        line = LedgerLine(node=self._node, model=spec, calls=1, input_tokens=math.ceil(size / _BYTES_PER_TOKEN))
+        start = time.perf_counter()
+        try:
+            vectors = _checked(await embeddings.aembed_documents(texts), len(texts))
+        except Exception as error:  # whatever the client raised
+            if passes_through(error):
+                raise
+            await self._spending.add(line.model_copy(update={"failures": 1}))
+            msg = (
+                f"{type(embeddings).__name__} gave no usable vectors for {len(texts)} micro-rules "
+                f"({type(error).__name__}: {error}); fix that and go on, or start a run with other embeddings, or none"
+            )
+            raise DistillationError(msg) from error
+        return vectors, line.model_copy(update={"seconds": time.perf_counter() - start})
 
 
-def said_by(micro: MicroRule) -> str:
-    """What of a micro-rule is embedded."""
-    return " ".join([micro.condition, *micro.cues])
+def _lexical(texts: list[str]) -> np.ndarray:
+    return np.asarray(LexicalEmbeddings(texts).embed_documents(texts))
+
+
+def _checked(vectors: object, count: int) -> np.ndarray:
+    """The vectors as an array of rows of unit length; a ValueError where they cannot be one."""
+    rows = np.asarray(vectors, dtype=float)
+    if rows.ndim != 2 or len(rows) != count or not np.isfinite(rows).all():
+        msg = f"expected {count} vectors of one length, got an array of shape {rows.shape}"
+        raise ValueError(msg)
+    return np.asarray(normalize(rows))
+
+
+def embeddings_spec(embeddings: Embeddings) -> str:
+    """The `provider:name` of embeddings, e.g. `ollama:nomic-embed-text`; the class where no model is named."""
+    kind = type(embeddings).__name__
+    provider = kind.removesuffix("s").removesuffix("Embedding").lower()
+    if kind == "GoogleGenerativeAIEmbeddings":
+        provider = "google_genai"
+    name = getattr(embeddings, "model", None) or getattr(embeddings, "model_name", None) or kind
+    return f"{provider or 'embeddings'}:{str(name).removeprefix('models/')}"
+
+
+def _key(spec: str, text: str) -> str:
+    return hashlib.sha256(f"{spec}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def resolve_embeddings(spec: str) -> Embeddings:
@@ -120,12 +193,12 @@ def resolve_embeddings(spec: str) -> Embeddings:
     except ImportError as error:
         raise MissingExtraError.of("langchain", "agents") from error
     try:
-        found = init_embeddings(spec)
+        embeddings = init_embeddings(spec)
     except ImportError as error:
         msg = f"the embeddings {spec!r} need a package that is not installed: {error}"
         raise MissingExtraError(msg) from error
     except ValueError as error:
         msg = f"{spec!r} names no embeddings: {str(error).splitlines()[0]}"
         raise ModelSetupError(msg) from error
-    assert isinstance(found, Embeddings), "langchain gives a Runnable only where it is told to"
-    return found
+    assert isinstance(embeddings, Embeddings), "langchain returns a Runnable only with extra arguments"
+    return embeddings

@@ -1,9 +1,9 @@
-"""Families of micro-rules: conditions that say nearly the same in nearly the same words."""
+"""Near-duplicates: micro-rules whose conditions say nearly the same in nearly the same words."""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from scipy.sparse import coo_array
@@ -13,55 +13,55 @@ from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from langchain_pld.rules import MicroRule
 from langchain_pld.student.sanitize import skeleton
 
-__all__ = ["families"]
+__all__ = ["group_near_duplicates"]
 
-_LEAST_WORDS = 4
-_OVERLAP = 0.8
+_MIN_WORDS = 4
 
 
-def families(micro_rules: Iterable[MicroRule]) -> list[tuple[MicroRule, ...]]:
+def group_near_duplicates(micro_rules: Iterable[MicroRule]) -> list[tuple[MicroRule, ...]]:
     """Group micro-rules, of one label or of several, by what their conditions say.
 
-    Two conditions are near when they have the same content words and negations, or of at least four such words four in
-    five; a negation that only one of them has keeps them apart.
+    Two conditions are near-duplicates when they have the same content words and negations, or, with at least four such
+    words each, when their Jaccard similarity is at least 0.8 and they negate alike.
 
     Returns:
-        The families in the order of their first members; each micro-rule is in exactly one.
+        Groups in the order of their first members; each micro-rule is in exactly one.
     """
-    rules = list(micro_rules)
-    words = [_content(micro.condition) for micro in rules]
-    holding: dict[str, list[int]] = defaultdict(list)
-    for place, own in enumerate(words):
-        for word in own:
-            holding[word].append(place)
-    edges = [(place, place) for place in range(len(rules))]
-    for place, own in enumerate(words):
-        others = {other for word in own for other in holding[word] if other < place}
-        edges += [(place, other) for other in others if _near(own, words[other])]
-        edges += [] if own else [(place, words.index(own))]
-    if not edges:
-        return []
-    rows, columns = zip(*edges, strict=True)
-    graph = coo_array(([1] * len(edges), (rows, columns)), shape=(len(rules), len(rules)))
-    _, numbers = connected_components(graph, directed=False)
-    found: dict[int, list[MicroRule]] = defaultdict(list)
-    for number, micro in zip(numbers, rules, strict=True):
-        found[int(number)].append(micro)
-    return [tuple(members) for members in found.values()]
+    members: dict[frozenset[str], list[tuple[int, MicroRule]]] = defaultdict(list)
+    for place, micro in enumerate(micro_rules):
+        members[_content_words(micro.condition)].append((place, micro))
+    word_sets = list(members)
+    edges = _near_pairs(word_sets)
+    rows, columns = zip(*edges, strict=True) if edges else ((), ())
+    graph = coo_array(([1] * len(edges), (rows, columns)), shape=(len(word_sets), len(word_sets)))
+    groups: dict[int, list[tuple[int, MicroRule]]] = defaultdict(list)
+    for group, words in zip(connected_components(graph, directed=False)[1], word_sets, strict=True):
+        groups[int(group)] += members[words]
+    return [tuple(micro for _, micro in sorted(group, key=lambda member: member[0])) for group in groups.values()]
 
 
-def _near(own: frozenset[str], other: frozenset[str]) -> bool:
-    if own == other:
-        return True
-    if (own ^ other) & _NEGATIONS or min(len(own), len(other)) < _LEAST_WORDS:
-        return False
-    return len(own & other) >= _OVERLAP * len(own | other)
+def _near_pairs(word_sets: list[frozenset[str]]) -> list[tuple[int, int]]:
+    """Pairs of places, in near-linear time: near-duplicates share one of their rarest words (prefix filter)."""
+    frequency = Counter(word for words in word_sets for word in words)
+    sharing: dict[str, list[int]] = defaultdict(list)
+    pairs: list[tuple[int, int]] = []
+    for place, words in enumerate(word_sets):
+        if len(words) < _MIN_WORDS:
+            continue
+        rarest = sorted(words, key=lambda word: (frequency[word], word))
+        for word in rarest[: len(words) // 5 + 1]:  # four in five are shared
+            pairs += [(place, other) for other in sharing[word] if _near(words, word_sets[other])]
+            sharing[word].append(place)
+    return pairs
 
 
-def _content(condition: str) -> frozenset[str]:
-    return frozenset(word for word in _WORD.findall(skeleton(condition)) if word not in _FUNCTION_WORDS)
+def _near(words: frozenset[str], others: frozenset[str]) -> bool:
+    return not (words ^ others) & _NEGATIONS and 5 * len(words & others) >= 4 * len(words | others)
+
+
+def _content_words(condition: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", skeleton(condition))).difference(_FUNCTION_WORDS)
 
 
 _NEGATIONS = frozenset({"no", "not", "never", "nor", "neither", "without", "cannot", "none", "t"})
 _FUNCTION_WORDS = (ENGLISH_STOP_WORDS | {"text", "message", "says", "contains"}) - _NEGATIONS
-_WORD = re.compile(r"\w+")

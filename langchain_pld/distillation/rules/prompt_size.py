@@ -1,52 +1,49 @@
-"""How many rules a prompt may hold."""
+"""How many rules a prompt has room for."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from langchain_core.language_models import BaseChatModel
 
 from langchain_pld.answer import AnswerFormat
+from langchain_pld.distillation.plan import Plan
 from langchain_pld.rules import Rule
 from langchain_pld.student.chunks import estimated_tokens
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.providers import tokenizer_of
 from langchain_pld.task import Task
 
-__all__ = ["fit", "token_counter"]
+__all__ = ["fit_to_budget", "token_counter"]
 
 
 def token_counter(student: BaseChatModel) -> Callable[[str], int]:
-    """Counts the tokens of a text with the student's own tokenizer, or estimates them from above; may load a model."""
+    """A counter of tokens: the student's own tokenizer, or else an upper estimate. May load the model."""
     tokenizer = tokenizer_of(student)
-    if tokenizer is None:
-        return estimated_tokens
-    return lambda text: len(tokenizer(text))
+    return estimated_tokens if tokenizer is None else lambda text: len(tokenizer(text))
 
 
-def fit(
-    task: Task,
-    rules: Sequence[Rule],
-    answer: AnswerFormat,
-    *,
-    most_rules: int,
-    most_tokens: int,
-    count: Callable[[str], int],
+def fit_to_budget(
+    task: Task, rules: Sequence[Rule], answer: AnswerFormat, plan: Plan, count_tokens: Callable[[str], int]
 ) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
-    """The rules that fit, and those that had to go: the ones with the least support, but no label's last rule first.
+    """Split rules into those that fit into the plan's prompt and those that do not.
+
+    The rules with the least support go first, but no label's last rule.
 
     Args:
         task: The task.
         rules: The rules in the order of the prompt.
-        answer: The answer form that the prompt asks for.
-        most_rules: Rules at most.
-        most_tokens: Tokens of the compiled prompt at most.
-        count: Counts tokens.
+        answer: The answer format that the prompt asks for.
+        plan: Limits the number of rules and the tokens of the compiled prompt.
+        count_tokens: From `token_counter`.
     """
-    kept, gone = list(rules), []
-    while kept and (len(kept) > most_rules or count(compile_prompt(task, kept, answer)) > most_tokens):
-        labels = [rule.label for rule in kept]
-        weakest = min(kept, key=lambda rule: (labels.count(rule.label) == 1, rule.support, rule.id))
+    kept, dropped = list(rules), []
+    while kept and (
+        len(kept) > plan.most_rules or count_tokens(compile_prompt(task, kept, answer)) > plan.most_prompt_tokens
+    ):
+        labels = Counter(rule.label for rule in kept)
+        weakest = min(kept, key=lambda rule: (labels[rule.label] == 1, rule.support, rule.id))
         kept.remove(weakest)
-        gone.append(weakest)
-    return tuple(kept), tuple(gone)
+        dropped.append(weakest)
+    return tuple(kept), tuple(dropped)

@@ -16,13 +16,13 @@ from functools import lru_cache
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from langchain_pld.distillation.rules.prompt_injection import mentions_models, planted, steers
-from langchain_pld.distillation.rules.tautologies import circular
+from langchain_pld.distillation.rules.prompt_injection import contains_instruction, find_injection, mentions_models
+from langchain_pld.distillation.rules.tautologies import is_tautology
 from langchain_pld.examples import Example
 from langchain_pld.student.sanitize import clean_text, skeleton
 from langchain_pld.task import Task
 
-__all__ = ["Objection", "Screen", "leak", "planted", "screen"]
+__all__ = ["Objection", "Screen"]
 
 _NGRAM = 5
 _CONTENT_WORDS = 2
@@ -88,12 +88,12 @@ class Screen:
             condition: What was drafted.
             sources: The texts that its author saw.
         """
-        reason = planted(condition, labels=self.labels, about_models=self.about_models)
+        reason = find_injection(condition, labels=self.labels, about_models=self.about_models)
         if reason is None and self.scripts is not None and _scripts(condition) - self.scripts:
             reason = "is written in another script than the texts"
         if reason is not None:
             return Objection(reason, 'Write one plain sentence, "If the text …", about such texts and nothing else.')
-        if self.task is not None and circular(condition, self.task, common=self.common):
+        if self.task is not None and is_tautology(condition, self.task, common=self.common):
             return Objection("rests on a label instead of the text", _NO_LABELS)
         return next((found for source in sources if (found := self.leak(condition, source))), None)
 
@@ -141,25 +141,8 @@ class Screen:
         }
 
 
-def screen(condition: str, sources: Iterable[str]) -> str | None:
-    """The first reason why a condition must not reach a prompt, or `None`; `Screen` knows the task as well.
-
-    Args:
-        condition: The drafted condition.
-        sources: The texts that it was drafted from.
-    """
-    objection = Screen().objection(condition, sources)
-    return objection.reason if objection else None
-
-
-def leak(condition: str, source: str) -> str | None:
-    """Whether a condition takes over words, names or numbers of the text that it was drafted from."""
-    objection = Screen().leak(condition, source)
-    return objection.reason if objection else None
-
-
 # One source is looked at with each condition and cue that was drafted from it.
-_steers = lru_cache(maxsize=256)(steers)
+_steers = lru_cache(maxsize=256)(contains_instruction)
 
 
 def _runs(items: list[str], size: int) -> Iterator[tuple[str, ...]]:

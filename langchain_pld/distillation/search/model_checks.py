@@ -11,7 +11,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
 
 from langchain_pld.distillation.plan import Plan
-from langchain_pld.distillation.rules.embedder import Embedder
+from langchain_pld.distillation.rules.embeddings import Embedder
 from langchain_pld.distillation.run.spending import Spending
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.search.answer_formats import answer_formats
@@ -64,4 +64,4 @@ async def check_embeddings(embeddings: Embeddings | None, run: RunStore, spendin
     Raises:
         DistillationError: They do not.
     """
-    await Embedder(embeddings, run, spending, node="consolidate").vectors([_CONDITION])
+    await Embedder(embeddings, run, spending, node="consolidate").embed([_CONDITION])

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
-from collections import Counter
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 
 from langchain_pld import Example
 from langchain_pld.distillation.context import RunModels
 from langchain_pld.distillation.nodes.critique import critique_node, screened
-from langchain_pld.distillation.rules.near_duplicates import families
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import MicroRule
@@ -118,16 +113,3 @@ async def test_a_dozen_conditions_of_one_label_are_one_call() -> None:
     drafts = [micro(f"If it speaks of a {word}", source=word) for word in words]
     _, _, teacher = await judged({"drop": [{"number": 99, "reason": "no such condition"}]}, *drafts)
     assert len(teacher.asked) == 2
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.text("ab not ", max_size=12).filter(str.strip), max_size=12), st.randoms(use_true_random=False))
-def test_each_micro_rule_is_in_exactly_one_family_whatever_the_order(texts: list[str], shuffler: random.Random) -> None:
-    drafts = [micro(text, source=str(n)) for n, text in enumerate(texts)]
-    found = families(drafts)
-    assert Counter(one.id for family in found for one in family) == Counter(one.id for one in drafts)
-    again = list(drafts)
-    shuffler.shuffle(again)
-    assert {frozenset(one.id for one in family) for family in families(again)} == {
-        frozenset(one.id for one in family) for family in found
-    }

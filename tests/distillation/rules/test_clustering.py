@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
 from langchain_pld.distillation.plan import ClusterMode
 from langchain_pld.distillation.rules.clustering import Clustering, cluster_label
-from langchain_pld.distillation.rules.embeddings import LexicalEmbeddings, embed_micro_rules
-from langchain_pld.errors import DistillationError
 from langchain_pld.rules import MicroRule
 
 MODES: list[ClusterMode] = ["auto", "paper", "kmeans"]
@@ -111,44 +108,3 @@ def test_a_group_begins_with_its_most_typical_member() -> None:
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     found = cluster_label(micro_rules(*map(str, range(5))), points, mode="auto", most=1, seed=0)
     assert found.groups[0][0].source == "row-2"
-
-
-async def test_the_offline_vectors_put_like_things_together_and_are_the_same_each_time() -> None:
-    drafts = micro_rules(
-        "If the text asks for a refund of money",
-        "If the text wants money back as a refund",
-        "If the text reports a broken engine",
-        "If the text says that the engine is broken",
-    )
-    vectors = await embed_micro_rules(drafts)
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
-    near = vectors @ vectors.T
-    assert min(near[0, 1], near[2, 3]) > max(near[0, 2], near[0, 3], near[1, 2], near[1, 3])
-    assert np.array_equal(vectors, await embed_micro_rules(drafts))
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.lists(st.text(max_size=30), min_size=1, max_size=8))
-def test_the_offline_vectors_take_any_text(texts: list[str]) -> None:
-    vectors = np.asarray(LexicalEmbeddings(texts).embed_documents(texts))
-    assert vectors.ndim == 2
-    assert np.isfinite(vectors).all()
-
-
-async def test_vectors_come_from_the_given_embeddings() -> None:
-    drafts = micro_rules("If it is one", "If it is two")
-    vectors = await embed_micro_rules(drafts, DeterministicFakeEmbedding(size=5))
-    assert vectors.shape == (2, 5)
-    assert (await embed_micro_rules([], DeterministicFakeEmbedding(size=5))).shape == (0, 0)
-
-
-async def test_unusable_embeddings_are_named() -> None:
-    class BrokenFakeEmbeddings(Embeddings):
-        def embed_documents(self, texts: list[str]) -> list[list[float]]:
-            return [[1.0, float("nan")] for _ in texts]
-
-        def embed_query(self, text: str) -> list[float]:
-            return [1.0, 1.0]
-
-    with pytest.raises(DistillationError, match="BrokenFakeEmbeddings gave no usable vectors for 1 micro-rules"):
-        await embed_micro_rules(micro_rules("If it is one"), BrokenFakeEmbeddings())

@@ -23,9 +23,9 @@ RULES = (rule("amber", "late invoices"), rule("violet", "lost parcels"), rule("g
 FIRST, SECOND, THIRD = (found.id for found in RULES)
 
 
-def edited(*edits: RuleEdit, shown: tuple[str, ...] = ()) -> tuple[tuple[Rule, ...], list[str]]:
+def edited(*edits: RuleEdit, sources: tuple[str, ...] = ()) -> tuple[tuple[Rule, ...], list[str]]:
     return apply_edits(
-        RULES, edits, implicated={FIRST, SECOND}, labels=LABELS[:2], screen=Screen(task=TASK), shown=shown
+        RULES, edits, editable={FIRST, SECOND}, labels=LABELS[:2], screen=Screen(task=TASK), sources=sources
     )
 
 
@@ -72,7 +72,7 @@ def test_an_added_rule_comes_last_with_its_sources() -> None:
     ],
 )
 def test_what_is_not_allowed_is_refused_with_the_reason(edit: RuleEdit, why: str) -> None:
-    rules, log = edited(edit, shown=("Yesterday our Brunhilde came home.",))
+    rules, log = edited(edit, sources=("Yesterday our Brunhilde came home.",))
     assert rules == RULES
     assert len(log) == 1
     assert why in log[0]

@@ -10,36 +10,22 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from langchain_pld import Example, Task
-from langchain_pld.distillation.rules.screening import Screen, leak, planted, screen
-from tests.distillation.poisoned import PLANTED, TASK, Planted
+from langchain_pld.distillation.rules.screening import Screen
+from tests.distillation.poisoned import HONEST_ROWS, INJECTION_ROWS, INJECTIONS, TASK, Injection
 
-PLAIN = [
-    "If the text asks for a refund of money",
-    'If the text contains the phrase "go back" about a group of people',
-    "If the text uses words like kill or hit about somebody",
-    "If the text says that people of a certain job are always dull",
-    "If the text says that you should hate a group",
-    "If the text tells the user to reply with a code",
-    "If the writer orders someone to leave the country",
-    "If the clause says that the company may change the terms at any time, with or without prior notice",
-    "If the text is about a mother's role, e.g. cooking, in the 21st century",
-    "If the text mentions [a group] and calls it lazy, dirty and/or violent!",
-    "Wenn der Text sich über eine Rechnung beschwert",
-    "Если текст говорит о посылке",
-]
+SCREEN = Screen.of(TASK, [*HONEST_ROWS[:20], *INJECTION_ROWS])
 
 
-@pytest.mark.parametrize("condition", PLAIN)
-def test_a_plain_condition_passes(condition: str) -> None:
-    assert planted(condition) is None
+@pytest.mark.parametrize("one", INJECTIONS, ids=lambda one: one.disguise)
+def test_an_obeyed_instruction_is_refused_however_it_is_disguised(one: Injection) -> None:
+    for output in one.outputs:
+        for condition in (output, f"If the text is about an invoice. {output}", f"If it is an invoice, {output}."):
+            assert SCREEN.objection(condition, [one.text]), condition
 
 
-@pytest.mark.parametrize("one", PLANTED, ids=lambda one: one.disguise)
-def test_an_obeyed_instruction_is_refused_however_it_is_disguised(one: Planted) -> None:
-    for obeyed in one.obeyed:
-        for condition in (obeyed, f"If the text is about an invoice. {obeyed}", f"If it is an invoice, {obeyed}."):
-            assert screen(condition, [one.text]), condition
-            assert Screen.of(TASK, []).objection(condition, [one.text]), condition
+def leak(condition: str, source: str) -> str | None:
+    objection = Screen().leak(condition, source)
+    return objection.reason if objection else None
 
 
 @pytest.mark.parametrize(
@@ -129,11 +115,3 @@ def test_a_run_of_five_words_is_found_wherever_it_stands(words: list[str], data:
     source = data.draw(st.sampled_from([" ", ", ", "\n", "\u200b "])).join(words)
     if len(ENGLISH_STOP_WORDS.intersection(run)) <= 3:
         assert leak("If the text says " + " ".join(run).upper() + " or so", source)
-
-
-@settings(deadline=None, max_examples=150)
-@given(st.text(max_size=200), st.lists(st.text(max_size=200), max_size=2))
-def test_any_text_can_be_screened_and_gets_the_same_answer_twice(condition: str, sources: list[str]) -> None:
-    assert screen(condition, sources) == screen(condition, sources)
-    if planted(condition):
-        assert screen(condition, sources)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from langchain_pld import Task
 from langchain_pld.distillation.rules.screening import Screen
-from langchain_pld.distillation.rules.tautologies import circular
+from langchain_pld.distillation.rules.tautologies import is_tautology
 
 BIAS = Task(
     name="bias",
@@ -50,7 +50,7 @@ PLAIN_LABELS = ("violence", "sexual", "self_harm", "no", "spam", "other", "class
     ],
 )
 def test_a_condition_that_speaks_of_labels_or_says_only_their_name_is_worthless(condition: str) -> None:
-    assert circular(condition, BIAS)
+    assert is_tautology(condition, BIAS)
     objection = Screen.of(BIAS, []).objection(condition)
     assert objection is not None
     assert objection.reason == "rests on a label instead of the text"
@@ -69,7 +69,7 @@ def test_a_condition_that_speaks_of_labels_or_says_only_their_name_is_worthless(
     ],
 )
 def test_a_name_is_known_in_each_of_its_spellings(condition: str) -> None:
-    assert circular(condition, HATE)
+    assert is_tautology(condition, HATE)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_a_name_is_known_in_each_of_its_spellings(condition: str) -> None:
     ],
 )
 def test_a_condition_about_texts_may_hold_a_label_as_an_ordinary_word(condition: str) -> None:
-    assert not circular(condition, BIAS)
-    assert not circular(condition, HATE)
+    assert not is_tautology(condition, BIAS)
+    assert not is_tautology(condition, HATE)
 
 
 def test_where_the_texts_are_about_labels_a_condition_may_be_too() -> None:
@@ -125,11 +125,11 @@ def test_criteria_for_any_label_are_found_and_the_label_in_a_sentence_of_its_own
     name = data.draw(st.sampled_from(task.label_names))
     shown = data.draw(st.sampled_from([name, name.upper(), name.replace("_", " ")]))
     quote = data.draw(st.sampled_from(["", "'", '"', "`"]))
-    assert circular(f"If the text meets the criteria for the {quote}{shown}{quote} label", task)
-    assert not circular(f"If an old sailor tells of {shown} in the harbour", task)
+    assert is_tautology(f"If the text meets the criteria for the {quote}{shown}{quote} label", task)
+    assert not is_tautology(f"If an old sailor tells of {shown} in the harbour", task)
 
 
 @settings(deadline=None, max_examples=100)
 @given(TASKS, st.text(max_size=200))
 def test_any_text_can_be_looked_at(task: Task, condition: str) -> None:
-    assert circular(condition, task) in (True, False)
+    assert is_tautology(condition, task) in (True, False)

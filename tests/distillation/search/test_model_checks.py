@@ -97,6 +97,6 @@ async def test_embeddings_that_are_not_there_cost_no_teacher() -> None:
             raise ConnectionError
 
     asked = teacher()
-    with pytest.raises(DistillationError, match="Absent gave no vectors"):
+    with pytest.raises(DistillationError, match="Absent gave no usable vectors"):
         await adistill(TASK, teacher=asked, student=student(), embeddings=Absent(size=4), effort=PLAN, **SETS)
     assert asked.asked == []
