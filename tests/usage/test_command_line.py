@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a task and rows, the default model's name in front of the small model's file."""
     model_path(SMALL_MODEL)
     small = catalogue.catalogue_entry(SMALL_MODEL)
-    entries = (small.model_copy(update={"name": catalogue.DEFAULT_MODEL}), small)
+    entries = (replace(small, name=catalogue.DEFAULT_MODEL), small)
     for module in (catalogue, fetch):
         monkeypatch.setattr(module, "CATALOGUE", entries)
     texts = [(f"{start} {end}", label) for label, starts in STARTS.items() for end in ENDS for start in starts]
