@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from langchain_pld.artifact import Interval
-from langchain_pld.evaluation.metrics import Array, Confusion, cluster_bootstrap, macro_f1, per_label_f1
+from langchain_pld.evaluation.metrics import Array, cluster_bootstrap, confusion_tables, macro_f1, per_label_f1
 
 __all__ = ["Comparison", "compare"]
 
@@ -56,7 +55,7 @@ def compare(
     labels: Sequence[str],
     groups: Sequence[str | None] | None = None,
     *,
-    level: float = 0.95,
+    confidence: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
     """Compare two sets of predictions for the same rows.
@@ -67,29 +66,24 @@ def compare(
         incumbent: Its predictions, n.
         labels: The declared labels.
         groups: Group of each row; whole groups are resampled.
-        level: Confidence level of the interval.
+        confidence: Confidence level of the intervals.
         seed: Seed of the bootstrap.
     """
-    new, old = Confusion(gold, challenger, labels, groups), Confusion(gold, incumbent, labels, groups)
-    gained = sum(g == n and g != o for g, n, o in zip(gold, challenger, incumbent, strict=True))
-    lost = sum(g == o and g != n for g, n, o in zip(gold, challenger, incumbent, strict=True))
-    p_value = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    tables = [confusion_tables(gold, predicted, labels, groups) for predicted in (challenger, incumbent)]
+
+    def difference(metric: Callable[[Array], Array]) -> Interval:
+        return cluster_bootstrap(tables, lambda a, b: metric(a) - metric(b), confidence=confidence, seed=seed)
+
+    def label_difference(place: int) -> Interval:
+        return difference(lambda counts: np.asarray(per_label_f1(counts)[..., place]))
+
+    hits = [(new == label, old == label) for label, new, old in zip(gold, challenger, incumbent, strict=True)]
+    gained, lost = hits.count((True, False)), hits.count((False, True))
     return Comparison(
-        difference=_difference(new, old, macro_f1, level, seed),
-        per_label={
-            label: _difference(new, old, partial(_label_f1, place), level, seed) for place, label in enumerate(labels)
-        },
-        mcnemar_p=float(p_value),
+        difference=difference(macro_f1),
+        per_label={label: label_difference(place) for place, label in enumerate(labels)},
+        mcnemar_p=float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
         challenger_only=gained,
         incumbent_only=lost,
         rows=len(gold),
     )
-
-
-def _difference(new: Confusion, old: Confusion, metric: Callable[[Array], Array], level: float, seed: int) -> Interval:
-    """Difference of a metric of the counts, over the same draws of groups."""
-    return cluster_bootstrap([new.tables, old.tables], lambda a, b: metric(a) - metric(b), level=level, seed=seed)
-
-
-def _label_f1(place: int, counts: Array) -> Array:
-    return np.asarray(per_label_f1(counts)[..., place])

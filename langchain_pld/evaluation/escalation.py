@@ -26,7 +26,7 @@ class EscalationRow(BaseModel):
     decided: float
     """Share of the inputs that end with a label."""
     threshold: float | None
-    """The student keeps what it is at least this sure of; `None` where nothing is escalated, or failures alone."""
+    """The lowest confidence that the student keeps; `None` where nothing is escalated, or failures alone."""
     other_calls: int
     """Calls to the stronger decider."""
     other_tokens: int
@@ -42,7 +42,7 @@ def escalation_curve(
     *,
     shares: Sequence[float] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0),
 ) -> tuple[EscalationRow, ...]:
-    """Accuracy and cost when the least sure share of the inputs goes to the stronger decider.
+    """Accuracy and cost when the least confident share of the inputs goes to the stronger decider.
 
     Failed verdicts go first, then by the confidence in the most probable label, abstained or not. A verdict that stays
     with the student counts with its `predicted_label`, so that the curve shows what the gate gives away; where the
@@ -55,47 +55,37 @@ def escalation_curve(
         shares: Shares to tabulate, 0 to 1.
 
     Raises:
-        InputError: The lengths differ, there are no rows, or a share is none.
+        InputError: The lengths differ, there are no rows, or a share is not between 0 and 1.
     """
-    if not len(verdicts) == len(gold) == len(escalated_verdicts) or not verdicts:
-        msg = f"one verdict of each and one gold label an input are needed, got {len(verdicts)}, "
+    size = len(verdicts)
+    if not size == len(gold) == len(escalated_verdicts) or not size:
+        msg = f"one verdict of each and one gold label an input are needed, got {size}, "
         msg += f"{len(escalated_verdicts)} and {len(gold)}"
         raise InputError(msg)
     if not all(0 <= share <= 1 for share in shares):
         msg = f"shares lie between 0 and 1, got {', '.join(map(str, shares))}"
         raise InputError(msg)
-    size = len(verdicts)
-    # A stable order: among equally sure inputs, the first goes first.
-    order = sorted(range(size), key=lambda index: _sureness(verdicts[index]))
-    own_latency = sum(verdict.latency_ms for verdict in verdicts)
+    # A stable order: among equally confident inputs, the first goes first.
+    order = sorted(range(size), key=lambda n: (verdicts[n].status != "failed", verdicts[n].confidence or 0.0))
+    labels = [verdict.label or verdict.predicted_label for verdict in verdicts]
+    latency = sum(verdict.latency_ms for verdict in verdicts)
     rows = []
     for share in shares:
         count = round(share * size)
-        gone = set(order[:count])
-        labels = [_label(verdicts[i], escalated_verdicts[i] if i in gone else None) for i in range(size)]
-        others = [escalated_verdicts[index] for index in gone]
+        others = {n: escalated_verdicts[n] for n in order[:count]}
+        final = [others[n].label or label if n in others else label for n, label in enumerate(labels)]
         rows.append(
             EscalationRow(
                 share=count / size,
                 escalated=count,
-                accuracy=sum(label == truth for label, truth in zip(labels, gold, strict=True)) / size,
-                decided=sum(label is not None for label in labels) / size,
+                accuracy=sum(label == truth for label, truth in zip(final, gold, strict=True)) / size,
+                decided=sum(label is not None for label in final) / size,
                 threshold=verdicts[order[count]].confidence if 0 < count < size else None,
-                other_calls=sum(max(verdict.usage.calls, 1) for verdict in others),
-                other_tokens=sum(verdict.usage.input_tokens + verdict.usage.output_tokens for verdict in others),
-                latency_ms=(own_latency + sum(verdict.latency_ms for verdict in others)) / size,
+                other_calls=sum(max(verdict.usage.calls, 1) for verdict in others.values()),
+                other_tokens=sum(
+                    verdict.usage.input_tokens + verdict.usage.output_tokens for verdict in others.values()
+                ),
+                latency_ms=(latency + sum(verdict.latency_ms for verdict in others.values())) / size,
             )
         )
     return tuple(rows)
-
-
-def _sureness(verdict: Verdict) -> float:
-    if verdict.status == "failed":
-        return -1.0
-    return 0.0 if verdict.confidence is None else verdict.confidence
-
-
-def _label(own: Verdict, other: Verdict | None) -> str | None:
-    if other is not None and other.label is not None:
-        return other.label
-    return own.label or own.predicted_label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -12,19 +13,14 @@ from pydantic import BaseModel, ConfigDict
 from langchain_pld.artifact import ScoreCard
 from langchain_pld.blocking import run_blocking
 from langchain_pld.errors import InputError
-from langchain_pld.evaluation.metrics import (
-    Confusion,
-    accuracy,
-    expected_calibration_error,
-    log_loss,
-    macro_f1,
-    per_label_f1,
-)
+from langchain_pld.evaluation.metrics import accuracy, cluster_bootstrap, confusion_tables, macro_f1, per_label_f1
 from langchain_pld.examples import ExampleSet, Rows, examples_from
+from langchain_pld.student.calibration_metrics import expected_calibration_error, log_loss
 from langchain_pld.student.classifier import PLDClassifier
+from langchain_pld.task import Task
 from langchain_pld.verdict import Verdict
 
-__all__ = ["Evaluation", "aclassify", "aevaluate", "evaluate", "gold_labels", "score_card", "score_verdicts"]
+__all__ = ["Evaluation", "Predictions", "aclassify", "aevaluate", "evaluate", "gold_labels", "score_card"]
 
 
 class Evaluation(BaseModel):
@@ -36,6 +32,24 @@ class Evaluation(BaseModel):
     """The figures."""
     verdicts: tuple[Verdict, ...]
     """One verdict a row, in the rows' order."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier said about n rows."""
+
+    labels: Sequence[str | None]
+    """The label of each row, n; `None` where the answer failed."""
+    probabilities: Sequence[Mapping[str, float] | None] = ()
+    """Label to probability of each row, n, or nothing; rows without are left out of log loss and ECE."""
+    student: str = "-"
+    """The model that answered; `-` for none."""
+    calibrated: bool = False
+    """Whether the probabilities are calibrated."""
+    prompt_tokens: int | None = None
+    """Length of the system prompt."""
+    ms_per_text: float | None = None
+    """Median milliseconds a text."""
 
 
 async def aevaluate(
@@ -51,9 +65,9 @@ async def aevaluate(
     """Classify labelled rows and score the verdicts.
 
     Args:
-        classifier: What is measured; an abstained verdict counts with the label that it leans to.
+        classifier: The classifier; an abstained verdict counts with its `predicted_label`.
         examples: Labelled rows, in any form that `examples_from` takes.
-        name: What the card is called.
+        name: Name of the score card.
         role: Data role of the rows.
         seed: Seed of the bootstrap.
         concurrency: Calls in flight; 1 for a model in this process, so that a text's time is its own, else 8.
@@ -62,9 +76,18 @@ async def aevaluate(
     Raises:
         InputError: A row has no label, or there is no row.
     """
-    examples = examples_from(examples, classifier.artifact.task)
-    verdicts = await aclassify(classifier, examples, concurrency=concurrency, on_progress=on_progress)
-    card = score_verdicts(classifier, examples, verdicts, name=name, role=role, seed=seed)
+    artifact, rows = classifier.artifact, examples_from(examples, classifier.artifact.task)
+    gold_labels(rows)
+    verdicts = await aclassify(classifier, rows, concurrency=concurrency, on_progress=on_progress)
+    predictions = Predictions(
+        [verdict.predicted_label for verdict in verdicts],
+        [verdict.probabilities for verdict in verdicts],
+        student=classifier.spec,
+        calibrated=classifier.calibrated,
+        prompt_tokens=classifier.prompt_tokens,
+        ms_per_text=median(verdict.latency_ms for verdict in verdicts),
+    )
+    card = score_card(artifact.task, rows, predictions, name=name, role=role, seed=seed)
     return Evaluation(card=card, verdicts=verdicts)
 
 
@@ -81,13 +104,7 @@ def evaluate(
     """As `aevaluate`, for code that does not await, notebooks included."""
     return run_blocking(
         aevaluate(
-            classifier,
-            examples,
-            name=name,
-            role=role,
-            seed=seed,
-            concurrency=concurrency,
-            on_progress=on_progress,
+            classifier, examples, name=name, role=role, seed=seed, concurrency=concurrency, on_progress=on_progress
         )
     )
 
@@ -109,86 +126,41 @@ async def aclassify(
     return tuple(verdicts[index] for index in range(len(examples)))
 
 
-def score_verdicts(
-    classifier: PLDClassifier,
-    examples: ExampleSet,
-    verdicts: Sequence[Verdict],
-    *,
-    name: str,
-    role: str,
-    seed: int = 0,
-) -> ScoreCard:
-    """The score card of verdicts that are already there.
-
-    Raises:
-        InputError: A row has no label, or there is no row.
-    """
-    return score_card(
-        classifier.artifact.task.label_names,
-        examples,
-        [verdict.predicted_label for verdict in verdicts],
-        [verdict.probabilities for verdict in verdicts],
-        name=name,
-        role=role,
-        student=classifier.spec,
-        calibrated=classifier.calibrated,
-        seed=seed,
-        prompt_tokens=classifier.prompt_tokens,
-        ms_per_text=median(verdict.latency_ms for verdict in verdicts) if verdicts else None,
-    )
-
-
 def score_card(
-    labels: Sequence[str],
-    examples: ExampleSet,
-    predicted: Sequence[str | None],
-    probabilities: Sequence[Mapping[str, float] | None],
-    *,
-    name: str,
-    role: str,
-    student: str,
-    calibrated: bool = False,
-    seed: int = 0,
-    prompt_tokens: int | None = None,
-    ms_per_text: float | None = None,
+    task: Task, rows: ExampleSet, predictions: Predictions, *, name: str, role: str, seed: int = 0
 ) -> ScoreCard:
     """Score predictions, and probabilities where there are any.
 
     Args:
-        labels: The declared labels.
-        examples: Labelled rows, n.
-        predicted: The label of each row, n; `None` where the answer failed.
-        probabilities: Label to probability of each row, n; rows without are left out of log loss and ECE.
-        name: What is measured.
+        task: The task with its labels.
+        rows: Labelled rows, n.
+        predictions: The predictions for these rows.
+        name: Name of the score card.
         role: Data role of the rows.
-        student: The model that answered; `-` for none.
-        calibrated: Whether the probabilities are calibrated.
         seed: Seed of the bootstrap.
-        prompt_tokens: Length of the system prompt.
-        ms_per_text: Median milliseconds a text.
 
     Raises:
         InputError: A row has no label, or there is no row.
     """
-    gold = gold_labels(examples)
-    counts = Confusion(gold, predicted, labels, [row.group for row in examples])
-    given = [(p, list(labels).index(label)) for p, label in zip(probabilities, gold, strict=True) if p is not None]
-    table = np.array([[p[label] for label in labels] for p, _ in given])
-    truth = np.array([index for _, index in given])
+    gold, labels = gold_labels(rows), task.label_names
+    tables = confusion_tables(gold, predictions.labels, labels, [row.group for row in rows])
+    scored = [(p, labels.index(label)) for p, label in zip(predictions.probabilities, gold, strict=False) if p]
+    probabilities = np.array([[p[label] for label in labels] for p, _ in scored])
+    truth = np.array([index for _, index in scored])
     return ScoreCard(
         name=name,
         role=role,
         rows=len(gold),
-        student=student,
-        calibrated=calibrated,
-        macro_f1=counts.interval(macro_f1, seed=seed),
-        accuracy=counts.interval(accuracy, seed=seed),
-        per_label_f1=dict(zip(labels, map(float, per_label_f1(counts.total)), strict=True)),
-        failed=sum(label is None for label in predicted),
-        ece=expected_calibration_error(table, truth) if given else None,
-        log_loss=log_loss(table, truth) if given else None,
-        prompt_tokens=prompt_tokens,
-        ms_per_text=ms_per_text,
+        student=predictions.student,
+        calibrated=predictions.calibrated,
+        macro_f1=cluster_bootstrap([tables], macro_f1, seed=seed),
+        accuracy=cluster_bootstrap([tables], accuracy, seed=seed),
+        per_label_f1=dict(zip(labels, map(float, per_label_f1(tables.sum(axis=0))), strict=True)),
+        failed=sum(label is None for label in predictions.labels),
+        ece=expected_calibration_error(probabilities, truth) if scored else None,
+        log_loss=log_loss(probabilities, truth) if scored else None,
+        prompt_tokens=predictions.prompt_tokens,
+        ms_per_text=predictions.ms_per_text,
     )
 
 

@@ -15,27 +15,21 @@ import numpy.typing as npt
 from scipy import stats
 
 from langchain_pld.artifact import Interval
-from langchain_pld.student.calibration_metrics import brier_score, expected_calibration_error, log_loss
 
-__all__ = [
-    "Confusion",
-    "accuracy",
-    "brier_score",
-    "cluster_bootstrap",
-    "expected_calibration_error",
-    "log_loss",
-    "macro_f1",
-    "per_label_f1",
-]
+__all__ = ["accuracy", "cluster_bootstrap", "cluster_keys", "confusion_tables", "macro_f1", "per_label_f1"]
 
 RESAMPLES = 2000
 """Bootstrap resamples."""
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 
 
-class Confusion:
+def confusion_tables(
+    gold: Sequence[str],
+    predicted: Sequence[str | None],
+    labels: Sequence[str],
+    groups: Sequence[str | None] | None = None,
+) -> Array:
     """Counts of gold label by predicted label, one table a group.
 
     Args:
@@ -43,77 +37,60 @@ class Confusion:
         predicted: Predicted labels, n; `None` where there was no readable answer.
         labels: The declared labels, k.
         groups: Group of each row, n; `None` puts a row in a group of its own.
+
+    Returns:
+        Groups x k x (k + 1); the last column counts failed and undeclared answers.
     """
-
-    def __init__(
-        self,
-        gold: Sequence[str],
-        predicted: Sequence[str | None],
-        labels: Sequence[str],
-        groups: Sequence[str | None] | None = None,
-    ) -> None:
-        if not len(gold) == len(predicted) == len(groups if groups is not None else gold):
-            msg = f"gold, predicted and groups differ in length: {len(gold)}, {len(predicted)}"
-            raise ValueError(msg)
-        self.labels = tuple(labels)
-        position = {label: index for index, label in enumerate(self.labels)}
-        keys = cluster_keys(groups, len(gold))
-        order = {key: index for index, key in enumerate(dict.fromkeys(keys))}
-        # The last column collects failed and undeclared answers.
-        self.tables = np.zeros((len(order), len(self.labels), len(self.labels) + 1))
-        for key, true, answer in zip(keys, gold, predicted, strict=True):
-            column = position.get(answer, len(self.labels)) if answer is not None else len(self.labels)
-            self.tables[order[key], position[true], column] += 1
-
-    @property
-    def total(self) -> Array:
-        """Counts over all groups, k x (k + 1); the last column holds failed answers."""
-        return np.asarray(self.tables.sum(axis=0))
-
-    def interval(self, metric: Callable[[Array], Array], *, level: float = 0.95, seed: int = 0) -> Interval:
-        """Estimate and cluster-bootstrap percentile interval of a metric of the counts."""
-        return cluster_bootstrap([self.tables], metric, level=level, seed=seed)
-
-
-def cluster_bootstrap(
-    tables: Sequence[Array], statistic: Callable[..., Array], *, level: float = 0.95, seed: int = 0
-) -> Interval:
-    """Estimate and cluster-bootstrap percentile interval of a statistic of counts.
-
-    Args:
-        tables: One or more arrays of count tables of the same groups, each groups x k x (k + 1).
-        statistic: From the summed counts of each array to the figure; leading axes are draws.
-        level: Confidence level.
-        seed: Seed of the draws.
-    """
-    value = float(statistic(*(counts.sum(axis=0) for counts in tables)))
-    count = len(tables[0])
-    if count < 2:
-        return Interval(value=value, low=value, high=value, level=level)
-
-    def of_draws(drawn: Indices, axis: int) -> Array:
-        # scipy asks for the last axis: draws x groups, or groups alone for the sample itself.
-        return np.asarray(statistic(*(counts[drawn].sum(axis=axis % drawn.ndim) for counts in tables)))
-
-    result = stats.bootstrap(
-        (np.arange(count),),
-        of_draws,
-        n_resamples=RESAMPLES,
-        batch=200,
-        vectorized=True,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = map(float, result.confidence_interval)
-    return Interval(value=value, low=low, high=high, level=level)
+    keys = cluster_keys(groups, len(gold))
+    table_of = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+    index_of = {label: index for index, label in enumerate(labels)}
+    tables = np.zeros((len(table_of), len(labels), len(labels) + 1))
+    for key, label, answer in zip(keys, gold, predicted, strict=True):
+        column = len(labels) if answer is None else index_of.get(answer, len(labels))
+        tables[table_of[key], index_of[label], column] += 1
+    return tables
 
 
 def cluster_keys(groups: Sequence[str | None] | None, rows: int) -> list[str]:
     """One resampling key a row: its group, or a key of its own."""
-    if groups is None:
-        return [f"row {index}" for index in range(rows)]
-    return [f"row {index}" if group is None else f"group {group}" for index, group in enumerate(groups)]
+    return [
+        f"row {row}" if group is None else f"group {group}"
+        for row, group in enumerate([None] * rows if groups is None else groups)
+    ]
+
+
+def cluster_bootstrap(
+    tables: Sequence[Array], statistic: Callable[..., Array], *, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Estimate a statistic of counts, with its cluster-bootstrap percentile interval.
+
+    Args:
+        tables: One or more arrays of `confusion_tables` of the same groups.
+        statistic: From the summed counts of each array to the figure; leading axes are draws.
+        confidence: Confidence level.
+        seed: Seed of the draws.
+    """
+    value = float(statistic(*(counts.sum(axis=0) for counts in tables)))
+    groups = len(tables[0])
+    if groups < 2:
+        return Interval(value=value, low=value, high=value, level=confidence)
+
+    def of_draws(drawn: npt.NDArray[np.int64], axis: int) -> Array:
+        # scipy asks for the last axis: draws x groups, or groups alone for the sample itself.
+        return np.asarray(statistic(*(counts[drawn].sum(axis=axis % drawn.ndim) for counts in tables)))
+
+    result = stats.bootstrap(
+        (np.arange(groups),),
+        of_draws,
+        n_resamples=RESAMPLES,
+        batch=200,
+        vectorized=True,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = map(float, result.confidence_interval)
+    return Interval(value=value, low=low, high=high, level=confidence)
 
 
 def macro_f1(counts: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BINS", "brier_score", "consistent_error", "expected_calibration_error", "log_loss"]
+__all__ = ["BINS", "brier_score", "expected_calibration_error", "log_loss"]
 
 BINS = 10
 """Bins of the expected calibration error, of equal numbers of rows."""
@@ -37,31 +37,3 @@ def expected_calibration_error(probabilities: Array, gold: Indices, *, bins: int
     order = np.argsort(confidence, kind="stable")
     parts = np.array_split(order, min(bins, len(order)))
     return float(sum(abs(confidence[part].mean() - hits[part].mean()) * len(part) for part in parts) / len(order))
-
-
-def consistent_error(
-    probabilities: Array, *, bins: int = BINS, draws: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """The calibration error that is measured of probabilities which are exactly right.
-
-    On few rows it is far from 0, since a bin's accuracy is that of a handful of rows. Labels are drawn from the
-    probabilities themselves (consistency resampling, Broecker and Smith 2007); a measured error within this range is no
-    sign of bad probabilities.
-
-    Args:
-        probabilities: n x k.
-        bins: As in `expected_calibration_error`.
-        draws: Sets of labels.
-        seed: Seed of the draws.
-
-    Returns:
-        Mean and 95th percentile, 0 to 1.
-    """
-    rng = np.random.default_rng(seed)
-    totals = probabilities.cumsum(axis=1)
-    totals[:, -1] = 1.0
-    errors = [
-        expected_calibration_error(probabilities, (rng.random((len(totals), 1)) > totals).sum(axis=1), bins=bins)
-        for _ in range(draws)
-    ]
-    return float(np.mean(errors)), float(np.quantile(errors, 0.95))

@@ -1,10 +1,10 @@
-"""How good and how honest the student is: `python -m tests.benchmarks.calibrated_student --help`.
+"""How good and how well calibrated the student is: `python -m tests.benchmarks.calibrated_student --help`.
 
 For each set below FOLDER: macro-F1, expected calibration error and coverage at 5 % and 10 % risk on held-out rows, raw
 and calibrated, of the zero-shot prompt with label names as answers. The calibration is fitted on validation rows, the
 figures are from test rows. "If right" is the error that exactly right probabilities would show on as many rows: its
-mean and 95th percentile. FILE is YAML: set to instructions, labels and rules; with `--rules` a prompt with these rules
-is measured too. The data are public benchmarks of third parties and no part of the project.
+mean and 95th percentile. FILE is YAML: set to instructions and labels. The data are public benchmarks of third parties
+and no part of the project.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import json
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,16 @@ from rich.console import Console
 from rich.table import Table
 
 from langchain_pld import Task, read_examples
+from langchain_pld.artifact import Calibration
 from langchain_pld.distillation.run.spending import Spending
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.search.answer_formats import answer_formats
-from langchain_pld.distillation.search.candidates import Candidate, RowScore
+from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.distillation.search.scorer import StudentScorer
-from langchain_pld.evaluation.coverage import coverage_at_risk
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
-from langchain_pld.rules import Rule
-from langchain_pld.student.calibration_metrics import consistent_error
+from langchain_pld.student.calibration_metrics import expected_calibration_error
 from langchain_pld.student.providers import fingerprint_of, tokenizer_of
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai")
@@ -47,7 +47,7 @@ def sampled(rows: ExampleSet, count: int, seed: int) -> ExampleSet:
     return ExampleSet(source=rows.source, examples=tuple(chosen))
 
 
-def counted(step: str) -> Any:
+def progress(step: str) -> Any:
     """A progress line on standard error."""
     return lambda done, total: print(f"\r{step}: {done}/{total}   ", end="", file=sys.stderr, flush=True)
 
@@ -63,7 +63,7 @@ async def measure(
         for role in ("validation", "test")
     )
     (answer,) = await asyncio.to_thread(answer_formats, task, ("names",), token_ids=tokenizer_of(model))
-    bench = StudentScorer(
+    scorer = StudentScorer(
         task,
         model,
         fingerprint_of(model),
@@ -73,61 +73,66 @@ async def measure(
         node="benchmark",
         seed=options.seed,
     )
-    candidates = {"zero-shot": Candidate(answer=answer)}
-    if options.rules:
-        # These rules name their label themselves; the one they are filed under is only the arrow at their end.
-        rules = tuple(Rule.merged(_mentioned(text, task), text, ()) for text in definition["rules"])
-        candidates["rules"] = Candidate(rules=rules, answer=answer)
+    scored = await scorer.validate(Candidate(answer=answer), validation, progress(f"{name}, validation"))
+    scores = await scorer.score(scored.candidate, test, "test", progress(f"{name}, test"))
     rows = []
-    for prompt, candidate in candidates.items():
-        scored = await bench.validate(candidate, validation, counted(f"{name}, {prompt}, validation"))
-        held_out = await bench.score(candidate, test, "test", counted(f"{name}, {prompt}, test"))
-        cards = bench.cards_of(scored, held_out, test, name=prompt, role="test")
-        for card in cards:
-            probabilities = [
-                _probabilities(score, scored.calibration if card.calibrated else None) for score in held_out
-            ]
-            rows.append(
-                {
-                    "set": name,
-                    "prompt": prompt,
-                    "scores": "calibrated" if card.calibrated else "raw",
-                    "method": scored.calibration.method if card.calibrated else "-",
-                    "validation_rows": len(validation),
-                    "test_rows": len(test),
-                    "macro_f1": card.macro_f1.value,
-                    "macro_f1_interval": [card.macro_f1.low, card.macro_f1.high],
-                    "ece": card.ece,
-                    "ece_if_right": consistent_error(np.array([list(p.values()) for p in probabilities if p])),
-                    "failed": card.failed,
-                }
-                | {
-                    f"coverage_at_{risk:.0%}_risk": coverage_at_risk(probabilities, gold_labels(test), risk)
-                    for risk in RISKS
-                }
-            )
+    for card in scorer.cards_of(scored, scores, test, name="zero-shot", role="test"):
+        calibration = scored.calibration if card.calibrated else Calibration.identity(task.label_names)
+        probabilities = [
+            None if score.log_probabilities is None else calibration.apply(score.log_probabilities) for score in scores
+        ]
+        rows.append(
+            {
+                "set": name,
+                "scores": "calibrated" if card.calibrated else "raw",
+                "method": calibration.method,
+                "validation_rows": len(validation),
+                "test_rows": len(test),
+                "macro_f1": card.macro_f1.value,
+                "macro_f1_interval": [card.macro_f1.low, card.macro_f1.high],
+                "ece": card.ece,
+                "ece_if_right": consistent_error(np.array([list(p.values()) for p in probabilities if p])),
+                "failed": card.failed,
+            }
+            | {f"coverage_at_{risk:.0%}_risk": coverage(probabilities, gold_labels(test), risk) for risk in RISKS}
+        )
     return rows
 
 
-def _mentioned(text: str, task: Task) -> str:
-    """The label that a rule names last."""
-    return max(task.label_names, key=lambda label: text.rfind(label))
+def coverage(probabilities: Sequence[dict[str, float] | None], gold: Sequence[str], risk: float) -> float:
+    """The largest share of rows, most confident first, whose error rate is at most `risk` (El-Yaniv & Wiener 2010).
+
+    A description of these very rows; rows with the same confidence are decided together, a failed one never.
+    """
+    rows = [
+        (max(p.values()), max(p, key=p.__getitem__) != label) for p, label in zip(probabilities, gold, strict=True) if p
+    ]
+    rows.sort(reverse=True)
+    errors = np.cumsum([wrong for _, wrong in rows])
+    last_of_ties = [n for n in range(len(rows)) if n + 1 == len(rows) or rows[n + 1][0] < rows[n][0]]
+    return max((n + 1 for n in last_of_ties if errors[n] <= risk * (n + 1) + 1e-9), default=0) / len(gold)
 
 
-def _probabilities(score: RowScore, calibration: Any) -> dict[str, float] | None:
-    if score.log_probabilities is None:
-        return None
-    if calibration is not None:
-        return dict(calibration.apply(score.log_probabilities))
-    return {label: float(np.exp(value)) for label, value in score.log_probabilities.items()}
+def consistent_error(probabilities: np.ndarray, *, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """Mean and 95th percentile of the calibration error that exactly right probabilities, n x k, would show.
+
+    On few rows it is far from 0, since a bin's accuracy is that of a handful of rows. Labels are drawn from the
+    probabilities themselves (consistency resampling, Broecker and Smith 2007).
+    """
+    rng = np.random.default_rng(seed)
+    totals = probabilities.cumsum(axis=1)
+    totals[:, -1] = 1.0
+    errors = [
+        expected_calibration_error(probabilities, (rng.random((len(totals), 1)) > totals).sum(axis=1))
+        for _ in range(draws)
+    ]
+    return float(np.mean(errors)), float(np.quantile(errors, 0.95))
 
 
 async def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with one folder a set")
-    parser.add_argument("--definitions", type=Path, required=True, help="YAML: set to instructions, labels, rules")
-    parser.add_argument("--rules", action="store_true", help="measure the prompt with the definitions' rules too")
+    parser.add_argument("--definitions", type=Path, required=True, help="YAML: set to instructions, labels")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--rows", type=int, default=300, help="rows of each role at most")
     parser.add_argument("--seed", type=int, default=0)
@@ -140,14 +145,13 @@ async def main() -> None:
     print(file=sys.stderr)
 
     table = Table(title=f"{DEFAULT_MODEL}, test rows, calibrated on validation rows; ECE over 10 bins of equal size")
-    for column in ("set", "prompt", "scores", "rows", "macro-F1", "ECE", "if right", "cov. 5 %", "cov. 10 %", "failed"):
-        table.add_column(column, justify="left" if column in {"set", "prompt", "scores"} else "right")
+    for column in ("set", "scores", "rows", "macro-F1", "ECE", "if right", "cov. 5 %", "cov. 10 %", "failed"):
+        table.add_column(column, justify="left" if column in {"set", "scores"} else "right")
     for row in rows:
         low, high = row["macro_f1_interval"]
         table.add_row(
             row["set"],
-            row["prompt"],
-            row["scores"] if row["method"] == "-" else f"{row['scores']} ({row['method']})",
+            row["scores"] if row["scores"] == "raw" else f"{row['scores']} ({row['method']})",
             f"{row['validation_rows']}/{row['test_rows']}",
             f"{row['macro_f1']:.3f} [{low:.3f}, {high:.3f}]",
             f"{row['ece']:.3f}",

@@ -45,7 +45,7 @@ from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.distillation.search.racing import stratified_order
 from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.evaluation.comparison import compare
-from langchain_pld.evaluation.evaluate import gold_labels, score_card
+from langchain_pld.evaluation.evaluate import Predictions, gold_labels, score_card
 from langchain_pld.examples import ExampleSet
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
 from langchain_pld.student.probe import learn_first_tokens
@@ -242,8 +242,8 @@ def _alone(task: Task, folder: Path, column: str, test: ExampleSet, seed: int) -
     model = make_pipeline(CountVectorizer(), MultinomialNB())
     model.fit([row[column] for row in train], [row["label"] for row in train])
     predicted = [str(label) for label in model.predict([shown[row.id] for row in test])]
-    name, none = f"{column} alone, naive Bayes ({len(train)} rows)", [None] * len(test)
-    return score_card(task.label_names, test, predicted, none, name=name, role="test", student="-", seed=seed)
+    name = f"{column} alone, naive Bayes ({len(train)} rows)"
+    return score_card(task, test, Predictions(predicted), name=name, role="test", seed=seed)
 
 
 async def _cards(

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from langchain_pld import PLDClassifier, Task, Verdict, resolve_chat_model
 from langchain_pld.answer import AnswerFormat
-from langchain_pld.evaluation.metrics import Confusion, accuracy, macro_f1
+from langchain_pld.evaluation.metrics import accuracy, confusion_tables, macro_f1
 from langchain_pld.models import DEFAULT_MODEL
 
 FORMS = {"letters": AnswerFormat.letters, "two_stage": AnswerFormat.two_stage}
@@ -40,7 +40,8 @@ async def measure(classifier: PLDClassifier, rows: list[dict[str, str]]) -> list
 
 
 def judged(verdicts: list[Verdict], rows: list[dict[str, str]], labels: tuple[str, ...]) -> dict[str, Any]:
-    table = Confusion([row["label"] for row in rows], [verdict.label for verdict in verdicts], labels).total
+    answers = [verdict.label for verdict in verdicts]
+    table = confusion_tables([row["label"] for row in rows], answers, labels).sum(axis=0)
     return {
         "macro_f1": round(float(macro_f1(table)), 3),
         "accuracy": round(float(accuracy(table)), 3),

@@ -10,8 +10,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from langchain_pld import Label, Task
 from langchain_pld.errors import InputError
-from langchain_pld.evaluation.metrics import brier_score, expected_calibration_error
 from langchain_pld.student.calibration import CalibrationFit, content_free_inputs, fit_calibration
+from langchain_pld.student.calibration_metrics import brier_score, expected_calibration_error
 
 LABELS = ("a", "b", "c")
 

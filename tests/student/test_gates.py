@@ -8,7 +8,6 @@ import pytest
 
 from langchain_pld.artifact import Gate
 from langchain_pld.errors import InputError
-from langchain_pld.evaluation.coverage import coverage_at_risk
 from langchain_pld.student.gates import GateMethod, fit_gate
 
 LABELS = ("no", "yes")
@@ -170,17 +169,3 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> N
     good: dict[str, Any] = {"probabilities": [{"yes": 0.9, "no": 0.1}] * 60, "gold": ["yes"] * 60, "alpha": 0.1}
     with pytest.raises(InputError, match=message):
         fit_gate(**{**good, **change}, labels=LABELS)
-
-
-def test_coverage_at_a_risk_by_hand() -> None:
-    probabilities = [{"no": 1 - p, "yes": p} for p in (0.99, 0.9, 0.8, 0.7, 0.6)]
-    gold = ["yes", "yes", "no", "yes", "no"]
-    assert coverage_at_risk(probabilities, gold, 0.0) == pytest.approx(2 / 5)
-    assert coverage_at_risk(probabilities, gold, 0.25) == pytest.approx(4 / 5)
-    assert coverage_at_risk(probabilities, gold, 0.4) == 1
-    assert coverage_at_risk([*probabilities, None], [*gold, "no"], 1.0) == pytest.approx(5 / 6)
-    assert coverage_at_risk([None], ["yes"], 0.5) == 0
-    tied = [{"no": 0.1, "yes": 0.9}] * 4
-    assert coverage_at_risk(tied, ["yes", "yes", "yes", "no"], 0.1) == 0
-    with pytest.raises(InputError, match="one probability row for each gold label, got 0 for 0"):
-        coverage_at_risk([], [], 0.1)

@@ -11,7 +11,7 @@ from langchain_pld.distillation.run.store import ChosenRow, RunStore, content_ke
 from langchain_pld.distillation.search.candidates import ScoredCandidate
 from langchain_pld.distillation.state import DistillationState, Overview
 from langchain_pld.evaluation.evaluate import gold_labels
-from langchain_pld.evaluation.metrics import Confusion, macro_f1
+from langchain_pld.evaluation.metrics import confusion_tables, macro_f1
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import MicroRule, Rule
 from langchain_pld.student.prompt import compile_prompt
@@ -65,7 +65,7 @@ def measured(prompts: Mapping[str, ScoredCandidate | None], rows: ExampleSet, la
     gold = gold_labels(rows)
     return {
         name: {
-            "macro_f1": round(float(macro_f1(Confusion(gold, one.predictions, labels).total)), 4),
+            "macro_f1": round(float(macro_f1(confusion_tables(gold, one.predictions, labels).sum(axis=0))), 4),
             "log_loss": round(one.loss, 4),
         }
         for name, one in prompts.items()

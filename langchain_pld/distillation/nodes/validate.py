@@ -37,7 +37,7 @@ from langchain_pld.distillation.search.scorer import OnProgress, StudentScorer
 from langchain_pld.distillation.search.student_probes import probed, readable
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.evaluation.evaluate import gold_labels
-from langchain_pld.evaluation.metrics import Confusion, macro_f1
+from langchain_pld.evaluation.metrics import confusion_tables, macro_f1
 from langchain_pld.examples import ExampleSet
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.providers import fingerprint_of, most_labels, tokenizer_of
@@ -267,7 +267,7 @@ class _Pass:
 
     def _at_ceiling(self, scored: ScoredCandidate) -> bool:
         labels, ceiling = self._bench.task.label_names, self._plan.ceiling
-        counts = Confusion(gold_labels(self._rows), scored.predictions, labels).total
+        counts = confusion_tables(gold_labels(self._rows), scored.predictions, labels).sum(axis=0)
         return ceiling is not None and float(macro_f1(counts)) >= ceiling
 
 

@@ -207,7 +207,7 @@ def _paired(
         incumbent,
         bench.task.label_names,
         [row.group for row in rows],
-        level=level,
+        confidence=level,
         seed=bench.seed,
     )
 

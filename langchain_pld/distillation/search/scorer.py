@@ -19,7 +19,7 @@ from langchain_pld.distillation.run.spending import Spending
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.search.candidates import Candidate, LogProbabilities, RowScore, ScoredCandidate
 from langchain_pld.distillation.search.racing import behind, looks
-from langchain_pld.evaluation.evaluate import aclassify, gold_labels, score_card
+from langchain_pld.evaluation.evaluate import Predictions, aclassify, gold_labels, score_card
 from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.student.calibration import MINIMUM_ROWS, CalibrationFit, content_free_inputs, fit_calibration
 from langchain_pld.student.classifier import PLDClassifier
@@ -246,19 +246,15 @@ class StudentScorer:
         role: Role,
         calibrated: bool,
     ) -> ScoreCard:
-        return score_card(
-            self.task.label_names,
-            rows,
+        predictions = Predictions(
             _likeliest(probabilities, scores),
             probabilities,
-            name=name,
-            role=role,
             student=self.fingerprint.spec,
             calibrated=calibrated,
-            seed=self.seed,
             prompt_tokens=self._prompt_tokens(scored.prompt),
             ms_per_text=median(score.latency_ms for score in scores),
         )
+        return score_card(self.task, rows, predictions, name=name, role=role, seed=self.seed)
 
     def _prompt_tokens(self, prompt: str) -> int | None:
         return self.student.get_num_tokens(prompt) if self.fingerprint.spec.startswith("embedded:") else None
