@@ -226,7 +226,7 @@ def _review_run(
     from langchain_pld.cli.distill import check_writable
     from langchain_pld.cli.embedded import ready_model
     from langchain_pld.cli.progress import StepBars
-    from langchain_pld.distillation.context import DistillationContext
+    from langchain_pld.distillation.config import DistillConfig
     from langchain_pld.distillation.graph import build_distillation_graph
     from langchain_pld.distillation.nodes.review import aresume_review
     from langchain_pld.distillation.run_directory import RunDirectory
@@ -250,7 +250,7 @@ def _review_run(
         async with directory.opened(postgres=database) as (store, checkpointer):
             graph = build_distillation_graph(teacher=teacher, student=decider, store=store, checkpointer=checkpointer)
             config: RunnableConfig = {"configurable": {"thread_id": run_id}}
-            context = DistillationContext(seed=record.seed)
+            context = DistillConfig(seed=record.seed)
             return await aresume_review(graph, config, ask, context=context, on_progress=on_progress)
 
     with directory.held(), stoppable(lambda: "the run still waits, or goes on with pld distill --resume"):

@@ -16,7 +16,7 @@ from langgraph.types import Checkpointer, Interrupt
 from langchain_pld.artifact import DistilledPrompt
 from langchain_pld.blocking import run_blocking
 from langchain_pld.distillation.budget import Budget
-from langchain_pld.distillation.context import DistillationContext, check_models
+from langchain_pld.distillation.config import DistillConfig, check_models
 from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.plan import Effort, Plan, plan_of
 from langchain_pld.distillation.roles import Role, check_roles
@@ -118,7 +118,7 @@ async def adistill(
     for role, rows in sets.items():
         await run.put_examples(role, rows)
     async for mode, event in graph.astream(
-        None if goes_on else start, config, context=DistillationContext(seed=seed), stream_mode=["custom", "values"]
+        None if goes_on else start, config, context=DistillConfig(seed=seed), stream_mode=["custom", "values"]
     ):
         if mode == "custom" and on_progress:
             on_progress(Progress.model_validate(event))

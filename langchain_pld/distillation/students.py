@@ -13,13 +13,14 @@ from langgraph.types import Checkpointer
 
 from langchain_pld.artifact import DistilledPrompt
 from langchain_pld.blocking import run_blocking
-from langchain_pld.distillation.context import check_models
+from langchain_pld.distillation.config import check_models
 from langchain_pld.distillation.distill import adistill
 from langchain_pld.distillation.plan import Effort, Plan, plan_of
 from langchain_pld.distillation.roles import check_roles
 from langchain_pld.distillation.rules.embeddings import resolve_embeddings
 from langchain_pld.distillation.run.progress import Progress
-from langchain_pld.distillation.run.spending import Spending, left_of
+from langchain_pld.distillation.run.run import Run
+from langchain_pld.distillation.run.spending import left_of
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.run.teacher import check_teacher
 from langchain_pld.distillation.search.model_checks import check_student
@@ -101,8 +102,9 @@ async def adistill_many(
     check_teacher(teacher)
     if len(models) > 1:  # a single one is looked at where its run begins
         for spec, student in models.items():
-            run = RunStore(store, run_of_student(run_id, spec))
-            await check_student(task, plan, student, validation, run, await Spending.of(run, plan))
+            kept = RunStore(store, run_of_student(run_id, spec))
+            run = await Run.open("validate", task=task, plan=plan, store=kept, student=student)
+            await check_student(run, validation)
     done: dict[str, DistilledPrompt] = {}
     for number, (spec, student) in enumerate(models.items(), 1):
         left = await left_of(plan.budget, [RunStore(store, run_of_student(run_id, other)) for other in done])

@@ -26,7 +26,9 @@ from rich.table import Table
 
 from langchain_pld import Task, read_examples
 from langchain_pld.artifact import Calibration
-from langchain_pld.distillation.run.spending import Spending
+from langchain_pld.distillation.config import DistillConfig
+from langchain_pld.distillation.plan import PLANS
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.search.answer_formats import answer_formats
 from langchain_pld.distillation.search.candidates import Candidate
@@ -63,16 +65,9 @@ async def measure(
         for role in ("validation", "test")
     )
     (answer,) = await asyncio.to_thread(answer_formats, task, ("names",), token_ids=tokenizer_of(model))
-    scorer = StudentScorer(
-        task,
-        model,
-        fingerprint_of(model),
-        "logprobs",
-        RunStore(InMemoryStore(), name),
-        Spending(),
-        node="benchmark",
-        seed=options.seed,
-    )
+    store, config = RunStore(InMemoryStore(), name), DistillConfig(seed=options.seed)
+    run = await Run.open("benchmark", task=task, plan=PLANS["light"], store=store, student=model, config=config)
+    scorer = StudentScorer(run, fingerprint_of(model), "logprobs")
     scored = await scorer.validate(Candidate(answer=answer), validation, progress(f"{name}, validation"))
     scores = await scorer.score(scored.candidate, test, "test", progress(f"{name}, test"))
     rows = []

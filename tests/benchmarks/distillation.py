@@ -19,6 +19,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,11 @@ from langchain_pld import Task, adistill, read_examples
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, DistilledPrompt, ScoreCard
 from langchain_pld.distillation.budget import Budget
+from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.roles import Role
 from langchain_pld.distillation.run.progress import Progress
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.spending import BudgetSpent, Spending
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.search.answer_formats import answer_formats
@@ -199,8 +202,9 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
     # In the order in which the run scored them: the folds of a calibration depend on it.
     validation = stratified_order(validation, seed)
     # The run's own Store: what the student was asked in it is not asked again.
-    kept, fingerprint = RunStore(store, name), fingerprint_of(model)
-    benches = {kind: kind(task, model, fingerprint, artifact.scorer, kept, Spending(), node="benchmark", seed=seed)
+    kept, config = RunStore(store, name), DistillConfig(seed=seed)
+    run = await Run.open("benchmark", task=task, plan=PLANS["light"], store=kept, student=model, config=config)
+    benches = {kind: kind(run, fingerprint_of(model), artifact.scorer)
                for kind in (StudentScorer, FewShotBench, ProseRulesBench)}  # fmt: skip
     shots = drawn_evenly(read_examples(folder / "train.jsonl", task), SHOTS, seed)
     benches[FewShotBench].shots = shown(task, shots, answer)  # type: ignore[attr-defined]
@@ -258,9 +262,9 @@ async def _cards(
 
 async def _zero_shot(bench: StudentScorer, validation: ExampleSet, test: ExampleSet) -> list[str | None]:
     """The labels that the zero-shot prompt gave in the run: the one whose test rows were read."""
-    model = bench.student
-    bench.spending = Spending(Budget(calls=0))
-    forms = answer_formats(bench.task, PLANS["light"].answer_forms, token_ids=tokenizer_of(model),
+    model, task = bench.run.student, bench.run.task
+    bench.run = replace(bench.run, spending=Spending(Budget(calls=0)))
+    forms = answer_formats(task, PLANS["light"].answer_forms, token_ids=tokenizer_of(model),
                            most_labels=most_labels(model))  # fmt: skip
     for form in forms:
         learned = await learn_first_tokens(model, form) if form.form == "words" else form

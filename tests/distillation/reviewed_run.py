@@ -15,17 +15,21 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import Checkpointer
 
 from langchain_pld import Example
-from langchain_pld.distillation.context import DistillationContext
-from langchain_pld.distillation.nodes.review import after_review, after_validate, review_node
+from langchain_pld.distillation.config import DistillConfig
+from langchain_pld.distillation.nodes.review import after_review, after_validate, review
+from langchain_pld.distillation.plan import PLANS
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import Rule
 from langchain_pld.student.prompt import compile_prompt
+from tests.fakes import FakeChatModel
 from tests.student.small_artifact import TASK, WORDS, artifact
 
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "run"}}
@@ -48,9 +52,21 @@ def review_graph(
         prompt = compile_prompt(TASK, rules, WORDS)
         return {"artifact": artifact(rules=rules, system_prompt=prompt, require_review=True), "log": ["validate"]}
 
-    graph = StateGraph(DistillationState, context_schema=DistillationContext)
+    async def review_in_run(state: DistillationState, runtime: Runtime[DistillConfig]) -> dict[str, Any]:
+        run = await Run.open(
+            "review",
+            task=TASK,
+            plan=PLANS["light"],
+            store=RunStore(runtime.store, "run"),
+            student=FakeChatModel(script=lambda _: AssertionError("asked")),
+            config=runtime.context,
+        )
+        update = await review(state, run)
+        return {**update, "log": run.log}
+
+    graph = StateGraph(DistillationState, context_schema=DistillConfig)
     graph.add_node("validate", validate)
-    graph.add_node("review", review_node)
+    graph.add_node("review", review_in_run)
     graph.add_edge(START, "validate")
     graph.add_conditional_edges("validate", after_validate)
     graph.add_conditional_edges("review", after_review)

@@ -11,7 +11,7 @@ from langgraph.checkpoint.memory import MemorySaver
 from langgraph.store.memory import InMemoryStore
 
 from langchain_pld import DistilledPrompt, adistill
-from langchain_pld.distillation.context import DistillationContext
+from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.run.store import RunStore
@@ -102,7 +102,7 @@ async def test_a_run_that_stops_inside_the_loop_goes_on_with_the_rules_that_it_h
         graph = build_distillation_graph(
             teacher=FakeChatModel(script=teacher_script), student=student, store=store, checkpointer=saver
         )
-        await graph.ainvoke(given, config, context=DistillationContext(), interrupt_before=["validate"])
+        await graph.ainvoke(given, config, context=DistillConfig(), interrupt_before=["validate"])
     state = (await graph.aget_state(config)).values
     assert state["champion"].rules
     assert state["proposals"]
@@ -110,7 +110,7 @@ async def test_a_run_that_stops_inside_the_loop_goes_on_with_the_rules_that_it_h
     graph = build_distillation_graph(
         teacher=FakeChatModel(script=teacher_script), student=student, store=store, checkpointer=saver
     )
-    done = await graph.ainvoke(None, config, context=DistillationContext())
+    done = await graph.ainvoke(None, config, context=DistillConfig())
     assert {rule.id for rule in state["champion"].rules} <= {rule.id for rule in done["artifact"].rules}
     assert GOOD in done["artifact"].system_prompt
     # What was scored before is not asked again: of the prompt without rules only the test rows are left.

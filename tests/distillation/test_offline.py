@@ -19,11 +19,11 @@ from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command
 
 from langchain_pld import DistilledPrompt, adistill
-from langchain_pld.distillation.context import DistillationContext
+from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.plan import PLANS, Plan
 from langchain_pld.distillation.run.store import RunStore
-from langchain_pld.distillation.run.teacher import Teacher, together
+from langchain_pld.distillation.run.teacher import Teacher, ask_all
 from langchain_pld.distillation.run_directory import RunDirectory
 from langchain_pld.errors import AnswersPendingError
 from langchain_pld.models.batch import BatchChatModel, BatchFolder
@@ -167,7 +167,7 @@ async def test_the_interrupt_says_what_to_do_and_any_command_resumes_it(tmp_path
     for role, count in (("train", 15), ("validation", 30)):
         await run.put_examples(role, rows(role, count))  # type: ignore[arg-type]
     config: Any = {"configurable": {"thread_id": "run"}}
-    context = DistillationContext(teacher=f"batch:{folder.path}")
+    context = DistillConfig(teacher=f"batch:{folder.path}")
     state = await graph.ainvoke({"run_id": "run", "task": TASK, "plan": PLAN}, config, context=context)
     (waiting,) = state["__interrupt__"]  # type: ignore[typeddict-item]
     assert waiting.value == {
@@ -200,17 +200,17 @@ async def test_questions_of_nested_steps_come_together_and_a_real_error_comes_at
     teacher = Teacher(BatchChatModel(folder=tmp_path), node="n", store=InMemoryStore(), concurrency=2)
 
     async def inner(name: str) -> list[Any]:
-        return await together(teacher.ask([HumanMessage(f"{name} {n}")], Plan) for n in range(2))
+        return await ask_all(teacher.ask([HumanMessage(f"{name} {n}")], Plan) for n in range(2))
 
     with pytest.raises(AnswersPendingError, match="6 questions have no answer yet") as caught:
-        await together(inner(name) for name in ("a", "b", "a", "c"))
+        await ask_all(inner(name) for name in ("a", "b", "a", "c"))
     assert len(caught.value.questions) == 6
 
     async def broken() -> None:
         raise ValueError("mine")
 
     with pytest.raises(ValueError, match="mine"):
-        await together([inner("a"), broken()])
+        await ask_all([inner("a"), broken()])
 
 
 _KILLED = """

@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.store.memory import InMemoryStore
 
 from langchain_pld import DistilledPrompt, adistill
-from langchain_pld.distillation.context import DistillationContext
+from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.run.store import RunStore
 from tests.distillation import test_loop
@@ -74,7 +74,7 @@ async def test_the_loop_never_sees_a_test_id() -> None:
         teacher=FakeChatModel(script=teacher), student=FakeChatModel(script=test_loop.student_script), store=store
     )
     start: Any = {"run_id": "r", "task": TASK, "plan": test_loop.PLAN}
-    async for state in graph.astream(start, context=DistillationContext(), stream_mode="values"):
+    async for state in graph.astream(start, context=DistillConfig(), stream_mode="values"):
         known = [rule.sources for rule in [*state.get("rules", ()), *state.get("pool", ())]]
         known += [proposal.examples for proposal in state.get("proposals", ())]
         known += [edit.sources for proposal in state.get("proposals", ()) for edit in proposal.edits]

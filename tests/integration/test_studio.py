@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from langchain_pld import DistilledPrompt
 from langchain_pld.distillation.budget import Budget
-from langchain_pld.distillation.context import DistillationContext
+from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.templates import NAMES, shipped
 from langchain_pld.errors import ArtifactError
@@ -264,13 +264,13 @@ def test_a_wrong_setting_is_named_before_anything_is_asked(studio: Studio) -> No
 )
 def test_a_prompt_that_the_run_could_not_fill_is_refused(prompt: dict[str, str], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
-        DistillationContext.model_validate(prompt)
+        DistillConfig.model_validate(prompt)
 
 
 def test_limits_and_review_go_before_the_plan_and_what_is_not_set_leaves_it() -> None:
     plan = PLANS["medium"].model_copy(update={"budget": Budget(calls=5, minutes=2.0), "max_risk": 0.1})
-    assert DistillationContext(seed=1).over(plan) == plan
-    changed = DistillationContext(max_calls=9, max_risk=0.02, require_review=True).over(plan)
+    assert DistillConfig(seed=1).over(plan) == plan
+    changed = DistillConfig(max_calls=9, max_risk=0.02, require_review=True).over(plan)
     assert (changed.budget, changed.max_risk) == (Budget(calls=9, minutes=2.0), 0.02)
     assert changed.require_review
 

@@ -14,22 +14,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
-from langgraph.runtime import Runtime
 from pydantic import BaseModel, Field
 
 from langchain_pld.answer import AnswerFormat
-from langchain_pld.distillation.context import DistillationContext, RunModels, settings
-from langchain_pld.distillation.nodes.pending_answers import Node
-from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.rules.clustering import Clustering, cluster_label
 from langchain_pld.distillation.rules.conflicts import find_conflicts, resolve_conflicts
 from langchain_pld.distillation.rules.embeddings import Embedder
 from langchain_pld.distillation.rules.prompt_size import fit_to_budget, token_counter
 from langchain_pld.distillation.rules.screening import Screen
-from langchain_pld.distillation.run.progress import Progress
-from langchain_pld.distillation.run.spending import Spending
-from langchain_pld.distillation.run.store import RunStore
-from langchain_pld.distillation.run.teacher import Teacher, together
+from langchain_pld.distillation.run.run import Run
+from langchain_pld.distillation.run.teacher import Teacher, ask_all
 from langchain_pld.distillation.search.hill_climbing import strongest_first
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.distillation.templates import fill, label_lines
@@ -39,7 +33,7 @@ from langchain_pld.student.sanitize import clean_text, delimited
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 
-__all__ = ["MergedRule", "consolidate_node", "merge_messages", "quoted"]
+__all__ = ["MergedRule", "consolidate", "merge_messages", "quoted"]
 
 _SHOWN_CONDITIONS = 8
 _SHOWN_TEXTS = 6
@@ -55,71 +49,38 @@ class MergedRule(BaseModel):
     condition: str = Field(min_length=10, max_length=300)
 
 
-def consolidate_node(models: RunModels) -> Node:
-    """Build the node."""
+async def consolidate(state: DistillationState, run: Run) -> dict[str, Any]:
+    """The node."""
+    micro_rules, train = state["micro_rules"], await run.store.taught()
+    screen = await asyncio.to_thread(Screen.of, run.task, train)
+    teacher, embedder = run.teacher(), Embedder(run.embeddings, run.store, run.spending, node=run.node)
+    found = await _cluster(run, micro_rules, embedder)
+    refused: list[str] = []
 
-    async def consolidate(state: DistillationState, runtime: Runtime[DistillationContext]) -> dict[str, Any]:
-        run = RunStore(runtime.store, state["run_id"])
-        task, plan, seed = state["task"], state["plan"], settings(runtime).seed
-        train = await run.taught()
-        screen = await asyncio.to_thread(Screen.of, task, train)
-        spending = await Spending.of(run, plan, runtime)
-        teacher = Teacher(
-            await models.teacher_for(runtime),
-            node="consolidate",
-            store=run.store,
-            concurrency=plan.concurrency,
-            spending=spending,
-        )
-        embedder = Embedder(await models.embeddings_for(runtime), run, spending, node="consolidate")
-        found = await _clusterings(state["micro_rules"], task, plan, embedder, seed)
-        log = [f"consolidate: {label}: {line}" for label, one in found.items() for line in one.log]
-        clusters = [members for clustering in found.values() for members in clustering.groups]
+    async def merge(members: Members) -> list[Rule]:
+        drafts = (_merge(run, members, number, train, teacher, screen) for number in range(run.plan.drafts))
+        answers = await ask_all(drafts)
+        refused.extend(line for _, lines in answers for line in lines)
+        return list({rule.id: rule for rule, _ in answers}.values())
 
-        done = 0
-
-        async def merge(members: Members) -> list[Rule]:
-            nonlocal done
-            answers = await together(
-                _merged(task, members, train, plan.contrast_examples, teacher, screen, f"{seed} {number}")
-                for number in range(plan.drafts)
-            )
-            done += 1
-            runtime.stream_writer(
-                Progress(
-                    node="consolidate", step="teacher merges clusters", done=done, total=len(clusters)
-                ).model_dump()
-            )
-            refused.extend(line for _, lines in answers for line in lines)
-            return list({rule.id: rule for rule, _ in answers}.values())
-
-        refused: list[str] = []
-        families = await together(map(merge, clusters))
-        log += sorted(refused)
-        rules: tuple[Rule, ...] = tuple({family[0].id: family[0] for family in families}.values())
-        rules, lines = await _told_apart(task, rules, plan, embedder, teacher, screen)
-        log += lines
-        if embedder.refusal:
-            log.append(f"consolidate: conditions were compared by their words alone: {embedder.refusal}")
-        rules, gone = await _within_budget(task, rules, plan, models, runtime)
-        noise = [micro for clustering in found.values() for micro in clustering.noise]
-        pool = [*gone, *(Rule.merged(micro.label, micro.condition, (micro,)) for micro in noise)]
-        sizes = "; ".join(f"{label} {_sizes(clustering)}" for label, clustering in found.items())
-        note = f"consolidate: {len(state['micro_rules'])} micro-rules became {len(rules)} rules, clusters of {sizes}"
-        if gone:
-            note += f"; {len(gone)} more did not fit into the prompt"
-        runtime.stream_writer(
-            Progress(node="consolidate", step="done", done=len(clusters), total=len(clusters), note=note).model_dump()
-        )
-        return {
-            "rules": list(rules),
-            "drafts": {family[0].id: family[1:] for family in families if len(family) > 1},
-            "pool": pool,
-            "log": [*log, note],
-            "ledger": teacher.ledger,
-        }
-
-    return consolidate
+    clusters = [members for clustering in found.values() for members in clustering.groups]
+    drafted = await ask_all(map(merge, clusters), run.progress("teacher merges clusters"))
+    for line in sorted(refused):
+        run.note(line)
+    rules = tuple({drafts[0].id: drafts[0] for drafts in drafted}.values())
+    rules = await _tell_apart(run, rules, embedder, teacher, screen)
+    if embedder.refusal:
+        run.note(f"conditions were compared by their words alone: {embedder.refusal}")
+    rules, gone = await _within_budget(run, rules)
+    noise = [micro for clustering in found.values() for micro in clustering.noise]
+    sizes = "; ".join(f"{label} {_sizes(clustering)}" for label, clustering in found.items())
+    note = f"{len(micro_rules)} micro-rules became {len(rules)} rules, clusters of {sizes}"
+    run.announce(note + (f"; {len(gone)} more did not fit into the prompt" if gone else ""))
+    return {
+        "rules": list(rules),
+        "drafts": {drafts[0].id: drafts[1:] for drafts in drafted if len(drafts) > 1},
+        "pool": [*gone, *(Rule.merged(micro.label, micro.condition, (micro,)) for micro in noise)],
+    }
 
 
 def merge_messages(
@@ -152,89 +113,86 @@ def _sizes(clustering: Clustering) -> str:
     return sizes + (f" ({len(clustering.noise)} in no cluster)" if clustering.noise else "")
 
 
-async def _clusterings(
-    micro_rules: Sequence[MicroRule], task: Task, plan: Plan, embedder: Embedder, seed: int
-) -> dict[str, Clustering]:
+async def _cluster(run: Run, micro_rules: Sequence[MicroRule], embedder: Embedder) -> dict[str, Clustering]:
     """The micro-rules of each label in clusters; a label without micro-rules is left out."""
     vectors = await embedder.embed(micro_rules)
     found: dict[str, Clustering] = {}
-    for label in task.label_names:
+    for label in run.task.label_names:
         places = [place for place, micro in enumerate(micro_rules) if micro.label == label]
         if places:
             found[label] = await asyncio.to_thread(
                 cluster_label,
                 [micro_rules[place] for place in places],
                 vectors[places],
-                mode=plan.clustering,
-                most=plan.rules_per_label,
-                seed=seed,
+                mode=run.plan.clustering,
+                most=run.plan.rules_per_label,
+                seed=run.seed,
             )
+    for label, clustering in found.items():
+        for line in clustering.log:
+            run.note(f"{label}: {line}")
     return found
 
 
-async def _merged(
-    task: Task, members: Members, train: ExampleSet, contrast: int, teacher: Teacher, screen: Screen, seed: str
+async def _merge(
+    run: Run, members: Members, number: int, train: ExampleSet, teacher: Teacher, screen: Screen
 ) -> tuple[Rule, list[str]]:
     """One draft of a cluster's rule, and what was wrong with the teacher's answers.
 
     A condition that the screen objects to is asked for once more. Where none can be used, the micro-rule nearest to the
-    cluster's middle stands for it; of those whose label a person gave, where there are any. The seed chooses the texts
-    that the teacher sees.
+    cluster's middle stands for it; of those whose label a person gave, where there are any. The draft's number and the
+    seed choose the texts that the teacher sees.
     """
-    label = members[0].label
+    task, label = run.task, members[0].label
     by_id = {row.id: row for row in train}
-    shuffler = random.Random(f"{seed} {members[0].id}")
+    shuffler = random.Random(f"{run.seed} {number} {members[0].id}")
     known = [by_id[micro.source] for micro in members if micro.source in by_id]
     own = shuffler.sample(known, min(_SHOWN_TEXTS, len(known)))
     strangers = [row for row in train if row.label not in (label, None)]
-    others = shuffler.sample(strangers, min(contrast, len(strangers)))
+    others = shuffler.sample(strangers, min(run.plan.contrast_examples, len(strangers)))
     texts = [task.render(row.input) for row in (*own, *others)]
     lines: list[str] = []
     objection = ""
     for _ in range(2):
         answer = await teacher.ask(merge_messages(task, members, own, others, objection=objection), MergedRule)
         if isinstance(answer, Failure):
-            lines.append(f"consolidate: {label}: no rule for {len(members)} micro-rules: {answer.message}")
+            lines.append(f"{label}: no rule for {len(members)} micro-rules: {answer.message}")
             break
         found = screen.objection(answer.condition, texts)
         if found is None:
             return Rule.merged(label, " ".join(answer.condition.split()), members), lines
-        lines.append(f"consolidate: {label}: the rule of {len(members)} micro-rules {found.reason}")
+        lines.append(f"{label}: the rule of {len(members)} micro-rules {found.reason}")
         objection = found.request
     strongest = next((micro for micro in members if micro.origin == "gold"), members[0])
     return Rule.merged(label, strongest.condition, members), [*lines, f"{lines[-1]}; its strongest one stands for them"]
 
 
-async def _told_apart(
-    task: Task,
-    rules: tuple[Rule, ...],
-    plan: Plan,
-    embedder: Embedder,
-    teacher: Teacher,
-    screen: Screen,
-) -> tuple[tuple[Rule, ...], list[str]]:
+async def _tell_apart(
+    run: Run, rules: tuple[Rule, ...], embedder: Embedder, teacher: Teacher, screen: Screen
+) -> tuple[Rule, ...]:
     """The rules after conflicts across labels were settled."""
     if len(rules) < 2:
-        return rules, []
+        return rules
     as_drafts = [MicroRule(label=rule.label, condition=rule.condition, source=rule.id) for rule in rules]
     vectors = await embedder.embed(as_drafts)
-    conflicts = find_conflicts(rules, vectors, similarity=plan.conflict_similarity)
+    conflicts = find_conflicts(rules, vectors, similarity=run.plan.conflict_similarity)
     if not conflicts:
-        return rules, []
-    rules, lines = await resolve_conflicts(task, rules, conflicts, teacher, screen)
-    said = [
-        f"consolidate: {one.first.id} ({one.first.label}) and {one.second.id} ({one.second.label}) say nearly the "
-        f"same, cosine {one.similarity:.2f}"
-        for one in conflicts
-    ]
-    return rules, [*said, *(f"consolidate: {line}" for line in lines)]
+        return rules
+    rules, lines = await resolve_conflicts(run.task, rules, conflicts, teacher, screen)
+    for one in conflicts:
+        run.note(
+            f"{one.first.id} ({one.first.label}) and {one.second.id} ({one.second.label}) say nearly the same, "
+            f"cosine {one.similarity:.2f}"
+        )
+    for line in lines:
+        run.note(line)
+    return rules
 
 
-async def _within_budget(
-    task: Task, rules: tuple[Rule, ...], plan: Plan, models: RunModels, runtime: Runtime[DistillationContext]
-) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+async def _within_budget(run: Run, rules: tuple[Rule, ...]) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     """The rules that the prompt has room for, and the others."""
-    count = await asyncio.to_thread(token_counter, await models.student_for(runtime))
+    task, plan = run.task, run.plan
+    count = await asyncio.to_thread(token_counter, run.student)
     return await asyncio.to_thread(
         fit_to_budget,
         task,

@@ -14,25 +14,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
-from langgraph.runtime import Runtime
 from pydantic import BaseModel, Field
 
-from langchain_pld.distillation.context import DistillationContext, RunModels
-from langchain_pld.distillation.nodes.pending_answers import Node
 from langchain_pld.distillation.nodes.revision import revise
 from langchain_pld.distillation.rules.near_duplicates import group_near_duplicates
 from langchain_pld.distillation.rules.screening import Screen
-from langchain_pld.distillation.run.progress import Progress
-from langchain_pld.distillation.run.spending import Spending
-from langchain_pld.distillation.run.store import RunStore
-from langchain_pld.distillation.run.teacher import Teacher, together
+from langchain_pld.distillation.run.run import Run
+from langchain_pld.distillation.run.teacher import ask_all
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.distillation.templates import fill, label_lines
 from langchain_pld.rules import MicroRule
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 
-__all__ = ["Judgement", "critique_node", "judge_messages", "screened"]
+__all__ = ["Judgement", "critique", "judge_messages", "screened"]
 
 _BATCH = 12
 _MOST_DROPPED = 0.5
@@ -54,33 +49,23 @@ class Judgement(BaseModel):
     drop: list[Drop] = Field(max_length=_BATCH)
 
 
-def critique_node(models: RunModels) -> Node:
-    """Build the node."""
-
-    async def critique(state: DistillationState, runtime: Runtime[DistillationContext]) -> dict[str, Any]:
-        if "champion" in state:
-            return await revise(state, runtime, models)
-        task, plan, drafts = state["task"], state["plan"], state["micro_rules"]
-        run = RunStore(runtime.store, state["run_id"])
-        screen = await asyncio.to_thread(Screen.of, task, await run.taught())
-        kept, reasons = screened(drafts, screen)
-        log = [_note(len(kept), drafts, reasons)]
-        teacher = Teacher(
-            await models.teacher_for(runtime),
-            node="critique",
-            store=run.store,
-            concurrency=plan.concurrency,
-            spending=await Spending.of(run, plan, runtime),
-        )
-        if plan.judge:
-            kept, lines = await _judged(task, kept, teacher, runtime)
-            log += [f"critique: {line}" for line in lines]
-        runtime.stream_writer(
-            Progress(node="critique", step="done", done=len(drafts), total=len(drafts), note=log[-1]).model_dump()
-        )
-        return {"micro_rules": kept, "log": log, "ledger": teacher.ledger}
-
-    return critique
+async def critique(state: DistillationState, run: Run) -> dict[str, Any]:
+    """The node."""
+    if "champion" in state:
+        return await revise(state["champion"], state["scorer"], run)
+    drafts = state["micro_rules"]
+    screen = await asyncio.to_thread(Screen.of, run.task, await run.store.taught())
+    kept, reasons = screened(drafts, screen)
+    note = f"{len(kept)} of {len(drafts)} micro-rules kept"
+    if reasons:
+        note += "; out: " + ", ".join(f"{count} that {reason}" for reason, count in Counter(reasons).most_common())
+    if not run.plan.judge:
+        run.announce(note)
+        return {"micro_rules": kept}
+    run.note(note)
+    judged = await _judge(run, kept)
+    run.announce(f"the teacher judged {len(kept)} micro-rules and keeps {len(judged)}")
+    return {"micro_rules": judged}
 
 
 def screened(micro_rules: Sequence[MicroRule], screen: Screen) -> tuple[list[MicroRule], list[str]]:
@@ -117,37 +102,30 @@ def judge_messages(task: Task, label: str, conditions: Sequence[str]) -> list[Ba
     return [SystemMessage(system), HumanMessage("\n".join(f"{n}. {text}" for n, text in enumerate(conditions, 1)))]
 
 
-async def _judged(
-    task: Task, micro_rules: list[MicroRule], teacher: Teacher, runtime: Runtime[DistillationContext]
-) -> tuple[list[MicroRule], list[str]]:
-    """The micro-rules that the teacher does not object to, and what it said."""
+async def _judge(run: Run, micro_rules: list[MicroRule]) -> list[MicroRule]:
+    """The micro-rules that the teacher does not object to."""
+    teacher = run.teacher()
     by_label: dict[str, list[Family]] = defaultdict(list)
     for family in group_near_duplicates(micro_rules):
         by_label[family[0].label].append(family)
     batches = [
         found[start : start + _BATCH]
-        for label in task.label_names
+        for label in run.task.label_names
         for found in [by_label[label]]
         for start in range(0, len(found), _BATCH)
     ]
-    done = 0
 
     async def judge(batch: list[Family]) -> tuple[set[str], str]:
-        nonlocal done
         label = batch[0][0].label
-        question = judge_messages(task, label, [family[0].condition for family in batch])
-        answer = await teacher.ask(question, Judgement)
-        done += 1
-        runtime.stream_writer(
-            Progress(node="critique", step="teacher judges conditions", done=done, total=len(batches)).model_dump()
-        )
-        return _verdict(label, batch, answer)
+        question = judge_messages(run.task, label, [family[0].condition for family in batch])
+        return _verdict(label, batch, await teacher.ask(question, Judgement))
 
-    verdicts = await together(map(judge, batches))
+    verdicts = await ask_all(map(judge, batches), run.progress("teacher judges conditions"))
+    for _, line in verdicts:
+        if line:
+            run.note(line)
     dropped = {one for ids, _ in verdicts for one in ids}
-    kept = [micro for micro in micro_rules if micro.id not in dropped]
-    lines = [line for _, line in verdicts if line]
-    return kept, [*lines, f"the teacher judged {len(micro_rules)} micro-rules and keeps {len(kept)}"]
+    return [micro for micro in micro_rules if micro.id not in dropped]
 
 
 def _verdict(label: str, batch: list[Family], answer: Judgement | Failure) -> tuple[set[str], str]:
@@ -160,11 +138,3 @@ def _verdict(label: str, batch: list[Family], answer: Judgement | Failure) -> tu
     ids = {micro.id for number in drops for micro in batch[number - 1]}
     said = "; ".join(f"{batch[number - 1][0].condition!r}: {' '.join(why.split())}" for number, why in drops.items())
     return ids, f"out for {label}: {said}" if said else ""
-
-
-def _note(kept: int, drafts: Sequence[MicroRule], reasons: Sequence[str]) -> str:
-    note = f"critique: {kept} of {len(drafts)} micro-rules kept"
-    if reasons:
-        counts = Counter(reasons)
-        note += "; out: " + ", ".join(f"{count} that {reason}" for reason, count in counts.most_common())
-    return note

@@ -9,17 +9,16 @@ from langchain_core.language_models import BaseChatModel
 
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.distillation.roles import balanced
-from langchain_pld.distillation.run.spending import Spending
-from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.search.answer_formats import answer_formats
 from langchain_pld.distillation.search.candidates import Candidate
-from langchain_pld.distillation.search.scorer import OnProgress, StudentScorer
-from langchain_pld.distillation.search.student_probes import entered, readable
+from langchain_pld.distillation.search.scorer import StudentScorer
+from langchain_pld.distillation.search.student_probes import readable, record_calls
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.student.probe import probe_student
 from langchain_pld.student.prompt import compile_prompt
-from langchain_pld.student.providers import fingerprint_of, model_spec, most_labels, tokenizer_of
+from langchain_pld.student.providers import most_labels, tokenizer_of
 from langchain_pld.task import Task
 
 __all__ = ["POOL", "choose_uncertain", "zero_shot_losses"]
@@ -47,29 +46,22 @@ def choose_uncertain(pool: ExampleSet, losses: dict[str, float], count: int, see
     return ExampleSet(source=pool.source, examples=(*usual.examples, *rest.examples))
 
 
-async def zero_shot_losses(
-    task: Task,
-    student: BaseChatModel,
-    rows: ExampleSet,
-    run: RunStore,
-    spending: Spending,
-    seed: int,
-    on_progress: OnProgress,
-) -> dict[str, float]:
+async def zero_shot_losses(run: Run, rows: ExampleSet) -> dict[str, float]:
     """Log loss of each train row, in nats, under the prompt without rules; uncalibrated.
 
     Raises:
         BudgetSpent: The budget does not allow it.
         StudentError: The student cannot be reached, or none of its answers can be read.
     """
+    task, student = run.task, run.student
     answer = await asyncio.to_thread(_answer, task, student)
-    async with entered(spending, node="generate", model=model_spec(student)):
+    async with record_calls(run):
         probe = await probe_student(student, compile_prompt(task, (), answer), answer, task.render(rows[0].input))
     answer = answer.model_copy(update={"thinking_tokens": probe.thinking_tokens})
-    answer = await readable(student, answer, probe.scorer, run, spending, node="generate")
-    fingerprint = await asyncio.to_thread(fingerprint_of, student)
-    bench = StudentScorer(task, student, fingerprint, probe.scorer, run, spending, node="generate", seed=seed)
-    scores = await bench.score(Candidate(answer=answer), rows, "train", on_progress)
+    answer = await readable(run, answer, probe.scorer)
+    student_scorer = StudentScorer(run, await run.student_fingerprint(), probe.scorer)
+    progress = run.progress("student reads examples without rules")
+    scores = await student_scorer.score(Candidate(answer=answer), rows, "train", progress)
     losses: dict[str, float] = {}
     for row, gold, score in zip(rows, gold_labels(rows), scores, strict=True):
         if score.log_probabilities is not None:

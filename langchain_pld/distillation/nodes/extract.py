@@ -11,77 +11,54 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from langgraph.runtime import Runtime
-
-from langchain_pld.distillation.context import DistillationContext, RunModels
 from langchain_pld.distillation.nodes.generate import Explanation, explanation_messages
-from langchain_pld.distillation.nodes.pending_answers import Node
 from langchain_pld.distillation.rules.screening import Screen
-from langchain_pld.distillation.run.progress import Progress
-from langchain_pld.distillation.run.spending import Spending
-from langchain_pld.distillation.run.store import ChosenRow, RunStore, content_key
-from langchain_pld.distillation.run.teacher import Teacher, together
+from langchain_pld.distillation.run.run import Run
+from langchain_pld.distillation.run.store import ChosenRow, content_key
+from langchain_pld.distillation.run.teacher import ask_all
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.rules import MicroRule
 from langchain_pld.student.sanitize import clean_text
 from langchain_pld.task import Task
 
-__all__ = ["extract_node"]
+__all__ = ["extract"]
 
 
-def extract_node(models: RunModels) -> Node:
-    """Build the node."""
+async def extract(state: DistillationState, run: Run) -> dict[str, Any]:
+    """The node."""
+    del state  # what it needs lies in the Store
+    task, teacher = run.task, run.teacher()
+    chosen = await run.store.chosen()
+    found = await run.store.get_many("explanations", [content_key(row.example) for row in chosen])
+    screen = await asyncio.to_thread(Screen.of, task, await run.store.taught())
+    asked_again = 0
 
-    async def extract(state: DistillationState, runtime: Runtime[DistillationContext]) -> dict[str, Any]:
-        run = RunStore(runtime.store, state["run_id"])
-        task, plan = state["task"], state["plan"]
-        chosen = await run.chosen()
-        found = await run.get_many("explanations", [content_key(row.example) for row in chosen])
-        screen = await asyncio.to_thread(Screen.of, task, await run.taught())
-        teacher = Teacher(
-            await models.teacher_for(runtime),
-            node="extract",
-            store=run.store,
-            concurrency=plan.concurrency,
-            spending=await Spending.of(run, plan, runtime),
-        )
-        explained = [
-            (row, Explanation.model_validate(found[content_key(row.example)]["explanation"]))
-            for row in chosen
-            if "explanation" in found.get(content_key(row.example), {})
-        ]
-        asked_again = 0
-        done = 0
+    async def draft(row: ChosenRow, explanation: Explanation) -> MicroRule | str:
+        nonlocal asked_again
+        text = task.render(row.example.input)
+        objection = screen.objection(explanation.condition, [text])
+        if objection is not None:
+            asked_again += 1
+            question = explanation_messages(task, row.example, objection=objection.request)
+            answer = await teacher.ask(question, Explanation)
+            if isinstance(answer, Explanation):
+                explanation = answer
+                objection = screen.objection(explanation.condition, [text])
+        return objection.reason if objection else _micro_rule(task, row, explanation, screen)
 
-        async def draft(row: ChosenRow, explanation: Explanation) -> MicroRule | str:
-            nonlocal done, asked_again
-            text = task.render(row.example.input)
-            objection = screen.objection(explanation.condition, [text])
-            if objection is not None:
-                asked_again += 1
-                question = explanation_messages(task, row.example, objection=objection.request)
-                answer = await teacher.ask(question, Explanation)
-                if isinstance(answer, Explanation):
-                    explanation = answer
-                    objection = screen.objection(explanation.condition, [text])
-            done += 1
-            runtime.stream_writer(
-                Progress(node="extract", step="drafts are checked", done=done, total=len(explained)).model_dump()
-            )
-            return objection.reason if objection else _micro_rule(task, row, explanation, screen)
-
-        results = await together(draft(row, explanation) for row, explanation in explained)
-        micro_rules = [result for result in results if isinstance(result, MicroRule)]
-        rejected = Counter(result for result in results if isinstance(result, str))
-        note = f"extract: {len(micro_rules)} micro-rules, {asked_again} drafts asked for again"
-        if rejected:
-            note += "; rejected: " + ", ".join(f"{count} that {reason}" for reason, count in rejected.most_common())
-        runtime.stream_writer(
-            Progress(node="extract", step="done", done=len(results), total=len(results), note=note).model_dump()
-        )
-        return {"micro_rules": micro_rules, "log": [note], "ledger": teacher.ledger}
-
-    return extract
+    drafts = [
+        draft(row, Explanation.model_validate(found[key]["explanation"]))
+        for row in chosen
+        if "explanation" in found.get(key := content_key(row.example), {})
+    ]
+    results = await ask_all(drafts, run.progress("drafts are checked"))
+    micro_rules = [result for result in results if isinstance(result, MicroRule)]
+    rejected = Counter(result for result in results if isinstance(result, str))
+    note = f"{len(micro_rules)} micro-rules, {asked_again} drafts asked for again"
+    if rejected:
+        note += "; rejected: " + ", ".join(f"{count} that {reason}" for reason, count in rejected.most_common())
+    run.announce(note)
+    return {"micro_rules": micro_rules}
 
 
 def _micro_rule(task: Task, row: ChosenRow, explanation: Explanation, screen: Screen) -> MicroRule:

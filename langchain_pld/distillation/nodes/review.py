@@ -16,16 +16,15 @@ from typing import Any, Literal
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.runtime import Runtime
 from langgraph.types import Command, Interrupt, interrupt
 from pydantic import ValidationError
 
 from langchain_pld.artifact import DistilledPrompt
-from langchain_pld.distillation.context import DistillationContext, settings
+from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.rules.conflicts import find_conflicts
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.distillation.run.progress import Progress
-from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.errors import DistillationError, InputError
 from langchain_pld.rules import Rule
@@ -41,7 +40,7 @@ __all__ = [
     "after_validate",
     "aresume_review",
     "near_conflicts",
-    "review_node",
+    "review",
 ]
 
 ACTION = "accept_rule"
@@ -57,24 +56,28 @@ SHOWN_SOURCES = 3
 """Source texts shown with a rule."""
 
 
-async def review_node(state: DistillationState, runtime: Runtime[DistillationContext]) -> dict[str, Any]:
+async def review(state: DistillationState, run: Run) -> dict[str, Any]:
     """The node. It needs a checkpointer to wait with; without one the run ends there, its artifact not signed."""
     artifact = state["artifact"]
     if _signable(state):
         answer = state["reviewed"]
-        return {"artifact": artifact.signed(answer), "log": [f"review: signed, {answer.summary()}"]}
-    run = RunStore(runtime.store, state["run_id"])
-    texts = await _source_texts(state, run)
-    screen = await asyncio.to_thread(Screen.of, artifact.task, await run.examples("train") or ())
+        run.note(f"signed, {answer.summary()}")
+        return {"artifact": artifact.signed(answer)}
+    train = await run.store.examples("train") or ()
+    # Of the examples behind the rules, as far as the Store has them.
+    sources = {source for rule in artifact.rules for source in rule.sources}
+    texts = {row.id: run.task.render(row.input) for row in train if row.id in sources}
+    screen = await asyncio.to_thread(Screen.of, artifact.task, train)
     alike = await asyncio.to_thread(near_conflicts, artifact.rules)
     form = ReviewForm(
-        artifact.task, artifact.rules, texts=texts, screen=screen, alike=alike, reviewer=_reviewer(runtime)
+        artifact.task, artifact.rules, texts=texts, screen=screen, alike=alike, reviewer=_reviewer(run.config)
     )
     # All that stands before an interrupt runs again when the answer comes, so there is nothing here but reading.
     while form.open:
         form.take(interrupt(form.request()))
     answer = form.answer()
-    return {"reviewed": answer, "rules": list(answer.accepted), "log": [f"review: {answer.summary()}"]}
+    run.note(answer.summary())
+    return {"reviewed": answer, "rules": list(answer.accepted)}
 
 
 def after_validate(state: DistillationState) -> Literal["review", "__end__"]:
@@ -269,7 +272,7 @@ async def aresume_review(
     config: RunnableConfig,
     ask: Callable[[dict[str, Any]], Any],
     *,
-    context: DistillationContext | None = None,
+    context: DistillConfig | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> DistilledPrompt:
     """Answer the review for which a run is interrupted, and let it go on to its end.
@@ -334,17 +337,10 @@ def _signable(state: DistillationState) -> bool:
     return answered is not None and rules_sha256(answered.accepted) == rules_sha256(state["artifact"].rules)
 
 
-async def _source_texts(state: DistillationState, run: RunStore) -> dict[str, str]:
-    """The texts of the examples behind the rules, as far as the Store has them."""
-    sources = {source for rule in state["artifact"].rules for source in rule.sources}
-    train = await run.examples("train") or ()
-    return {row.id: state["task"].render(row.input) for row in train if row.id in sources}
-
-
-def _reviewer(runtime: Runtime[DistillationContext]) -> str | None:
+def _reviewer(config: DistillConfig) -> str | None:
     """Who decides, as far as the run knows: by its config or settings, or the user whom LangGraph's server checked."""
     known = get_config().get("configurable") or {}
-    name = known.get("reviewer") or settings(runtime).reviewer or known.get("langgraph_auth_user_id")
+    name = known.get("reviewer") or config.reviewer or known.get("langgraph_auth_user_id")
     return str(name) if name else None
 
 

@@ -9,32 +9,28 @@ answers with an action list. What comes out are proposals; `validate` decides ab
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
-from langgraph.runtime import Runtime
 from pydantic import BaseModel, Field
 
-from langchain_pld.distillation.context import DistillationContext, RunModels, settings
+from langchain_pld.answer import Scorer
 from langchain_pld.distillation.nodes.consolidate import quoted
 from langchain_pld.distillation.rules.edits import EditAction, Proposal, RuleEdit
 from langchain_pld.distillation.rules.embeddings import LexicalEmbeddings
-from langchain_pld.distillation.run.progress import Progress
-from langchain_pld.distillation.run.spending import BudgetSpent, Spending
-from langchain_pld.distillation.run.store import RunStore
-from langchain_pld.distillation.run.teacher import Teacher, together
-from langchain_pld.distillation.search.candidates import ScoredCandidate
+from langchain_pld.distillation.run.run import Run
+from langchain_pld.distillation.run.spending import BudgetSpent
+from langchain_pld.distillation.run.teacher import Teacher, ask_all
+from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
 from langchain_pld.distillation.search.racing import stratified_order
-from langchain_pld.distillation.search.scorer import OnProgress, StudentScorer
-from langchain_pld.distillation.state import DistillationState
+from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.distillation.templates import fill, label_lines
 from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.rules import Rule
-from langchain_pld.student.providers import fingerprint_of
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 
@@ -70,102 +66,62 @@ class RowsByOutcome:
     """Rows that came right."""
 
 
-async def revise(state: DistillationState, runtime: Runtime[DistillationContext], models: RunModels) -> dict[str, Any]:
+async def revise(best: Candidate, scorer: Scorer, run: Run) -> dict[str, Any]:
     """The critique node after the first validation: proposals for the next one."""
-    run = RunStore(runtime.store, state["run_id"])
-    task, plan, best = state["task"], state["plan"], state["champion"]
-    spending = await Spending.of(run, plan, runtime)
-    student = await models.student_for(runtime)
-    bench = StudentScorer(
-        task,
-        student,
-        await asyncio.to_thread(fingerprint_of, student),
-        state["scorer"],
-        run,
-        spending,
-        node="critique",
-        seed=settings(runtime).seed,
-    )
-    teacher = Teacher(
-        await models.teacher_for(runtime),
-        node="critique",
-        store=run.store,
-        concurrency=plan.concurrency,
-        spending=spending,
-    )
-
-    def on_progress(done: int, total: int) -> None:
-        progress = Progress(node="critique", step="student labels train rows", done=done, total=total)
-        runtime.stream_writer(progress.model_dump())
-
-    chosen = tuple(row.example for row in await run.chosen())
+    student_scorer = StudentScorer(run, await run.student_fingerprint(), scorer)
+    chosen = tuple(row.example for row in await run.store.chosen())
     rows = ExampleSet(source="explained train rows", examples=chosen)
+    proposals: list[Proposal] = []
     try:
         # Scored before, so this comes from the Store.
-        validation = stratified_order(await run.required("validation"), settings(runtime).seed)
-        outcome = await by_outcome(bench, await bench.validate(best, validation), rows, on_progress)
-        proposals, log = await propose(task, best.rules, outcome, teacher, plan.revisions)
+        validation = stratified_order(await run.store.required("validation"), run.seed)
+        outcome = await by_outcome(student_scorer, await student_scorer.validate(best, validation), rows)
         wrong = sum(map(len, outcome.failures.values()))
-        log = [f"critique: {wrong} of {len(rows)} explained rows come out wrong", *log]
+        run.note(f"{wrong} of {len(rows)} explained rows come out wrong")
+        proposals = await propose(run, best.rules, outcome)
     except BudgetSpent as spent:
-        await spending.keep()
-        proposals, log = [], [f"critique: {spent}"]
-    note = f"critique: {len(proposals)} proposals for validation"
-    runtime.stream_writer(Progress(node="critique", step="done", done=1, total=1, note=note).model_dump())
-    return {"proposals": proposals, "log": [*log, note], "ledger": spending.ledger}
+        await run.spending.keep()
+        run.note(str(spent))
+    run.announce(f"{len(proposals)} proposals for validation")
+    return {"proposals": proposals}
 
 
-async def by_outcome(
-    bench: StudentScorer, best: ScoredCandidate, rows: ExampleSet, on_progress: OnProgress
-) -> RowsByOutcome:
+async def by_outcome(student_scorer: StudentScorer, best: ScoredCandidate, rows: ExampleSet) -> RowsByOutcome:
     """Have the student label train rows with the best prompt so far, calibrated as that prompt is.
 
     Raises:
         BudgetSpent: The budget does not allow it.
     """
-    scores = await bench.score(best.candidate, rows, "train", on_progress)
-    failures: dict[tuple[str, str], list[Example]] = {}
+    progress = student_scorer.run.progress("student labels train rows")
+    scores = await student_scorer.score(best.candidate, rows, "train", progress)
+    failures: dict[tuple[str, str], list[Example]] = defaultdict(list)
     successes: list[Example] = []
-    for row, score in zip(rows, scores, strict=True):
-        predicted = score.label
-        if score.log_probabilities is not None:
-            probabilities = best.calibration.apply(score.log_probabilities)
-            predicted = max(probabilities, key=probabilities.__getitem__)
+    for row, predicted in zip(rows, student_scorer.labels_of(best, scores), strict=True):
         if predicted == row.label:
             successes.append(row)
         elif predicted is not None:
-            failures.setdefault((str(row.label), predicted), []).append(row)
-    sizes = Counter({pair: len(found) for pair, found in failures.items()})
-    ordered = {pair: failures[pair] for pair, _ in sizes.most_common()}
-    return RowsByOutcome(failures=ordered, successes=tuple(successes))
+            failures[str(row.label), predicted].append(row)
+    most_frequent_first = sorted(failures.items(), key=lambda item: -len(item[1]))
+    return RowsByOutcome(failures=dict(most_frequent_first), successes=tuple(successes))
 
 
-async def propose(
-    task: Task, rules: Sequence[Rule], rows: RowsByOutcome, teacher: Teacher, confusions: int
-) -> tuple[list[Proposal], list[str]]:
+async def propose(run: Run, rules: Sequence[Rule], rows: RowsByOutcome) -> list[Proposal]:
     """Ask the teacher about the most frequent confusions, one call each.
 
     Args:
-        task: The task.
+        run: The run, with the teacher; gets a line of log for each call.
         rules: The rules of the best prompt so far.
         rows: From `by_outcome`.
-        teacher: Who is asked.
-        confusions: Calls at most.
-
-    Returns:
-        The proposals, and a line for each call.
     """
-    pairs = list(rows.failures)[:confusions]
-    nearest = await asyncio.to_thread(_nearest, task, rows, pairs)
-    answers = await together(
-        _ask(task, rules, pair, rows.failures[pair][:_SHOWN_FAILURES], nearest[pair], teacher) for pair in pairs
+    teacher, pairs = run.teacher(), list(rows.failures)[: run.plan.revisions]
+    nearest = await asyncio.to_thread(_nearest, run.task, rows, pairs)
+    answers = await ask_all(
+        _ask(run.task, rules, pair, rows.failures[pair][:_SHOWN_FAILURES], nearest[pair], teacher) for pair in pairs
     )
-    log = []
     for pair, answer in zip(pairs, answers, strict=True):
-        count = len(rows.failures[pair])
         said = f"{answer.kind}: {answer.message}" if isinstance(answer, Failure) else f"{len(answer.edits)} edits"
-        log.append(f"critique: {count} {pair[0]} rows taken for {pair[1]}: {said}")
-    return [answer for answer in answers if isinstance(answer, Proposal) and answer.edits], log
+        run.note(f"{len(rows.failures[pair])} {pair[0]} rows taken for {pair[1]}: {said}")
+    return [answer for answer in answers if isinstance(answer, Proposal) and answer.edits]
 
 
 def revision_messages(

@@ -7,11 +7,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from langgraph.runtime import Runtime
+from langgraph.store.base import BaseStore
 
-from langchain_pld.distillation.context import DistillationContext, settings
+from langchain_pld.artifact import DataFingerprint
+from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.roles import Role, check_roles
 from langchain_pld.distillation.run.store import RunStore
@@ -20,20 +21,23 @@ from langchain_pld.errors import DistillationError
 from langchain_pld.examples import ExampleSet, examples_from, read_examples
 from langchain_pld.task import Task
 
-__all__ = ["load"]
+__all__ = ["read_input"]
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 _NO_MATTER = {"max_calls", "max_tokens", "max_usd", "max_minutes", "reviewer", "require_review"}
 """Settings that change nothing about what a run finds out."""
 
 
-async def load(
-    state: DistillationState, runtime: Runtime[DistillationContext], plan: Plan
-) -> tuple[RunStore, Task, dict[Role, ExampleSet]]:
-    """The run's part of the Store, the task, and the rows of each role, which lie in the Store then.
+async def read_input(
+    state: DistillationState, config: DistillConfig, store: BaseStore | None, thread: str | None
+) -> tuple[RunStore, dict[str, Any]]:
+    """Read what a run starts with, and keep its rows in the Store.
 
     A run without a name is called after its thread and all that it starts with: a fork that begins anew with other
     settings does not write over what the first one found out.
+
+    Returns:
+        The run's part of the Store, and the part of the state that names task, plan and data.
 
     Raises:
         DistillationError: The task or rows are missing, the thread or the name belongs to another run, or a file of
@@ -46,13 +50,13 @@ async def load(
             "of its history, without an input"
         )
         raise DistillationError(msg)
-    task = await _task(state)
-    given = {role: rows for role in _ROLES if (rows := await _given(state, role, task)) is not None}
-    run = RunStore(runtime.store, state.get("run_id") or _name(runtime, plan, task, given))
+    task, plan = await _task(state), config.resolve_plan(state.get("plan"))
+    new = {role: rows for role in _ROLES if (rows := await _rows(state, role, task)) is not None}
+    run = RunStore(store, state.get("run_id") or _name(thread, config, plan, task, new))
     sets: dict[Role, ExampleSet] = {}
     for role in _ROLES:
         known = await run.examples(role)
-        rows = given.get(role, known)
+        rows = new.get(role, known)
         if rows is None and role != "test":
             msg = f"a run needs {role} rows: give `{role}_file` (.jsonl or .csv) or `{role}_rows`"
             raise DistillationError(msg)
@@ -62,9 +66,15 @@ async def load(
         if rows is not None:
             sets[role] = rows
     check_roles(task, sets)
-    for role, rows in given.items():
+    for role, rows in new.items():
         await run.put_examples(role, rows)
-    return run, task, sets
+    data = {
+        role: DataFingerprint(sha256=rows.sha256, rows=len(rows), source=rows.source) for role, rows in sets.items()
+    }
+    # Rows of the input lie in the Store now.
+    emptied: dict[str, Any] = {f"{role}_rows": [] for role in sets if state.get(f"{role}_rows")}
+    log = [f"plan: {plan.describe()}"]
+    return run, {"run_id": run.run_id, "task": task, "plan": plan, "data": data, "log": log, **emptied}
 
 
 async def _task(state: DistillationState) -> Task:
@@ -76,7 +86,7 @@ async def _task(state: DistillationState) -> Task:
     return await asyncio.to_thread(Task.from_yaml, state["task_file"])
 
 
-async def _given(state: DistillationState, role: Role, task: Task) -> ExampleSet | None:
+async def _rows(state: DistillationState, role: Role, task: Task) -> ExampleSet | None:
     """The rows that the input holds or names."""
     rows, file = state.get(f"{role}_rows"), state.get(f"{role}_file")
     if rows:
@@ -87,13 +97,12 @@ async def _given(state: DistillationState, role: Role, task: Task) -> ExampleSet
     return None
 
 
-def _name(runtime: Runtime[DistillationContext], plan: Plan, task: Task, given: Mapping[Role, ExampleSet]) -> str:
-    thread = runtime.execution_info.thread_id if runtime.execution_info else None
+def _name(thread: str | None, config: DistillConfig, plan: Plan, task: Task, new: Mapping[Role, ExampleSet]) -> str:
     parts = {
-        "settings": {key: value for key, value in settings(runtime).changed.items() if key not in _NO_MATTER},
+        "settings": {key: value for key, value in config.changed.items() if key not in _NO_MATTER},
         "plan": plan.model_dump(mode="json", exclude={"budget", "require_review"}),
         "task": task.model_dump(mode="json"),
-        "rows": {role: rows.sha256 for role, rows in given.items()},
+        "rows": {role: rows.sha256 for role, rows in new.items()},
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     return f"{thread or 'run'}-{digest}"

@@ -12,28 +12,20 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
-from langgraph.runtime import Runtime
-
 from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.artifact import FinishReason
-from langchain_pld.distillation.context import DistillationContext, RunModels, settings
 from langchain_pld.distillation.nodes.overview import measured
-from langchain_pld.distillation.nodes.pending_answers import Node
-from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.rules.edits import Proposal, apply_edits
 from langchain_pld.distillation.rules.prompt_size import fit_to_budget, token_counter
 from langchain_pld.distillation.rules.screening import Screen
-from langchain_pld.distillation.run.progress import Progress
-from langchain_pld.distillation.run.spending import BudgetSpent, Spending
-from langchain_pld.distillation.run.store import RunStore
-from langchain_pld.distillation.run.teacher import Teacher
+from langchain_pld.distillation.run.run import Run
+from langchain_pld.distillation.run.spending import BudgetSpent
 from langchain_pld.distillation.search.answer_formats import answer_formats, described, propose_words, search
 from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
 from langchain_pld.distillation.search.hill_climbing import Spare, climb, strongest_first
-from langchain_pld.distillation.search.promotion import Contest, Say, release
+from langchain_pld.distillation.search.promotion import Contest, release
 from langchain_pld.distillation.search.racing import stratified_order
-from langchain_pld.distillation.search.scorer import OnProgress, StudentScorer
+from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.distillation.search.student_probes import probed, readable
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.evaluation.evaluate import gold_labels
@@ -41,96 +33,68 @@ from langchain_pld.evaluation.metrics import confusion_tables, macro_f1
 from langchain_pld.examples import ExampleSet
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.providers import fingerprint_of, most_labels, tokenizer_of
-from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 
-__all__ = ["validate_node"]
+__all__ = ["validate"]
 
 
-def validate_node(models: RunModels) -> Node:
-    """Build the node."""
-
-    async def validate(state: DistillationState, runtime: Runtime[DistillationContext]) -> dict[str, Any]:
-        log: list[str] = []
-
-        def tell(line: str) -> None:
-            """Into the run's log, and to who watches it."""
-            log.append(f"validate: {line}")
-            runtime.stream_writer(Progress(node="validate", step="done", done=1, total=1, note=log[-1]).model_dump())
-
-        run = RunStore(runtime.store, state["run_id"])
-        task, plan, seed = state["task"], state["plan"], settings(runtime).seed
-        spending = await Spending.of(run, plan, runtime)
-        student = await models.student_for(runtime)
-        teacher = await models.teacher_for(runtime)
-        rows = stratified_order(await run.required("validation"), seed)
-        formats: list[AnswerFormat] = []
-        scorer = state.get("scorer")
-        if scorer is None:
-            asker = Teacher(teacher, node="validate", store=run.store, concurrency=plan.concurrency, spending=spending)
-            formats, scorer = await _ways_to_answer(task, plan, student, asker, rows, run, spending, log)
-        fingerprint = await asyncio.to_thread(fingerprint_of, student)
-        bench = StudentScorer(task, student, fingerprint, scorer, run, spending, node="validate", seed=seed)
-        here = _Pass(bench, run, plan, rows, lambda node, step: _progress(runtime, node, step), tell)
-        if formats:
-            log.append(f"validate: answers of {fingerprint.spec} are read by {scorer}")
-            contest, improved = await here.first(state, formats)
-        else:
-            contest, improved = await here.later(state)
-        tried = [*state.get("tried", ()), *here.notes]
-        update: dict[str, Any] = {"tried": tried, "scorer": scorer, "round": state.get("round", 0) + 1, "proposals": []}
-        if contest is not None:
-            update |= {"zero_shot": contest.zero_shot.candidate, "champion": contest.champion.candidate}
-            if contest.all_rules is not None:
-                update["all_rules"] = contest.all_rules.candidate
-            prompts = {"zero-shot": contest.zero_shot, "incumbent": contest.incumbent, "best so far": contest.champion}
-            update["measured"] = measured(prompts, rows, task.label_names)
-        ended = here.end(contest, improved, state.get("round", 0))
-        if ended is not None:
-            artifact, reason = await release(
-                contest,
-                bench,
-                run,
-                rows,
-                plan,
-                first_choice=formats[0] if formats else state["champion"].answer,
-                ended=ended,
-                teacher=await asyncio.to_thread(fingerprint_of, teacher),
-                data=state["data"],
-                parent=state["incumbent"].id if state.get("incumbent") else None,
-                trials=tried,
-                say=here.say,
-            )
-            log.append(f"validate: {reason}")
-            runtime.stream_writer(Progress(node="validate", step="done", done=1, total=1, note=reason).model_dump())
-            update |= {"artifact": artifact, "finish_reason": artifact.finish_reason}
-        return {**update, "log": log, "ledger": spending.ledger}
-
-    return validate
+async def validate(state: DistillationState, run: Run) -> dict[str, Any]:
+    """The node."""
+    rows = stratified_order(await run.store.required("validation"), run.seed)
+    fingerprint = await run.student_fingerprint()
+    formats: list[AnswerFormat] = []
+    scorer = state.get("scorer")
+    if scorer is None:
+        formats, scorer = await _answer_formats(run, rows)
+        run.note(f"answers of {fingerprint.spec} are read by {scorer}")
+    student_scorer = StudentScorer(run, fingerprint, scorer)
+    search_pass = _Pass(student_scorer, rows)
+    contest, improved = await (search_pass.first(state, formats) if formats else search_pass.later(state))
+    tried = [*state.get("tried", ()), *search_pass.tried]
+    passes = state.get("round", 0)
+    update: dict[str, Any] = {"tried": tried, "scorer": scorer, "round": passes + 1, "proposals": []}
+    if contest is not None:
+        update |= {"zero_shot": contest.zero_shot.candidate, "champion": contest.champion.candidate}
+        if contest.all_rules is not None:
+            update["all_rules"] = contest.all_rules.candidate
+        prompts = {"zero-shot": contest.zero_shot, "incumbent": contest.incumbent, "best so far": contest.champion}
+        update["measured"] = measured(prompts, rows, run.task.label_names)
+    ended = search_pass.end(contest, improved, passes)
+    if ended is None:
+        return update
+    assert run.teacher_model is not None
+    artifact, reason = await release(
+        contest,
+        student_scorer,
+        rows,
+        ended=ended,
+        first_choice=formats[0] if formats else state["champion"].answer,
+        origin={
+            "teacher": await asyncio.to_thread(fingerprint_of, run.teacher_model),
+            "data": state["data"],
+            "parent": state["incumbent"].id if state.get("incumbent") else None,
+        },
+        trials=tried,
+    )
+    run.announce(reason)
+    return {**update, "artifact": artifact, "finish_reason": artifact.finish_reason}
 
 
 class _Pass:
-    """One pass of the node: what it scores with, and what it has to say.
+    """One pass of the node.
 
     Args:
-        bench: Scores candidates.
-        run: The run's part of the Store.
-        plan: The run's numbers.
+        student_scorer: Scores candidates.
         rows: The validation rows, each beginning of which stands for the whole.
-        say: Makes the progress callback of a node and step.
-        tell: Called with a line about each try, at once.
     """
 
-    def __init__(
-        self, bench: StudentScorer, run: RunStore, plan: Plan, rows: ExampleSet, say: Say, tell: Callable[[str], None]
-    ) -> None:
-        self.say = say
-        self.notes: list[str] = []
-        self._bench = bench
-        self._run = run
-        self._plan = plan
+    def __init__(self, student_scorer: StudentScorer, rows: ExampleSet) -> None:
+        self.tried: list[str] = []
+        """What each way of answering was worth."""
+        self._scorer = student_scorer
+        self._run = student_scorer.run
+        self._plan = student_scorer.run.plan
         self._rows = rows
-        self._tell = tell
 
     async def first(self, state: DistillationState, formats: list[AnswerFormat]) -> tuple[Contest | None, bool]:
         """Zero-shot against all rules, then single steps from the better one; `None` where the budget is spent."""
@@ -141,18 +105,18 @@ class _Pass:
             return None, False
         incumbent = await self._incumbent(state)
         if self._at_ceiling(zero_shot):
-            self.notes += _tried({"without rules": without})
+            self.tried += _tried({"without rules": without})
             return Contest(zero_shot, zero_shot, incumbent), False
         rules = strongest_first(state["rules"])
         all_rules: ScoredCandidate | None = None
         with_rules: list[ScoredCandidate] = []
         if rules:
             all_rules, with_rules = await search(rules, formats, plan.answer_forms, self.score, "all rules")
-        self.notes += _tried({"without rules": without, "with all rules": with_rules})
+        self.tried += _tried({"without rules": without, "with all rules": with_rules})
         start = all_rules if all_rules is not None and all_rules.loss < zero_shot.loss else zero_shot
         spare = Spare(rules, state.get("drafts", {}), tuple(state.get("pool", ())), orders=plan.orders)
         champion = await climb(
-            start, zero_shot, all_rules, gold_labels(self._rows), spare, plan.trials, self.attempt, self._tell
+            start, zero_shot, all_rules, gold_labels(self._rows), spare, plan.trials, self.attempt, self._run.announce
         )
         return Contest(zero_shot, champion, incumbent, all_rules), True
 
@@ -171,9 +135,9 @@ class _Pass:
             return None, False
         if "reviewed" in state:
             return Contest(zero_shot, champion, incumbent, reviewed=True), False
-        train = await self._run.taught()
-        screen = await asyncio.to_thread(Screen.of, self._bench.task, train)
-        count = await asyncio.to_thread(token_counter, self._bench.student)
+        train = await self._run.store.taught()
+        screen = await asyncio.to_thread(Screen.of, self._run.task, train)
+        count = await asyncio.to_thread(token_counter, self._run.student)
         improved = False
         for proposal in state.get("proposals", ()):
             candidate = await asyncio.to_thread(self._edited, champion.candidate, proposal, train, screen, count)
@@ -181,18 +145,18 @@ class _Pass:
                 continue
             outcome = await self.attempt(candidate, champion, proposal.name)
             if isinstance(outcome, str):
-                self._tell(f"{proposal.name}: {outcome}")
+                self._run.announce(f"{proposal.name}: {outcome}")
             elif outcome.loss < champion.loss:
-                self._tell(f"{proposal.name}: taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}")
+                self._run.announce(f"{proposal.name}: taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}")
                 champion, improved = outcome, True
             else:
-                self._tell(f"{proposal.name}: not taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}")
+                self._run.announce(f"{proposal.name}: not taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}")
         all_rules = await self.score(state["all_rules"], "all rules") if "all_rules" in state else None
         return Contest(zero_shot, champion, incumbent, all_rules), improved
 
     def end(self, contest: Contest | None, improved: bool, passes: int) -> FinishReason | None:
         """Why the search is over, or `None` when the rules go back to critique."""
-        if contest is None or self._bench.spending.stopped:
+        if contest is None or self._run.spending.stopped:
             return "budget"
         if contest.reviewed:
             return "reviewed"
@@ -203,11 +167,11 @@ class _Pass:
     async def score(self, candidate: Candidate, what: str) -> ScoredCandidate | None:
         """A candidate on all validation rows; `None` where the budget does not allow it."""
         try:
-            scored = await self._bench.validate(candidate, self._rows, self.say("validate", f"student tries {what}"))
+            scored = await self._scorer.validate(candidate, self._rows, self._run.progress(f"student tries {what}"))
         except BudgetSpent as spent:
-            self._tell(f"{what}: not scored, {spent}")
+            self._run.announce(f"{what}: not scored, {spent}")
             return None
-        self._tell(
+        self._run.announce(
             f"{what}: log loss {scored.loss:.3f}, {scored.ms_per_text:.0f} ms and "
             f"{scored.output_tokens:.1f} tokens a text"
         )
@@ -216,13 +180,7 @@ class _Pass:
     async def attempt(self, candidate: Candidate, best: ScoredCandidate, what: str) -> ScoredCandidate | str:
         """A candidate in a race with the best so far."""
         try:
-            return await self._bench.race(
-                candidate,
-                best,
-                self._rows,
-                level=self._plan.race_level,
-                on_progress=self.say("validate", f"student tries {what}"),
-            )
+            return await self._scorer.race(candidate, best, self._rows, self._run.progress(f"student tries {what}"))
         except BudgetSpent as spent:
             return f"not scored, {spent}"
 
@@ -230,15 +188,7 @@ class _Pass:
         incumbent = state.get("incumbent")
         if incumbent is None:
             return None
-        bench = self._bench
-        answer = await readable(
-            bench.student,
-            incumbent.answer_for(bench.fingerprint),
-            bench.scorer,
-            self._run,
-            bench.spending,
-            node="validate",
-        )
+        answer = await readable(self._run, incumbent.answer_for(self._scorer.fingerprint), self._scorer.scorer)
         candidate = Candidate(rules=incumbent.rules, answer=answer)
         return await self.score(candidate, f"the incumbent {incumbent.id}")
 
@@ -250,7 +200,7 @@ class _Pass:
         screen: Screen,
         count: Callable[[str], int],
     ) -> Candidate:
-        task = self._bench.task
+        task = self._run.task
         rules, lines = apply_edits(
             candidate.rules,
             proposal.edits,
@@ -262,31 +212,23 @@ class _Pass:
         kept, gone = fit_to_budget(task, rules, candidate.answer, self._plan, count)
         lines += [f"{rule.id} goes, since the prompt has no room for it" for rule in gone]
         for line in lines:
-            self._tell(f"{proposal.name}: {line}")
+            self._run.announce(f"{proposal.name}: {line}")
         return candidate.having(kept)
 
     def _at_ceiling(self, scored: ScoredCandidate) -> bool:
-        labels, ceiling = self._bench.task.label_names, self._plan.ceiling
+        labels, ceiling = self._run.task.label_names, self._plan.ceiling
         counts = confusion_tables(gold_labels(self._rows), scored.predictions, labels).sum(axis=0)
         return ceiling is not None and float(macro_f1(counts)) >= ceiling
 
 
-async def _ways_to_answer(
-    task: Task,
-    plan: Plan,
-    student: BaseChatModel,
-    teacher: Teacher,
-    rows: ExampleSet,
-    run: RunStore,
-    spending: Spending,
-    log: list[str],
-) -> tuple[list[AnswerFormat], Scorer]:
+async def _answer_formats(run: Run, rows: ExampleSet) -> tuple[list[AnswerFormat], Scorer]:
     """The answer forms to try, and how the student's answers can be read."""
+    task, plan, student = run.task, run.plan, run.student
     proposed: list[dict[str, str]] = []
     if "teacher" in plan.answer_forms:
-        answer = await propose_words(teacher, task)
+        answer = await propose_words(run.teacher(), task)
         if isinstance(answer, Failure):
-            log.append(f"validate: the teacher proposed no answer words: {answer.message}")
+            run.note(f"the teacher proposed no answer words: {answer.message}")
         else:
             proposed = answer
     # The tokenizer may have to load the model.
@@ -299,18 +241,12 @@ async def _ways_to_answer(
         most_labels=most_labels(student),
     )
     prompts = [(compile_prompt(task, (), answer), answer) for answer in formats]
-    probe = await probed(student, prompts, task.render(rows[0].input), run, spending)
+    probe = await probed(run, prompts, task.render(rows[0].input))
     formats = [form.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for form in formats]
-    formats = [await readable(student, form, probe.scorer, run, spending, node="validate") for form in formats]
+    formats = [await readable(run, form, probe.scorer) for form in formats]
     if probe.thinking_tokens:
-        log.append(f"validate: the student gets {probe.thinking_tokens} tokens to think")
+        run.note(f"the student gets {probe.thinking_tokens} tokens to think")
     return formats, probe.scorer
-
-
-def _progress(runtime: Runtime[DistillationContext], node: str, step: str) -> OnProgress:
-    return lambda done, total: runtime.stream_writer(
-        Progress(node=node, step=step, done=done, total=total).model_dump()
-    )
 
 
 def _tried(searches: dict[str, list[ScoredCandidate]]) -> list[str]:

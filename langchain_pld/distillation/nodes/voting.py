@@ -7,13 +7,15 @@ After self-consistency (Wang et al. 2023).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from pydantic import BaseModel, Field, create_model
 
-from langchain_pld.distillation.run.teacher import Teacher, together
+from langchain_pld.distillation.plan import Plan
+from langchain_pld.distillation.run.progress import OnProgress
+from langchain_pld.distillation.run.teacher import Teacher, ask_all
 from langchain_pld.distillation.templates import fill
 from langchain_pld.examples import Example
 from langchain_pld.student.sanitize import clean_text, delimited
@@ -37,13 +39,7 @@ class Vote(BaseModel):
 
 
 async def elect(
-    task: Task,
-    rows: Sequence[Example],
-    teacher: Teacher,
-    *,
-    votes: int,
-    agreement: float,
-    on_progress: Callable[[int, int], None] = lambda *_: None,
+    task: Task, rows: Sequence[Example], teacher: Teacher, plan: Plan, on_progress: OnProgress = lambda *_: None
 ) -> tuple[list[Example], list[Failure]]:
     """Label examples by votes; labels that they have are not looked at.
 
@@ -51,8 +47,7 @@ async def elect(
         task: The task.
         rows: The examples.
         teacher: Who votes.
-        votes: Votes for each.
-        agreement: Share of the votes that has to be for one label; a failed call agrees with nobody.
+        plan: Says how many votes each gets, and what share has to be for one label; a failed call agrees with nobody.
         on_progress: Told the examples done, and all.
 
     Returns:
@@ -61,19 +56,15 @@ async def elect(
     named: Any = Literal[task.label_names]
     ballot = create_model("Vote", __base__=Vote, label=(named, ...))
     failures: list[Failure] = []
-    done = 0
 
     async def label_of(row: Example) -> str | None:
-        nonlocal done
-        answers = await together(teacher.ask(vote_messages(task, row, number), ballot) for number in range(votes))
+        answers = await ask_all(teacher.ask(vote_messages(task, row, number), ballot) for number in range(plan.votes))
         failures.extend(answer for answer in answers if isinstance(answer, Failure))
-        done += 1
-        on_progress(done, len(rows))
         counts = Counter(answer.label for answer in answers if isinstance(answer, Vote))
         label, most = max(counts.items(), key=lambda item: item[1], default=("", 0))
-        return label if most >= agreement * votes - 1e-9 else None
+        return label if most >= plan.agreement * plan.votes - 1e-9 else None
 
-    labels = await together(map(label_of, rows))
+    labels = await ask_all(map(label_of, rows), on_progress)
     agreed = zip(rows, labels, strict=True)
     return [row.model_copy(update={"label": label}) for row, label in agreed if label is not None], failures
 

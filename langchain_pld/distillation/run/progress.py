@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Progress"]
+__all__ = ["OnProgress", "Progress"]
+
+OnProgress = Callable[[int, int], None]
+"""Called with the units done and the units in all."""
 
 
 class Progress(BaseModel):

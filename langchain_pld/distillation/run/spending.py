@@ -7,8 +7,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from langgraph.runtime import Runtime
-
 from langchain_pld.artifact import LedgerLine
 from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.plan import Plan
@@ -39,7 +37,7 @@ class Spending:
         seconds: Seconds worked before.
         stopped: Which limit was reached before.
         keep: Stores the state after an entry.
-        tell: Called with the money spent so far, after each entry that cost some.
+        report: Called with the money spent so far, after each entry that cost some.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class Spending:
         seconds: float = 0.0,
         stopped: str | None = None,
         keep: Callable[[dict[str, Any]], Awaitable[None]] | None = None,
-        tell: Callable[[Progress], None] | None = None,
+        report: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         self.budget = budget or Budget()
         self.stopped = stopped
@@ -60,11 +58,11 @@ class Spending:
         self._lines = list(lines)
         self._started = time.monotonic() - seconds
         self._keep = keep
-        self._tell = tell
+        self._report = report
         self._keeping = asyncio.Lock()
 
     @classmethod
-    async def of(cls, run: RunStore, plan: Plan, runtime: Runtime[Any] | None = None) -> Spending:
+    async def of(cls, run: RunStore, plan: Plan, report: Callable[[Progress], None] = lambda _: None) -> Spending:
         """The spending of a run, as far as the Store knows it; its minutes go on from here."""
         known = await _known(run)
         return cls(
@@ -75,7 +73,7 @@ class Spending:
             # Another budget may allow what the one before did not.
             stopped=known.get("stopped") if known.get("budget") == plan.budget.model_dump() else None,
             keep=lambda state: run.put_many(_KIND, {_KEY: state}),
-            tell=(lambda progress: runtime.stream_writer(progress.model_dump())) if runtime is not None else None,
+            report=report,
         )
 
     @property
@@ -119,9 +117,9 @@ class Spending:
         elif not line.calls and not any(tokens.values()):
             line = line.model_copy(update={"cost": 0.0})
         self._lines = total([*self._lines, line])
-        if self._tell and line.cost:
+        if line.cost:
             cost = sum(one.cost or 0.0 for one in self._lines)
-            self._tell(Progress(node=line.node, step="spending", cost=cost))
+            self._report(Progress(node=line.node, step="spending", cost=cost))
         await self.keep()
 
     async def keep(self) -> None:

@@ -1,7 +1,7 @@
 """Asking the teacher: one structured question at a time, within the budget, cached, repaired once, in the ledger.
 
 A teacher whose answers lie in files is asked in the same way. Where an answer is not there yet, asking raises
-`AnswersPendingError`, before anything is counted; `together` asks several questions so that all of them are told of.
+`AnswersPendingError`, before anything is counted; `ask_all` asks several so that it names all of them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from langchain_pld.artifact import LedgerLine
 from langchain_pld.distillation.run.ledger import outcome
+from langchain_pld.distillation.run.progress import OnProgress
 from langchain_pld.distillation.run.spending import BudgetSpent, Spending
 from langchain_pld.errors import AnswersPendingError, DistillationError, ModelSetupError
 from langchain_pld.models.batch_rows import REPAIR, Question, json_object
@@ -30,7 +31,7 @@ from langchain_pld.student.probe import NOT_ANSWERING
 from langchain_pld.student.providers import model_spec
 from langchain_pld.verdict import Failure
 
-__all__ = ["CALLS", "Teacher", "check_teacher", "together"]
+__all__ = ["CALLS", "Teacher", "ask_all", "check_teacher"]
 
 Answer = TypeVar("Answer", bound=BaseModel)
 T = TypeVar("T")
@@ -236,13 +237,30 @@ def check_teacher(teacher: BaseChatModel) -> None:
         raise ModelSetupError(msg) from error
 
 
-async def together(asks: Iterable[Awaitable[T]]) -> list[T]:
-    """Await several at one time, as `asyncio.gather` does.
+async def ask_all(asks: Iterable[Awaitable[T]], on_progress: OnProgress = lambda *_: None) -> list[T]:
+    """Await several questions at one time, as `asyncio.gather` does.
+
+    Args:
+        asks: What asks them.
+        on_progress: Called whenever one has its answer.
 
     Raises:
         AnswersPendingError: Some wait for answers of the teacher; it has the questions of all of them.
     """
-    results = await asyncio.gather(*map(_settled, asks))
+    waiting = list(asks)
+    done = 0
+
+    async def answer_or_wait(ask: Awaitable[T]) -> T | AnswersPendingError:
+        nonlocal done
+        try:
+            answer = await ask
+        except AnswersPendingError as pending:
+            return pending
+        done += 1
+        on_progress(done, len(waiting))
+        return answer
+
+    results = await asyncio.gather(*map(answer_or_wait, waiting))
     pending = [result for result in results if isinstance(result, AnswersPendingError)]
     if pending:
         questions = {one.id: one for error in pending for one in error.questions}
@@ -253,13 +271,6 @@ async def together(asks: Iterable[Awaitable[T]]) -> list[T]:
 
 def _unreadable(problem: str) -> Failure:
     return Failure(kind="unreadable", message=f"the teacher's answer did not fit the schema twice: {problem}")
-
-
-async def _settled(ask: Awaitable[T]) -> T | AnswersPendingError:
-    try:
-        return await ask
-    except AnswersPendingError as pending:
-        return pending
 
 
 def _read(parsed: Any, text: str, schema: type[Answer]) -> Answer | str:

@@ -7,13 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
-from langchain_core.embeddings import Embeddings
-from langchain_core.language_models import BaseChatModel
-
-from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.rules.embeddings import Embedder
-from langchain_pld.distillation.run.spending import Spending
-from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.search.answer_formats import answer_formats
 from langchain_pld.distillation.search.student_probes import probed
 from langchain_pld.errors import StudentError
@@ -21,36 +16,30 @@ from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import MicroRule
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.providers import model_spec, most_labels, tokenizer_of
-from langchain_pld.task import Task
 
 __all__ = ["check_embeddings", "check_student"]
 
 _CONDITION = MicroRule(label="-", condition="If the text is a test", source="-")
 
 
-async def check_student(
-    task: Task, plan: Plan, student: BaseChatModel, rows: ExampleSet, run: RunStore, spending: Spending
-) -> None:
+async def check_student(run: Run, rows: ExampleSet) -> None:
     """Make sure that a student answers and can be read; what is found out is kept for `validate`.
 
     Args:
-        task: The task.
-        plan: Names the answer forms.
-        student: The model that will decide.
+        run: The run, with the student.
         rows: Validation rows, of which the first is asked about.
-        run: Keeps what was found out.
-        spending: The run's ledger.
 
     Raises:
         StudentError: It cannot be reached, or none of its answers can be read.
     """
+    task, student = run.task, run.student
     # The tokenizer may have to load the model.
     formats = await asyncio.to_thread(
-        answer_formats, task, plan.answer_forms, token_ids=tokenizer_of(student), most_labels=most_labels(student)
+        answer_formats, task, run.plan.answer_forms, token_ids=tokenizer_of(student), most_labels=most_labels(student)
     )
     prompts = [(compile_prompt(task, (), answer), answer) for answer in formats]
     try:
-        await probed(student, prompts, task.render(rows[0].input), run, spending)
+        await probed(run, prompts, task.render(rows[0].input))
     except StudentError as error:
         message = (
             f"the student {model_spec(student)} cannot be used: {error.failure.message}. The teacher was not asked"
@@ -58,10 +47,10 @@ async def check_student(
         raise StudentError(error.failure.model_copy(update={"message": message})) from error
 
 
-async def check_embeddings(embeddings: Embeddings | None, run: RunStore, spending: Spending) -> None:
-    """Make sure that embeddings give vectors.
+async def check_embeddings(run: Run) -> None:
+    """Make sure that the run's embeddings give vectors.
 
     Raises:
         DistillationError: They do not.
     """
-    await Embedder(embeddings, run, spending, node="consolidate").embed([_CONDITION])
+    await Embedder(run.embeddings, run.store, run.spending, node="consolidate").embed([_CONDITION])

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from langchain_pld.answer import AnswerFormat
-from langchain_pld.artifact import DataFingerprint, DistilledPrompt, FinishReason, Gate, ModelFingerprint, ScoreCard
-from langchain_pld.distillation.plan import Plan
+from langchain_pld.artifact import DistilledPrompt, FinishReason, Gate, ScoreCard
 from langchain_pld.distillation.roles import Role, labelled
 from langchain_pld.distillation.run.spending import BudgetSpent
-from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
-from langchain_pld.distillation.search.scorer import OnProgress, StudentScorer
+from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.errors import InputError
 from langchain_pld.evaluation.baselines import majority_card, ngram_card
 from langchain_pld.evaluation.comparison import Comparison, compare
@@ -25,8 +24,6 @@ from langchain_pld.student.gates import fit_gate
 from langchain_pld.task import Task
 
 __all__ = ["Contest", "calibration_notes", "gate_for", "release"]
-
-Say = Callable[[str, str], OnProgress]
 
 _TEST_UNREAD = (
     "the test rows were not read: the budget ended the search, and with a larger one it goes on; to end it here and "
@@ -63,51 +60,36 @@ class Contest:
 async def release(
     contest: Contest | None,
     bench: StudentScorer,
-    run: RunStore,
     rows: ExampleSet,
-    plan: Plan,
     *,
-    first_choice: AnswerFormat,
     ended: FinishReason,
-    teacher: ModelFingerprint,
-    data: dict[str, DataFingerprint],
-    parent: str | None,
+    first_choice: AnswerFormat,
+    origin: Mapping[str, Any],
     trials: Sequence[str],
-    say: Say,
 ) -> tuple[DistilledPrompt, str]:
     """Choose the prompt to ship, read the test rows with it and with the old one, and write the artifact.
 
     Args:
         contest: The prompts; `None` where the budget was spent before any was scored.
         bench: Scores test rows.
-        run: The run's part of the Store.
         rows: The validation rows.
-        plan: Level of the gate, allowed risk.
-        first_choice: The answer form of the prompt that is shipped when none was scored.
         ended: Why the search ended.
-        teacher: Who wrote the rules.
-        data: The rows of each role.
-        parent: Id of the incumbent's artifact.
+        first_choice: The answer form of the prompt that is shipped when none was scored.
+        origin: Fields of the artifact that say where it comes from: teacher, data, parent.
         trials: Lines about what was tried, for the notes.
-        say: Makes the progress callback of a node and step.
 
     Returns:
         The artifact, and the sentence that says why its prompt is shipped.
     """
-    origin = {
-        "teacher": teacher,
-        "data": data,
-        "seed": bench.seed,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parent": parent,
-    }
+    run, plan = bench.run, bench.run.plan
+    origin = {**origin, "seed": run.seed, "created": datetime.now(UTC).isoformat(timespec="seconds")}
     if contest is None:
         reason = "the budget was spent before any prompt was scored: this one has no rules and was never measured"
         unmeasured = bench.artifact(Candidate(answer=first_choice)).model_copy(
-            update={**origin, "finish_reason": ended, "ledger": tuple(bench.spending.ledger), "notes": (reason,)}
+            update={**origin, "finish_reason": ended, "ledger": tuple(run.spending.ledger), "notes": (reason,)}
         )
         return unmeasured, reason
-    winner, finish_reason, reasons = _gate_between(contest, bench, rows, plan, ended)
+    winner, finish_reason, reasons = _gate_between(contest, bench, rows, ended)
     prompts = {"zero-shot": contest.zero_shot}
     if contest.incumbent:
         prompts["incumbent"] = contest.incumbent
@@ -127,14 +109,14 @@ async def release(
             read = (_TEST_UNREAD,)
         # What a person has yet to review is scored again afterwards; the test rows are read once.
         elif not plan.require_review or contest.reviewed or not winner.candidate.rules:
-            cards, read = await _test_cards(bench, run, prompts, say)
+            cards, read = await _test_cards(bench, prompts)
             scores += cards
     except BudgetSpent as spent:
         read = (f"the test rows were not read: {spent}",)
     gate: Gate | None = None
     gate_notes: tuple[str, ...] = ()
     if plan.max_risk is not None:
-        gate, gate_notes = gate_for(Gate(alpha=plan.max_risk), winner, rows, bench.task, bench.seed)
+        gate, gate_notes = gate_for(Gate(alpha=plan.max_risk), winner, rows, run.task, run.seed)
     artifact = bench.artifact(winner.candidate, winner.calibration).model_copy(
         update={
             **origin,
@@ -142,7 +124,7 @@ async def release(
             "require_review": plan.require_review,
             "scores": tuple(scores),
             "finish_reason": finish_reason,
-            "ledger": tuple(bench.spending.ledger),
+            "ledger": tuple(run.spending.ledger),
             "notes": (*reasons, *read, *trials, *calibration_notes(winner), *gate_notes),
         }
     )
@@ -150,14 +132,14 @@ async def release(
 
 
 def _gate_between(
-    contest: Contest, bench: StudentScorer, rows: ExampleSet, plan: Plan, ended: FinishReason
+    contest: Contest, bench: StudentScorer, rows: ExampleSet, ended: FinishReason
 ) -> tuple[ScoredCandidate, str, tuple[str, ...]]:
     """The prompt to ship, the finish reason, and the sentences that say why."""
-    champion = contest.champion
+    champion, level = contest.champion, bench.run.plan.replace_level
     against = {"zero-shot": contest.zero_shot}
     if contest.incumbent:
         against["incumbent"] = contest.incumbent
-    found = {name: _compared(champion, other, rows, bench, plan.replace_level) for name, other in against.items()}
+    found = {name: _compared(champion, other, rows, bench, level) for name, other in against.items()}
     figures = "; ".join(f"against {name} {_figures(comparison)}" for name, comparison in found.items())
     harmed = sorted({label for comparison in found.values() for label in comparison.worse_labels})
     labels = (f"single labels do detectably worse with the rules: {', '.join(harmed)}",) if harmed else ()
@@ -170,7 +152,7 @@ def _gate_between(
     if champion.candidate.rules and all(comparison.better for comparison in found.values()):
         return champion, ended, (f"the distilled prompt is better: {figures}", *labels)
     if contest.incumbent:
-        plain = _compared(contest.zero_shot, contest.incumbent, rows, bench, plan.replace_level)
+        plain = _compared(contest.zero_shot, contest.incumbent, rows, bench, level)
         if plain.better:
             reason = f"the prompt without rules is better than the incumbent, {_figures(plain)}"
             lost = f"; the rules are not better than both: {figures}" if champion.candidate.rules else ""
@@ -178,7 +160,7 @@ def _gate_between(
     if not champion.candidate.rules:
         why = "no rules have a lower log loss on the validation rows than none"
         if contest.all_rules is not None:
-            comparison = _compared(contest.all_rules, contest.zero_shot, rows, bench, plan.replace_level)
+            comparison = _compared(contest.all_rules, contest.zero_shot, rows, bench, level)
             why += f"; all rules {_figures(comparison)}"
         if ended == "ceiling":
             why = "without rules the validation rows come out as right as they need to be"
@@ -205,10 +187,10 @@ def _paired(
         gold_labels(rows),
         challenger,
         incumbent,
-        bench.task.label_names,
+        bench.run.task.label_names,
         [row.group for row in rows],
         confidence=level,
-        seed=bench.seed,
+        seed=bench.run.seed,
     )
 
 
@@ -222,26 +204,28 @@ def _figures(comparison: Comparison, role: Role = "validation") -> str:
 
 
 async def _test_cards(
-    bench: StudentScorer, run: RunStore, prompts: dict[str, ScoredCandidate], say: Say
+    bench: StudentScorer, prompts: dict[str, ScoredCandidate]
 ) -> tuple[list[ScoreCard], tuple[str, ...]]:
     """The only place where test rows are read: the prompts beside the plain baselines, and what they are to each other.
 
     The sentences compare the new prompt with the old ones. They are told and nothing is chosen by them.
     """
-    rows = await run.examples("test")
+    run = bench.run
+    rows = await run.store.examples("test")
     if rows is None:
         return [], ()
-    train = labelled(await run.required("train"))
+    train = labelled(await run.store.required("train"))
     baselines = await asyncio.to_thread(
         lambda: [
-            majority_card(bench.task, train, rows, role="test", seed=bench.seed),
-            ngram_card(bench.task, train, rows, role="test", seed=bench.seed),
+            majority_card(run.task, train, rows, role="test", seed=run.seed),
+            ngram_card(run.task, train, rows, role="test", seed=run.seed),
         ]
     )
     cards = [card for card in baselines if card is not None]
     labels: dict[str, list[str | None]] = {}
     for name, scored in prompts.items():
-        scores = await bench.score(scored.candidate, rows, "test", say("test", f"student reads the test rows, {name}"))
+        progress = run.progress(f"student reads the test rows, {name}", node="test")
+        scores = await bench.score(scored.candidate, rows, "test", progress)
         cards += await asyncio.to_thread(bench.cards_of, scored, scores, rows, name=name, role="test")
         labels[name] = bench.labels_of(scored, scores)
     told: list[str] = []

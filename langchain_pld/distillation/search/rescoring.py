@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -10,7 +9,9 @@ from langchain_core.language_models import BaseChatModel
 from langgraph.store.memory import InMemoryStore
 
 from langchain_pld.artifact import Calibration, DataFingerprint, DistilledPrompt, Gate
-from langchain_pld.distillation.run.spending import Spending
+from langchain_pld.distillation.config import DistillConfig
+from langchain_pld.distillation.plan import PLANS
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
 from langchain_pld.distillation.search.promotion import calibration_notes, gate_for
@@ -21,7 +22,6 @@ from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import Rule
 from langchain_pld.student.prompt import compile_prompt
-from langchain_pld.student.providers import fingerprint_of
 from langchain_pld.task import Task
 
 __all__ = ["UNMEASURED", "arescored", "with_rules"]
@@ -87,11 +87,12 @@ async def arescored(
         on_progress: Told rows done and rows in all, of one prompt after the other.
     """
     task = artifact.task
-    fingerprint = await asyncio.to_thread(fingerprint_of, student)
-    run = RunStore(InMemoryStore(), "rescoring")
-    spending = Spending()
-    bench = StudentScorer(task, student, fingerprint, artifact.scorer, run, spending, node="review", seed=seed)
-    answer = await readable(student, artifact.answer_for(fingerprint), artifact.scorer, run, spending, node="review")
+    store = RunStore(InMemoryStore(), "rescoring")
+    config = DistillConfig(seed=seed)
+    run = await Run.open("review", task=task, plan=PLANS["light"], store=store, student=student, config=config)
+    fingerprint = await run.student_fingerprint()
+    bench = StudentScorer(run, fingerprint, artifact.scorer)
+    answer = await readable(run, artifact.answer_for(fingerprint), artifact.scorer)
     zero_shot = await bench.validate(Candidate(answer=answer), rows, on_progress)
     scored = zero_shot
     cards = bench.cards(zero_shot, rows, name="zero-shot", role="validation")
@@ -114,7 +115,7 @@ async def arescored(
             "student": fingerprint,
             "data": {**artifact.data, "validation": data},
             "scores": tuple(cards),
-            "ledger": (*artifact.ledger, *spending.ledger),
+            "ledger": (*artifact.ledger, *run.spending.ledger),
             "notes": (note, *calibration_notes(scored), *gate_note, *earlier),
         }
     )

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 from langchain_core.language_models import BaseChatModel
@@ -15,8 +15,8 @@ from langchain_pld._version import __version__
 from langchain_pld.answer import Scorer
 from langchain_pld.artifact import Calibration, DistilledPrompt, LedgerLine, ModelFingerprint, ScoreCard
 from langchain_pld.distillation.roles import Role
-from langchain_pld.distillation.run.spending import Spending
-from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.run.progress import OnProgress
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.search.candidates import Candidate, LogProbabilities, RowScore, ScoredCandidate
 from langchain_pld.distillation.search.racing import behind, looks
 from langchain_pld.evaluation.evaluate import Predictions, aclassify, gold_labels, score_card
@@ -27,13 +27,11 @@ from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task, TaskInput
 from langchain_pld.verdict import Verdict
 
-__all__ = ["OnProgress", "StudentScorer"]
+__all__ = ["StudentScorer"]
 
 _CHUNK = 25
 """Rows after which what was scored is kept and the budget is looked at."""
 _LEAST_PROBABILITY = 1e-6
-
-OnProgress = Callable[[int, int], None]
 
 
 class StudentScorer:
@@ -43,43 +41,22 @@ class StudentScorer:
     candidate with the same prompt asks only what is missing.
 
     Args:
-        task: The task.
-        student: The chat model.
-        fingerprint: Which model that is.
+        run: The run, with the student; what test rows take is entered under the node `test`.
+        fingerprint: Which model the student is.
         scorer: How its answers are read.
-        run: The run's part of the Store.
-        spending: The run's ledger and budget.
-        node: The node that scores, for the ledger; what test rows take is entered under `test`.
-        seed: Seed of folds and bootstraps.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        student: BaseChatModel,
-        fingerprint: ModelFingerprint,
-        scorer: Scorer,
-        run: RunStore,
-        spending: Spending,
-        *,
-        node: str,
-        seed: int,
-    ) -> None:
-        self.task = task
-        self.student = student
+    def __init__(self, run: Run, fingerprint: ModelFingerprint, scorer: Scorer) -> None:
+        self.run = run
         self.fingerprint = fingerprint
         self.scorer: Scorer = scorer
-        self.seed = seed
-        self.spending = spending
-        self._node = node
-        self._run = run
 
     def artifact(self, candidate: Candidate, calibration: Calibration | None = None) -> DistilledPrompt:
         """The artifact that a candidate is scored, and later shipped, as."""
         return DistilledPrompt(
-            task=self.task,
+            task=self.run.task,
             rules=candidate.rules,
-            system_prompt=compile_prompt(self.task, candidate.rules, candidate.answer),
+            system_prompt=compile_prompt(self.run.task, candidate.rules, candidate.answer),
             answer=candidate.answer,
             scorer=self.scorer,
             calibration=calibration or Calibration.identity(candidate.answer.labels),
@@ -96,19 +73,19 @@ class StudentScorer:
         """
         artifact = self.artifact(candidate)
         # Asking for the runtime may import llama.cpp.
-        kind = f"scores-{role}-{await asyncio.to_thread(_score_key, artifact, self.student)}"
+        kind = f"scores-{role}-{await asyncio.to_thread(_score_key, artifact, self.run.student)}"
         keys = {row.id: _input_key(row.input) for row in rows}
-        known = await self._run.get_many(kind, list(keys.values()))
+        known = await self.run.store.get_many(kind, list(keys.values()))
         # The reading of the test rows is no part of the search.
-        node = "test" if role == "test" else self._node
+        node = "test" if role == "test" else self.run.node
         missing = [row for row in rows if keys[row.id] not in known]
         if len(missing) < len(rows):
-            await self.spending.add(LedgerLine(node=node, model=self.fingerprint.spec, cache_hits=len(known)))
+            await self.run.spending.add(LedgerLine(node=node, model=self.fingerprint.spec, cache_hits=len(known)))
         if missing:
-            classifier = PLDClassifier(artifact=artifact, student=self.student)
+            classifier = PLDClassifier(artifact=artifact, student=self.run.student)
             on_progress(len(known), len(rows))  # it begins here
         for start in range(0, len(missing), _CHUNK):
-            self.spending.check(self.fingerprint.spec)
+            self.run.spending.check(self.fingerprint.spec)
             part = ExampleSet(source=rows.source, examples=tuple(missing[start : start + _CHUNK]))
             before = len(known)
             verdicts = await aclassify(
@@ -119,7 +96,7 @@ class StudentScorer:
             fresh = {keys[row.id]: _stored(verdict) for row, verdict in zip(part, verdicts, strict=True)}
             # Kept before they are entered: killed in between, a run does not pay for them again.
             # A server that was down is no property of the prompt: such rows are asked again next time.
-            await self._run.put_many(
+            await self.run.store.put_many(
                 kind,
                 {
                     keys[row.id]: fresh[keys[row.id]]
@@ -127,7 +104,7 @@ class StudentScorer:
                     if verdict.failure is None or not verdict.failure.transient
                 },
             )
-            await self.spending.add(
+            await self.run.spending.add(
                 _spent(node, self.fingerprint.spec, verdicts),
                 cached_tokens=sum(verdict.usage.cached_tokens for verdict in verdicts),
             )
@@ -143,20 +120,20 @@ class StudentScorer:
             BudgetSpent: The budget does not allow it.
         """
         scores = await self.score(candidate, rows, "validation", on_progress)
-        gold, labels = gold_labels(rows), self.task.label_names
+        gold, labels = gold_labels(rows), self.run.task.label_names
         groups = [row.group for row in rows]
         usable = [index for index, score in enumerate(scores) if score.log_probabilities is not None]
         fit: CalibrationFit | None = None
         raw: list[LogProbabilities] = [scores[index].log_probabilities or {} for index in usable]
         if len(usable) >= MINIMUM_ROWS:
-            free = await self.score(candidate, _content_free(self.task), "validation", lambda *_: None)
+            free = await self.score(candidate, _content_free(self.run.task), "validation", lambda *_: None)
             fit = fit_calibration(
                 raw,
                 [gold[i] for i in usable],
                 labels,
                 groups=[groups[i] for i in usable],
                 content_free=[s.log_probabilities for s in free if s.log_probabilities] or None,
-                seed=self.seed,
+                seed=self.run.seed,
             )
         predictions: list[str | None] = [score.label for score in scores]
         losses = [0.0 if s.label == g else -math.log(_LEAST_PROBABILITY) for s, g in zip(scores, gold, strict=True)]
@@ -178,17 +155,14 @@ class StudentScorer:
         candidate: Candidate,
         best: ScoredCandidate,
         rows: ExampleSet,
-        *,
-        level: float,
         on_progress: OnProgress = lambda *_: None,
     ) -> ScoredCandidate | str:
-        """Score a candidate as long as it may still beat the best so far; see `racing`.
+        """Score a candidate as long as it may still beat the best so far, at the plan's `race_level`; see `racing`.
 
         Args:
             candidate: The challenger.
             best: Scored on all rows.
             rows: The validation rows in an order in which each beginning stands for the whole.
-            level: Level of the test, over all looks together.
             on_progress: Told the rows done.
 
         Returns:
@@ -202,7 +176,12 @@ class StudentScorer:
             part = ExampleSet(source=rows.source, examples=rows.examples[:count])
             challenger = await self.validate(candidate, part, lambda done, _: on_progress(done, len(rows)))
             incumbent = await self.validate(best.candidate, part)
-            p_value = behind(challenger.losses, incumbent.losses, [row.group for row in part], level=level / len(seen))
+            p_value = behind(
+                challenger.losses,
+                incumbent.losses,
+                [row.group for row in part],
+                level=self.run.plan.race_level / len(seen),
+            )
             if p_value is not None:
                 return (
                     f"stopped after {count} of {len(rows)} rows: log loss {challenger.loss:.3f} against "
@@ -254,10 +233,10 @@ class StudentScorer:
             prompt_tokens=self._prompt_tokens(scored.prompt),
             ms_per_text=median(score.latency_ms for score in scores),
         )
-        return score_card(self.task, rows, predictions, name=name, role=role, seed=self.seed)
+        return score_card(self.run.task, rows, predictions, name=name, role=role, seed=self.run.seed)
 
     def _prompt_tokens(self, prompt: str) -> int | None:
-        return self.student.get_num_tokens(prompt) if self.fingerprint.spec.startswith("embedded:") else None
+        return self.run.student.get_num_tokens(prompt) if self.fingerprint.spec.startswith("embedded:") else None
 
 
 def _content_free(task: Task) -> ExampleSet:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.tracers.context import register_configure_hook
@@ -20,86 +18,69 @@ from typing_extensions import override
 
 from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.artifact import LedgerLine
-from langchain_pld.distillation.run.spending import Spending
-from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.student.probe import Probe, learn_first_tokens, probe_formats
-from langchain_pld.student.providers import fingerprint_of, model_spec
+from langchain_pld.student.providers import model_spec
 
-__all__ = ["entered", "probed", "readable"]
+__all__ = ["probed", "readable", "record_calls"]
 
 _KIND, _PROBES = "first-tokens", "probes"
 
 
-async def readable(
-    student: BaseChatModel, answer: AnswerFormat, scorer: Scorer, run: RunStore, spending: Spending, *, node: str
-) -> AnswerFormat:
+async def readable(run: Run, answer: AnswerFormat, scorer: Scorer) -> AnswerFormat:
     """The answer format with all that has to be known to read it, see `learn_first_tokens`; learned once a run.
 
     Args:
-        student: The model that answers.
-        answer: What it answers with.
+        run: The run, with the student; keeps what was learned.
+        answer: What the student answers with.
         scorer: How its answers are read; only log-probabilities need to know tokens.
-        run: Keeps what was learned.
-        spending: The run's ledger.
-        node: The node that asks.
     """
     if answer.form != "words" or scorer != "logprobs" or answer.first_tokens is not None:
         return answer
-    spec = model_spec(student)
-    fingerprint = await asyncio.to_thread(fingerprint_of, student)
+    fingerprint = await run.student_fingerprint()
     key = hashlib.sha256(f"{fingerprint.model_dump_json()}\n{answer.model_dump_json()}".encode()).hexdigest()
-    known = (await run.get_many(_KIND, [key])).get(key)
+    known = (await run.store.get_many(_KIND, [key])).get(key)
     if known is not None:
         return AnswerFormat.model_validate(known)
-    async with entered(spending, node=node, model=spec):
-        found = await learn_first_tokens(student, answer)
+    async with record_calls(run):
+        found = await learn_first_tokens(run.student, answer)
     if found.first_tokens is not None:
-        await run.put_many(_KIND, {key: found.model_dump(mode="json")})
+        await run.store.put_many(_KIND, {key: found.model_dump(mode="json")})
     return found
 
 
-async def probed(
-    student: BaseChatModel, prompts: Sequence[tuple[str, AnswerFormat]], text: str, run: RunStore, spending: Spending
-) -> Probe:
-    """How the student's answers can be read, see `probe_formats`; found out once a run.
+async def probed(run: Run, prompts: Sequence[tuple[str, AnswerFormat]], text: str) -> Probe:
+    """How the student's answers can be read, see `probe_formats`; found out once a run, on behalf of `validate`.
 
     Args:
-        student: The model that answers.
+        run: The run, with the student; keeps what was found out.
         prompts: System prompts with the answer format that each asks for; of each form the first is tried.
         text: An input to ask about.
-        run: Keeps what was found out.
-        spending: The run's ledger.
     """
     firsts = {answer.form: (prompt, answer.model_dump_json()) for prompt, answer in reversed(prompts)}
-    fingerprint = await asyncio.to_thread(fingerprint_of, student)
+    fingerprint = await run.student_fingerprint()
     # Which text is asked about makes no difference to how the answer can be read.
     asked = json.dumps([fingerprint.model_dump_json(), sorted(firsts.values())])
     key = hashlib.sha256(asked.encode()).hexdigest()
-    known = (await run.get_many(_PROBES, [key])).get(key)
+    known = (await run.store.get_many(_PROBES, [key])).get(key)
     if known is not None:
         return Probe(**known)
-    async with entered(spending, node="validate", model=model_spec(student)):
-        probe = await probe_formats(student, prompts, text)
-    await run.put_many(_PROBES, {key: asdict(probe)})
+    async with record_calls(replace(run, node="validate")):
+        probe = await probe_formats(run.student, prompts, text)
+    await run.store.put_many(_PROBES, {key: asdict(probe)})
     return probe
 
 
 @asynccontextmanager
-async def entered(spending: Spending, *, node: str, model: str) -> AsyncIterator[None]:
-    """Enter the chat model calls that are made inside into the ledger, failed ones included.
-
-    Args:
-        spending: The run's ledger.
-        node: The node that asks.
-        model: The model asked, as `provider:name`.
-    """
+async def record_calls(run: Run) -> AsyncIterator[None]:
+    """Enter the student's calls that are made inside into the ledger, failed ones included."""
     counter = _Counter()
     token = _counter.set(counter)
     try:
         yield
     finally:
         _counter.reset(token)
-        await spending.add(LedgerLine(node=node, model=model, **counter.counts))
+        await run.spending.add(LedgerLine(node=run.node, model=model_spec(run.student), **counter.counts))
 
 
 class _Counter(BaseCallbackHandler):

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from langchain_pld.task import Task
 
-__all__ = ["NAMES", "checked", "fill", "label_lines", "shipped", "worded"]
+__all__ = ["NAMES", "check_placeholders", "default_text", "fill", "label_lines", "use_wording"]
 
 NAMES = ("explain", "vote", "invent", "judge", "merge", "settle", "revise", "words")
 """The templates, in the order in which a run may need them."""
@@ -22,15 +22,15 @@ _wording: ContextVar[Mapping[str, str]] = ContextVar("templates", default=Mappin
 
 def fill(name: str, **values: str) -> str:
     """The template `name` with its placeholders replaced; values are inserted as they are and not read again."""
-    return Template(_wording.get().get(name) or shipped(name)).substitute(values)
+    return Template(_wording.get().get(name) or default_text(name)).substitute(values)
 
 
 @contextmanager
-def worded(texts: Mapping[str, str]) -> Iterator[None]:
+def use_wording(texts: Mapping[str, str]) -> Iterator[None]:
     """Use other texts for some templates, in the body and in the tasks that it starts.
 
     Args:
-        texts: Name of a template to its text, as `checked` lets it pass.
+        texts: Name of a template to its text, as `check_placeholders` lets it pass.
     """
     token = _wording.set(texts)
     try:
@@ -40,18 +40,18 @@ def worded(texts: Mapping[str, str]) -> Iterator[None]:
 
 
 @cache
-def shipped(name: str) -> str:
+def default_text(name: str) -> str:
     """The text of a template as it comes with the package."""
     return files(__name__).joinpath(f"{name}.md").read_text(encoding="utf-8")
 
 
-def checked(name: str, text: str) -> str:
+def check_placeholders(name: str, text: str) -> str:
     """Another text for a template, if it holds the same placeholders.
 
     Raises:
         ValueError: It does not; the message names them.
     """
-    template, needed = Template(text), Template(shipped(name)).get_identifiers()
+    template, needed = Template(text), Template(default_text(name)).get_identifiers()
     if not template.is_valid():
         msg = "a $ in it begins no placeholder; write $$ for a dollar sign"
         raise ValueError(msg)
@@ -60,9 +60,9 @@ def checked(name: str, text: str) -> str:
         "it does not know": [key for key in found if key not in needed],
         "that are missing": [key for key in needed if key not in found],
     }
-    told = [f"placeholders {what}: {', '.join(f'${key}' for key in keys)}" for what, keys in wrong.items() if keys]
-    if told:
-        msg = "; ".join(told)
+    problems = [f"placeholders {what}: {', '.join(f'${key}' for key in keys)}" for what, keys in wrong.items() if keys]
+    if problems:
+        msg = "; ".join(problems)
         raise ValueError(msg)
     return text
 

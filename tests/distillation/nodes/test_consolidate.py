@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
-from langchain_pld.distillation.context import RunModels
-from langchain_pld.distillation.nodes.consolidate import consolidate_node
-from langchain_pld.distillation.nodes.critique import critique_node
-from langchain_pld.distillation.nodes.extract import extract_node
-from langchain_pld.distillation.nodes.generate import generate_node
+from langchain_pld.distillation.nodes.consolidate import consolidate
+from langchain_pld.distillation.nodes.critique import critique
+from langchain_pld.distillation.nodes.extract import extract
+from langchain_pld.distillation.nodes.generate import generate
 from langchain_pld.distillation.rules.clustering import Clustering
 from langchain_pld.rules import MicroRule
 from tests.distillation.running import run_nodes
@@ -39,10 +38,12 @@ def merging(answer: Callable[[bool], str]) -> tuple[FakeChatModel, list[str]]:
 
 
 async def merged(teacher: FakeChatModel) -> dict[str, Any]:
-    models = RunModels(teacher=teacher, student=FakeChatModel(script=student_script))
-    nodes = (generate_node(models), extract_node(models), critique_node(models), consolidate_node(models))
     sets: Any = {"train": rows("train", 12), "validation": rows("validation", 20)}
-    return await run_nodes(*nodes, task=TASK, sets=sets, rules_per_label=1, train_examples=8)
+    nodes = (generate, extract, critique, consolidate)
+    student = FakeChatModel(script=student_script)
+    return await run_nodes(
+        *nodes, task=TASK, sets=sets, teacher=teacher, student=student, rules_per_label=1, train_examples=8
+    )
 
 
 async def test_a_merged_rule_that_rests_on_its_label_is_asked_for_once_more_with_the_reason() -> None:

@@ -7,8 +7,7 @@ import json
 from langchain_core.messages import AIMessage
 
 from langchain_pld import Example
-from langchain_pld.distillation.context import RunModels
-from langchain_pld.distillation.nodes.critique import critique_node, screened
+from langchain_pld.distillation.nodes.critique import critique, screened
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import MicroRule
@@ -26,12 +25,9 @@ def micro(condition: str, label: str = "amber", source: str = "row") -> MicroRul
 async def judged(answer: object, *drafts: MicroRule) -> tuple[list[str], str, FakeChatModel]:
     teacher = FakeChatModel(script=lambda _: AIMessage(answer if isinstance(answer, str) else json.dumps(answer)))
 
-    async def before(state: object, runtime: object) -> dict[str, object]:
-        return {"micro_rules": list(drafts), "log": []}
-
     train = ExampleSet.of([Example(id="row", input="a text", label="amber")], TASK)
-    node = critique_node(RunModels(teacher=teacher))
-    state = await run_nodes(before, node, task=TASK, sets={"train": train}, judge=True)  # type: ignore[arg-type]
+    before = {"micro_rules": list(drafts)}
+    state = await run_nodes(critique, task=TASK, sets={"train": train}, teacher=teacher, state=before, judge=True)
     return [one.condition for one in state["micro_rules"]], state["said"], teacher
 
 

@@ -9,8 +9,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_pld import Example, Task
-from langchain_pld.distillation.context import RunModels
-from langchain_pld.distillation.nodes.generate import generate_node
+from langchain_pld.distillation.nodes.generate import generate as generate_node
 from langchain_pld.distillation.nodes.voting import vote_messages
 from langchain_pld.distillation.roles import Role
 from langchain_pld.distillation.run.store import ChosenRow, RunStore
@@ -57,10 +56,9 @@ async def generate(
     teacher: FakeChatModel, train: ExampleSet, *, student: FakeChatModel | None = None, **numbers: Any
 ) -> tuple[tuple[ChosenRow, ...], str]:
     sets: dict[Role, ExampleSet] = {"train": train, "validation": balanced_rows(4, "validation")}
-    node = generate_node(RunModels(teacher=teacher, student=student))
-    state = await run_nodes(node, task=TASK, sets=sets, **numbers)
-    run: RunStore = state["run"]
-    return await run.chosen(), state["said"]
+    state = await run_nodes(generate_node, task=TASK, sets=sets, teacher=teacher, student=student, **numbers)
+    store: RunStore = state["store"]
+    return await store.chosen(), state["said"]
 
 
 async def test_unlabelled_rows_get_the_label_on_which_all_votes_agree() -> None:

@@ -8,10 +8,9 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_pld import adistill
-from langchain_pld.distillation.context import RunModels
-from langchain_pld.distillation.nodes.critique import critique_node
-from langchain_pld.distillation.nodes.extract import extract_node
-from langchain_pld.distillation.nodes.generate import generate_node
+from langchain_pld.distillation.nodes.critique import critique
+from langchain_pld.distillation.nodes.extract import extract
+from langchain_pld.distillation.nodes.generate import generate
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.roles import Role
 from langchain_pld.examples import ExampleSet
@@ -20,6 +19,7 @@ from tests.distillation.poisoned import HONEST_ROWS, INJECTION_ROWS, INJECTIONS,
 from tests.distillation.running import run_nodes
 from tests.fakes import FakeChatModel, scored, text_of
 
+NODES = (generate, extract, critique)
 # What is left of an obeyed instruction in any spelling.
 TRACES = sorted({skeleton(output)[:18] for one in INJECTIONS for output in one.outputs})
 
@@ -60,26 +60,24 @@ def holds_a_trace(text: str) -> bool:
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 async def test_no_injected_instruction_becomes_part_of_a_micro_rule(number: int) -> None:
-    models = RunModels(teacher=obedient_teacher(number))
     sets: dict[Role, ExampleSet] = {
         "train": ExampleSet.of([*HONEST_ROWS[:20], *INJECTION_ROWS], TASK),
         "validation": ExampleSet.of(HONEST_ROWS[20:30], TASK),
     }
-    nodes = generate_node(models), extract_node(models), critique_node(models)
-    state = await run_nodes(*nodes, task=TASK, sets=sets, train_examples=100, judge=True)
+    state = await run_nodes(
+        *NODES, task=TASK, sets=sets, teacher=obedient_teacher(number), train_examples=100, judge=True
+    )
     texts = [text for one in state["micro_rules"] for text in (one.condition, *one.cues, *one.counter_cues)]
     assert not [text for text in texts if holds_a_trace(text)]
     assert {one.source for one in state["micro_rules"]} == {row.id for row in HONEST_ROWS[:20]}
 
 
 async def test_wrong_labels_lose_against_the_right_ones() -> None:
-    models = RunModels(teacher=obedient_teacher(0))
     sets: dict[Role, ExampleSet] = {
         "train": ExampleSet.of([*HONEST_ROWS[:40], *WRONG_LABELS], TASK),
         "validation": ExampleSet.of(HONEST_ROWS[40:50], TASK),
     }
-    nodes = generate_node(models), extract_node(models), critique_node(models)
-    state = await run_nodes(*nodes, task=TASK, sets=sets, train_examples=100)
+    state = await run_nodes(*NODES, task=TASK, sets=sets, teacher=obedient_teacher(0), train_examples=100)
     assert {one.source for one in state["micro_rules"]} == {row.id for row in HONEST_ROWS[:40]}
     assert "10 that argue for several labels at once" in state["said"]
 

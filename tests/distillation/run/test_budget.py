@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage
@@ -17,6 +16,7 @@ from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.estimate import estimate
 from langchain_pld.distillation.prices import Price
 from langchain_pld.distillation.run.progress import Progress
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.spending import BudgetSpent, Spending
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.search.candidates import Candidate
@@ -116,11 +116,11 @@ def test_an_estimate_tells_minutes_of_the_embedded_model_and_unknown_prices() ->
 
 
 async def test_what_was_spent_is_known_again_after_the_process_ended() -> None:
-    kept, runtime = RunStore(InMemoryStore(), "r"), Mock()
+    kept = RunStore(InMemoryStore(), "r")
     plan = PLAN.model_copy(update={"budget": Budget(calls=3)})
-    first = await Spending.of(kept, plan, runtime)
+    first = await Spending.of(kept, plan)
     await first.add(LedgerLine(node="generate", model="ollama:a", calls=2, input_tokens=10, seconds=1.0))
-    second = await Spending.of(kept, plan, runtime)
+    second = await Spending.of(kept, plan)
     assert second.ledger == first.ledger
     assert second.seconds >= first.seconds - 1
     second.check("ollama:a")
@@ -198,7 +198,7 @@ async def test_calls_of_a_student_that_cannot_be_read_stand_in_the_ledger_as_wel
             effort=PLAN,
             store=kept,
         )
-    found = await Spending.of(RunStore(kept, "default"), PLAN, Mock())
+    found = await Spending.of(RunStore(kept, "default"), PLAN)
     assert [line.calls for line in found.ledger if line.model == "fake-chat:student"] == [3]
 
 
@@ -214,14 +214,13 @@ async def test_student_answers_are_kept_before_they_are_entered() -> None:
     store, student = InMemoryStore(), FakeChatModel(script=student_script, model="student")
     candidate = Candidate(answer=AnswerFormat.letters(TASK))
 
-    def bench(spending: Spending) -> StudentScorer:
-        return StudentScorer(
-            TASK, student, fingerprint_of(student), "logprobs", RunStore(store, "r"), spending, node="v", seed=0
-        )
+    def student_scorer(spending: Spending) -> StudentScorer:
+        run = Run("validate", TASK, PLAN, RunStore(store, "r"), student, spending)
+        return StudentScorer(run, fingerprint_of(student), "logprobs")
 
     with pytest.raises(KilledError):
-        await bench(Spending(keep=die)).score(candidate, TEST, "test", lambda *_: None)
+        await student_scorer(Spending(keep=die)).score(candidate, TEST, "test", lambda *_: None)
     paid = len(student.asked)
     assert paid == len(TEST)
-    await bench(Spending()).score(candidate, TEST, "test", lambda *_: None)
+    await student_scorer(Spending()).score(candidate, TEST, "test", lambda *_: None)
     assert len(student.asked) == paid

@@ -12,7 +12,7 @@ from langgraph.types import Command
 
 from langchain_pld import adistill
 from langchain_pld.distillation.budget import Budget
-from langchain_pld.distillation.context import DistillationContext
+from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.run.store import RunStore
 from tests.distillation.run.test_budget import run
@@ -97,13 +97,13 @@ async def test_when_a_person_rejects_all_rules_the_prompt_answers_as_the_one_wit
     plan = PLAN.model_copy(update={"answer_forms": ("names", "letters"), "require_review": True})
     config: RunnableConfig = {"configurable": {"thread_id": "r"}}
     start: Any = {"run_id": "r", "task": TASK, "plan": plan}
-    await graph.ainvoke(start, config, context=DistillationContext())
+    await graph.ainvoke(start, config, context=DistillConfig())
     waiting = (await graph.aget_state(config)).values
     assert waiting["zero_shot"].answer.form == "words"
     assert waiting["artifact"].answer.form == "letters"
     count = len(waiting["artifact"].rules)
     assert count
     answer = {"reviewer": "Ada", "decisions": [{"type": "reject"}] * count}
-    done = await graph.ainvoke(Command(resume=answer), config, context=DistillationContext())
+    done = await graph.ainvoke(Command(resume=answer), config, context=DistillConfig())
     assert done["artifact"].rules == ()
     assert done["artifact"].answer == waiting["zero_shot"].answer

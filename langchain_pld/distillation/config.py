@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
-from langgraph.runtime import Runtime
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from langchain_pld.distillation import templates
 from langchain_pld.distillation.plan import PLANS, Effort, Plan
-from langchain_pld.distillation.rules.embeddings import resolve_embeddings
-from langchain_pld.distillation.run.teacher import check_teacher
 from langchain_pld.errors import InputError
-from langchain_pld.models.resolve import resolve_chat_model
 
-__all__ = ["DistillationContext", "RunModels", "check_models", "settings"]
+__all__ = ["DistillConfig", "check_models"]
 
 _DEFAULT_MODEL = "embedded:qwen2.5-coder-1.5b"
 _WORKING = ["generate", "extract", "critique", "consolidate", "validate"]
@@ -33,14 +26,14 @@ def _at(*nodes: str) -> dict[str, Any]:
 
 def _prompt(name: str, description: str, *nodes: str) -> Any:
     return Field(
-        default=templates.shipped(name),
+        default=templates.default_text(name),
         description=f"The teacher's system prompt: {description} Each $placeholder has to stay.",
         min_length=1,
         json_schema_extra={**_at(*nodes), "langgraph_type": "prompt"},
     )
 
 
-class DistillationContext(BaseModel):
+class DistillConfig(BaseModel):
     """Settings of a run. A run that goes on, or is forked, has those that it began with, and what is set anew."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,7 +111,7 @@ class DistillationContext(BaseModel):
     @field_validator(*_PROMPTS)
     @classmethod
     def _same_placeholders(cls, text: str, info: ValidationInfo) -> str:
-        return templates.checked(str(info.field_name).removesuffix("_prompt"), text)
+        return templates.check_placeholders(str(info.field_name).removesuffix("_prompt"), text)
 
     @property
     def wording(self) -> dict[str, str]:
@@ -130,15 +123,15 @@ class DistillationContext(BaseModel):
         """The settings that differ from the defaults."""
         return self.model_dump(exclude_defaults=True)
 
-    def after(self, began: Mapping[str, Any]) -> DistillationContext:
+    def inherit(self, began: Mapping[str, Any]) -> DistillConfig:
         """The settings of a run that goes on: what is set here, else what it began with.
 
         Args:
             began: What `changed` gave then.
         """
-        return DistillationContext.model_validate({**began, **self.model_dump(exclude_unset=True)})
+        return DistillConfig.model_validate({**began, **self.model_dump(exclude_unset=True)})
 
-    def over(self, plan: Plan | None) -> Plan:
+    def resolve_plan(self, plan: Plan | None) -> Plan:
         """The numbers of the run: a given plan, else that of the effort, with the limits that are set here."""
         plan = Plan.model_validate(plan or PLANS[self.effort])
         limits = {name: getattr(self, f"max_{name}") for name in ("calls", "tokens", "usd", "minutes")}
@@ -149,55 +142,6 @@ class DistillationContext(BaseModel):
             "require_review": plan.require_review or self.require_review,
         }
         return plan.model_copy(update=changes)
-
-
-@dataclass(frozen=True)
-class RunModels:
-    """The models of a run: those handed in as objects, else those that the context names."""
-
-    teacher: BaseChatModel | None = None
-    """Used in place of the context's teacher."""
-    student: BaseChatModel | None = None
-    """Used in place of the context's student."""
-    embeddings: Embeddings | None = None
-    """Used in place of the context's embeddings."""
-    _resolved: dict[str, BaseChatModel] = field(default_factory=dict)
-
-    async def check(self, runtime: Runtime[DistillationContext]) -> None:
-        """Make sure that the settings name models, before anything is paid for.
-
-        Raises:
-            ModelSetupError: One cannot be built, or the teacher cannot answer as JSON.
-        """
-        check_teacher(await self.teacher_for(runtime))
-        await self.student_for(runtime)
-        await self.embeddings_for(runtime)
-
-    async def teacher_for(self, runtime: Runtime[DistillationContext]) -> BaseChatModel:
-        """The teacher of this run."""
-        return self.teacher or await self._resolve(settings(runtime).teacher)
-
-    async def student_for(self, runtime: Runtime[DistillationContext]) -> BaseChatModel:
-        """The student of this run."""
-        return self.student or await self._resolve(settings(runtime).student)
-
-    async def embeddings_for(self, runtime: Runtime[DistillationContext]) -> Embeddings | None:
-        """Where the vectors of rules come from; `None` for the offline default."""
-        spec = settings(runtime).embeddings
-        if self.embeddings is not None or not spec:
-            return self.embeddings
-        return await asyncio.to_thread(resolve_embeddings, spec)
-
-    async def _resolve(self, spec: str) -> BaseChatModel:
-        if spec not in self._resolved:
-            # Importing a provider and looking up model files block.
-            self._resolved[spec] = await asyncio.to_thread(resolve_chat_model, spec)
-        return self._resolved[spec]
-
-
-def settings(runtime: Runtime[DistillationContext]) -> DistillationContext:
-    """The run's context, or the defaults: without one, LangGraph hands over `None`."""
-    return runtime.context or DistillationContext()
 
 
 def check_models(**models: BaseChatModel | str | None) -> None:
