@@ -39,7 +39,7 @@ def _laid_out(task: Task, value: Any, deepest: int) -> str:
         keys = [key for key in ("text", "input", "messages") if key in value]
         if len(keys) != 1 and "role" not in value:
             wanted = ", ".join(task.fields) if task.fields else "one of text, input and messages"
-            msg = f"an input mapping needs {wanted}; got the keys {', '.join(map(str, value)) or '(none)'}"
+            msg = f"an input mapping needs {wanted}; this one has {len(value)} other keys"
             raise InputError(msg)
         if keys and not deepest:
             msg = f"an input of mappings in mappings, more than {_DEEPEST} deep; pass the text or the messages"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,7 +17,11 @@ __all__ = ["SHORTEST_PREFIX", "Masses", "TokenLogprobs", "Words", "word_masses"]
 SHORTEST_PREFIX = 3
 """Characters from which on the beginning of a word counts for it; shorter ones are too often those of another."""
 
-_JOINTS = "_-'\u2019"
+# Between letters these make one word of two: hyphens, apostrophes, slashes, dots and characters that are not drawn.
+_JOINTS = re.compile(
+    "[-_'\u2019\u02bc\uff07/\\\\.\u00b7\u2027\u30fb+&@\u2010-\u2013\ufe63\uff0d\u203f\u2040"
+    "\u00ad\u200b-\u200d\u2060\ufeff]*"
+)
 
 
 class TokenLogprobs(NamedTuple):
@@ -157,5 +163,7 @@ def word_masses(tokens: Sequence[TokenLogprobs], words: Words, *, cut: bool) -> 
 
 
 def _ends(text: str) -> bool:
-    """Whether what follows a word is not part of it."""
-    return not text.lstrip(_JOINTS)[:1].isalnum()
+    """Whether what follows a word is not part of it. Vowel signs and accents of many scripts are marks, not letters."""
+    joint = _JOINTS.match(text)
+    after = text[joint.end() if joint else 0 :][:1]
+    return not (after.isalnum() or (after and unicodedata.category(after).startswith("M")))

@@ -78,8 +78,15 @@ def read_answer(
     Returns:
         The scores, or why there are none.
     """
-    if scorer == "logprobs":
-        return _read_logprobs(message, answer, min_label_mass)
+    try:
+        if scorer == "logprobs":
+            return _read_logprobs(message, answer, min_label_mass)
+        return _read_written(message, answer, scorer)
+    except Exception as error:  # a client may hand over a message with anything in its fields
+        return _unreadable(f"the answer cannot be read ({type(error).__name__})")
+
+
+def _read_written(message: AIMessage, answer: AnswerFormat, scorer: Scorer) -> Scores | Failure:
     text = str(message.text)
     if not text.strip():
         return _thinking_failure(message) if thinks(message) else _EMPTY
@@ -263,6 +270,7 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
         tokens = _after_thinking(tokens, text) if answer.thinking_tokens else []
         if not tokens:
             return _thinking_failure(message)
+    tokens += _unscored(tokens, text)
     evidence: str | None = None
     position = 0
     if answer.form == "evidence":
@@ -334,6 +342,17 @@ def _after_thinking(tokens: list[TokenLogprobs], text: str) -> list[TokenLogprob
     return tokens[start:]
 
 
+def _unscored(tokens: list[TokenLogprobs], text: str) -> list[TokenLogprobs]:
+    """What the text holds behind the tokens that came with probabilities: a list may end early, the answer does not."""
+    scored = "".join([token.token for token in tokens]).strip()
+    whole = text.strip()
+    if whole == scored:
+        return []
+    ends = [match.end() for match in _THINKING_ENDS.finditer(whole)]
+    _, _, rest = whole[ends[-1] if ends else 0 :].partition(scored)
+    return [TokenLogprobs(rest, ((rest, 0.0),))] if rest else []
+
+
 def _after_marker(tokens: Sequence[TokenLogprobs]) -> tuple[int, str] | None:
     """Index of the token that begins the label, and the evidence before the marker.
 
@@ -365,6 +384,9 @@ def _token_logprobs(raw: Any) -> list[TokenLogprobs]:
         if not isinstance(token, str) or not isinstance(alternatives, Iterable):
             break
         pairs = [(_field(option, "token"), _field(option, "logprob")) for option in alternatives]
+        # Some servers list the most probable tokens only, and the one that was written is none of them.
+        if token not in {text for text, _ in pairs if isinstance(text, str)}:
+            pairs.append((token, _field(entry, "logprob")))
         # A NaN or a positive log-probability is no probability: do not read the rest as if it were one.
         if not all(map(_is_alternative, pairs)) or math.fsum([math.exp(value) for _, value in pairs]) > 1.01:
             break
