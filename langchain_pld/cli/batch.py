@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from langchain_pld.cli.errors import CHECK_FAILED, complain, stoppable
+from langchain_pld.cli.errors import CHECK_FAILED, stoppable
+from langchain_pld.cli.options import Json, check_writable
+from langchain_pld.cli.printing import complain, print_json, printable
 
 if TYPE_CHECKING:
     from langchain_pld.models.batch import Responses
@@ -39,11 +40,10 @@ app = typer.Typer(
 
 _FOLDER = typer.Argument(metavar="DIR", help="The folder that --teacher batch:DIR names.")
 _DONE = "All questions are answered. Next: pld distill --resume RUN"
-_JSON = typer.Option(False, "--json", help="One JSON object on standard output.")
 
 
 @app.command("status")
-def status(folder: Path = _FOLDER, as_json: bool = _JSON) -> None:
+def status(folder: Path = _FOLDER, as_json: Json = False) -> None:
     """Show which questions were asked, and which still wait for an answer."""
     from langchain_pld.models.batch import BatchFolder
 
@@ -61,7 +61,7 @@ def status(folder: Path = _FOLDER, as_json: bool = _JSON) -> None:
     waiting = responses.open(batch.questions())
     if as_json:
         rows = [{"request_file": str(file), **counts} for file, counts in files.items()]
-        typer.echo(json.dumps({"files": rows, "open": waiting, "bad_rows": _bad_rows(responses.bad)}))
+        print_json({"files": rows, "open": waiting, "bad_rows": _bad_rows(responses.bad)})
         return
     for file, counts in files.items():
         typer.echo(f"{file}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
@@ -80,7 +80,7 @@ def validate(
     file: Path | None = typer.Argument(
         None, metavar="FILE", help="A response file; those in the folder already when absent."
     ),
-    as_json: bool = _JSON,
+    as_json: Json = False,
 ) -> None:
     """Check the rows of a response file; nothing is changed."""
     from langchain_pld.models.batch import BatchFolder
@@ -94,7 +94,7 @@ def validate(
 def import_answers(
     folder: Path = _FOLDER,
     file: Path = typer.Argument(metavar="FILE", help="A response file; it stays as it is."),
-    as_json: bool = _JSON,
+    as_json: Json = False,
 ) -> None:
     """Bring the usable rows of a response file into the folder, and report the others."""
     from langchain_pld.models.batch import BatchFolder
@@ -136,7 +136,6 @@ def record_answers(
     about: str = typer.Option(..., metavar="TEXT", help="Where the answers come from, in one sentence."),
 ) -> None:
     """Make a recording of all answers, to be used as --teacher recorded:FILE on the same data with the same plan."""
-    from langchain_pld.cli.distill import check_writable
     from langchain_pld.models.batch import BatchFolder
     from langchain_pld.models.recorded import record
 
@@ -165,9 +164,8 @@ def _report(responses: Responses, taken: Path | None, *, as_json: bool, left: in
         typer.Exit: Some rows cannot be used.
     """
     if as_json:
-        told: dict[str, Any] = {"usable": sorted(responses.answers), "bad_rows": _bad_rows(responses.bad)}
-        told |= {} if left is None else {"written": taken and str(taken), "open": left}
-        typer.echo(json.dumps(told))
+        summary = {"usable": sorted(responses.answers), "bad_rows": _bad_rows(responses.bad)}
+        print_json(summary | ({} if left is None else {"written": taken and str(taken), "open": left}))
     else:
         where = f", now in {taken}" if taken else ""
         typer.echo(f"{len(responses.answers)} usable answers{where}; {len(responses.bad)} rows cannot be used")
@@ -178,9 +176,7 @@ def _report(responses: Responses, taken: Path | None, *, as_json: bool, left: in
         raise typer.Exit(CHECK_FAILED)
 
 
-def _complain_about(bad: list[BadRow]) -> None:
-    from langchain_pld.cli.tables import printable
-
+def _complain_about(bad: tuple[BadRow, ...]) -> None:
     for row in bad:
         complain(printable(str(row)))
 

@@ -6,18 +6,19 @@ import asyncio
 import json
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from langchain_pld.cli.columns import IdColumn, TextColumn, columns
-from langchain_pld.cli.errors import CHECK_FAILED, complain, stoppable
+from langchain_pld.cli.errors import CHECK_FAILED, stoppable
+from langchain_pld.cli.options import ArtifactFile, IdColumn, Json, SkipBadRows, StudentModel, TextColumn, columns
+from langchain_pld.cli.printing import complain, print_json, print_notes
+from langchain_pld.errors import InputError
 
 if TYPE_CHECKING:
-    from langchain_pld.examples import Columns
     from langchain_pld.student.classifier import PLDClassifier
     from langchain_pld.task import Task
     from langchain_pld.verdict import Verdict
@@ -33,74 +34,80 @@ Examples:
   cut -f2 messages.tsv | pld classify chat.pld.json | jq -r .label
 
 \b
-On a terminal each text is a line of a table: label, probability, text; with --json, or in a pipe
-or file, JSON. A JSON line has id, status (decided, abstained or failed), label, predicted_label,
-probabilities, confidence, failure and more. On standard input each line is a text, or a JSON object
-where the task has fields.
+A terminal shows a table: label, probability, text. A pipe or file gets a JSON line for each text, with
+id, status (decided, abstained or failed), label, predicted_label, probabilities, confidence, failure
+and more. Each line of standard input is a text, or a JSON object if the task has fields.
 A text without a readable answer is a failed line, never a label, and makes the exit code 1."""
 
 _CALLS = 8
 """Calls in flight to a student behind a server."""
 
 _Input = tuple[str, Any]
-"""Id and what is to be classified."""
+"""Id, and what to classify."""
 
 
 def classify(
-    artifact: Path = typer.Argument(metavar="ARTIFACT", help="A *.pld.json file."),
+    artifact: ArtifactFile,
     texts: list[str] | None = typer.Argument(
-        None, metavar="TEXT", help="Texts to classify; lines of standard input when absent."
+        None, metavar="TEXT", help="What to classify; without any, the lines of standard input."
     ),
-    input_file: Path | None = typer.Option(None, "--input", metavar="FILE", help="Rows to classify."),
+    input_file: Path | None = typer.Option(None, "--input", metavar="FILE", help="A file of rows to classify."),
     output_file: Path | None = typer.Option(
-        None, "--output", metavar="FILE", help="Where the lines go; standard output when absent."
+        None, "--output", metavar="FILE", help="Where the JSON lines go.", show_default="standard output"
     ),
     field: list[str] | None = typer.Option(
-        None, metavar="NAME=VALUE", help="A field of one input; once for each field that the task has."
+        None, metavar="NAME=VALUE", help="A field of one input; once for each field of the task."
     ),
     text_column: TextColumn = None,
     id_column: IdColumn = None,
-    student: str | None = typer.Option(
-        None, metavar="MODEL", help="provider:name; the artifact's own student when absent."
-    ),
-    skip_bad_rows: bool = typer.Option(
-        False, "--skip-bad-rows", help="Leave unusable rows of --input out instead of stopping."
-    ),
-    as_json: bool = typer.Option(
-        False, "--json", help="One JSON object on standard output: counts, and the verdicts unless --output has them."
-    ),
+    student: StudentModel = None,
+    skip_bad_rows: SkipBadRows = False,
+    as_json: Json = False,
 ) -> None:
-    """Classify texts: a JSON line each, in the order of the input; a line of a table on a terminal."""
+    """Classify texts.
+
+    Verdicts come in the order of the input. --json prints one object with counts, and the verdicts unless --output
+    takes them.
+    """
     from langchain_pld.artifact import DistilledPrompt
     from langchain_pld.cli.progress import StepBars
     from langchain_pld.cli.tables import verdict_row
+    from langchain_pld.examples import read_examples
 
     prompt = DistilledPrompt.load(artifact)
     if input_file is not None and output_file is not None and input_file.resolve() == output_file.resolve():
-        msg = "would overwrite the input"
-        raise typer.BadParameter(msg, param_hint="--output")
-    named = columns(text=text_column, id=id_column)
-    inputs = _inputs(prompt.task, texts, input_file, field, named, skip_bad_rows=skip_bad_rows)
+        raise InputError("--output: would overwrite the input")
+    if sum([bool(texts), input_file is not None, bool(field)]) > 1:
+        raise InputError("give texts, --input or --field, not several of them")
+    inputs: Sequence[_Input]
+    if input_file is not None:
+        names = columns(text=text_column, id=id_column)
+        rows = read_examples(input_file, prompt.task, columns=names, skip_bad_rows=skip_bad_rows)
+        print_notes([rows])
+        inputs = [(row.id, row.input) for row in rows]
+    elif field:
+        inputs = [("1", _fields(field))]
+    elif texts:
+        inputs = [(str(number), text) for number, text in enumerate(texts, 1)]
+    elif sys.stdin.isatty():
+        raise InputError("nothing to classify: give texts, --input, --field, or lines on standard input")
+    else:
+        # Read to its end first: a slow writer must not keep calls in flight waiting.
+        inputs = list(_standard_input(prompt.task))
     classifier = load_classifier(artifact, student or prompt.student.spec)
 
     collected: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
     failures: Counter[str] = Counter()
-    with ExitStack() as stack:
-        stack.enter_context(stoppable(lambda: f"{counts.total()} verdicts are whole, in the order of the input"))
-        lines = None if as_json and output_file is None else stack.enter_context(_lines(output_file))
-        progress = None
-        # Where lines and bars would share a terminal, the lines are progress enough.
-        if lines is None or not lines.isatty():
-            progress = stack.enter_context(StepBars()).counting("student reads the texts")
 
-        table = lines is not None and lines.isatty()
-
-        def take(identity: str, value: Any, verdict: Verdict) -> None:
+    async def work() -> None:
+        verdicts = _verdicts(classifier, [value for _, value in inputs])
+        for identity, value in inputs:
+            verdict = await anext(verdicts)
             line = {"id": identity, **verdict.model_dump(mode="json")}
             if lines is None:
                 collected.append(line)
-            elif table:
+            elif lines.isatty():
                 typer.echo(verdict_row(prompt.task, value, verdict))
             else:
                 # ASCII, so that no character of an id or a quotation can steer a terminal or fail to be encoded.
@@ -112,14 +119,28 @@ def classify(
             if progress:
                 progress(counts.total(), len(inputs))
 
-        asyncio.run(_classify(classifier, inputs, take))
+    with ExitStack() as stack:
+        stack.enter_context(stoppable(lambda: f"{counts.total()} verdicts are whole, in the order of the input"))
+        lines = None if as_json else sys.stdout
+        if output_file is not None:
+            lines = stack.enter_context(output_file.open("w", encoding="utf-8"))
+        progress = None
+        # Where lines and bars would share a terminal, the lines are progress enough.
+        if lines is None or not lines.isatty():
+            progress = stack.enter_context(StepBars()).counting("student reads the texts")
+        asyncio.run(work())
 
     if as_json:
-        summary: dict[str, Any] = {"artifact": classifier.artifact.id, "student": classifier.spec}
-        summary["counts"] = {status: counts[status] for status in ("decided", "abstained", "failed")}
-        typer.echo(json.dumps(summary | ({"verdicts": collected} if lines is None else {"output": str(output_file)})))
+        print_json(
+            {
+                "artifact": classifier.artifact.id,
+                "student": classifier.spec,
+                "counts": {status: counts[status] for status in ("decided", "abstained", "failed")},
+                **({"verdicts": collected} if lines is None else {"output": str(output_file)}),
+            }
+        )
     if failures:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in failures.most_common())
+        kinds = ", ".join(f"{kind} {number}" for kind, number in failures.most_common())
         complain(f"{counts['failed']} of {counts.total()} texts have no verdict ({kinds}); see their `failure`")
         raise typer.Exit(CHECK_FAILED)
 
@@ -137,51 +158,18 @@ def load_classifier(artifact: Path, student: str) -> PLDClassifier:
     return PLDClassifier.from_artifact(artifact, student=ready_model(student))
 
 
-def _inputs(
-    task: Task,
-    texts: list[str] | None,
-    file: Path | None,
-    fields: list[str] | None,
-    named: Columns,
-    *,
-    skip_bad_rows: bool,
-) -> Sequence[_Input]:
-    """The inputs from whichever source was given."""
-    from langchain_pld.cli.distill import say_skipped
-    from langchain_pld.examples import read_examples
-
-    if sum([bool(texts), file is not None, bool(fields)]) > 1:
-        msg = "give texts, --input or --field, not several of them"
-        raise typer.BadParameter(msg)
-    if file is not None:
-        rows = read_examples(file, task, columns=named, skip_bad_rows=skip_bad_rows)
-        say_skipped({"input": rows})
-        return [(row.id, row.input) for row in rows]
-    if fields:
-        return [("1", _fields(fields))]
-    if texts:
-        return [(str(number), text) for number, text in enumerate(texts, 1)]
-    if sys.stdin.isatty():
-        msg = "nothing to classify: give texts, --input, --field, or lines on standard input"
-        raise typer.BadParameter(msg)
-    # Read to its end first: a slow writer must not keep calls in flight waiting.
-    return list(_standard_input(task))
-
-
-def _fields(given: list[str]) -> dict[str, str]:
+def _fields(options: list[str]) -> dict[str, str]:
     values: dict[str, str] = {}
-    for entry in given:
-        name, sign, value = entry.partition("=")
+    for option in options:
+        name, sign, value = option.partition("=")
         if not sign or name in values:
-            msg = f"{entry!r} {'names a field twice' if sign else 'is not NAME=VALUE'}"
-            raise typer.BadParameter(msg, param_hint="--field")
+            problem = "names a field twice" if sign else "is not NAME=VALUE"
+            raise InputError(f"--field: {option!r} {problem}")
         values[name] = value
     return values
 
 
 def _standard_input(task: Task) -> Iterator[_Input]:
-    from langchain_pld.errors import InputError
-
     for number, raw in enumerate(typer.get_binary_stream("stdin"), 1):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
@@ -201,39 +189,21 @@ def _object_or_text(line: str) -> Any:
     return value if isinstance(value, dict) else line
 
 
-async def _classify(
-    classifier: PLDClassifier, inputs: Sequence[_Input], take: Callable[[str, Any, Verdict], None]
-) -> None:
-    """Hand over the verdict of each input, in order, as soon as those before it are there."""
+async def _verdicts(classifier: PLDClassifier, values: Sequence[Any]) -> AsyncIterator[Verdict]:
+    """The verdicts in the order of the values, each as soon as those before it are there."""
     # Not `abatch_as_completed`: it begins in any order, and the first line could come last.
     calls = 1 if classifier.in_process else _CALLS
     slots = asyncio.Semaphore(calls)
 
-    async def ask(value: Any) -> Verdict:
+    async def decide(value: Any) -> Verdict:
         async with slots:
             return await classifier.ainvoke(value)
 
-    begun: deque[tuple[str, Any, asyncio.Task[Verdict]]] = deque()
-    for identity, value in inputs:
-        begun.append((identity, value, asyncio.create_task(ask(value))))
+    begun: deque[asyncio.Task[Verdict]] = deque()
+    for value in values:
+        begun.append(asyncio.create_task(decide(value)))
         # More texts are begun than there are calls, so that one slow text does not idle the others.
         if len(begun) >= 4 * calls:
-            await _take_first(begun, take)
+            yield await begun.popleft()
     while begun:
-        await _take_first(begun, take)
-
-
-async def _take_first(
-    begun: deque[tuple[str, Any, asyncio.Task[Verdict]]], take: Callable[[str, Any, Verdict], None]
-) -> None:
-    identity, value, task = begun.popleft()
-    take(identity, value, await task)
-
-
-@contextmanager
-def _lines(path: Path | None) -> Iterator[TextIO]:
-    if path is None:
-        yield sys.stdout
-        return
-    with path.open("w", encoding="utf-8") as file:
-        yield file
+        yield await begun.popleft()

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from langchain_pld.cli.errors import stoppable
+from langchain_pld.cli.options import check_writable
+from langchain_pld.cli.printing import output, printable
 from langchain_pld.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,7 +98,6 @@ def _copy(folder: Path, to: Path) -> None:
 
 
 def _run(folder: Path, out: Path, student: str | None, teacher: str) -> None:
-    from langchain_pld.cli.distill import check_writable
     from langchain_pld.cli.embedded import ready_model
     from langchain_pld.cli.progress import StepBars
     from langchain_pld.distillation.distill import distill
@@ -200,7 +201,7 @@ def _teacher(spec: str) -> BaseChatModel:
 
 def _show(artifact: DistilledPrompt, test_rows: int) -> None:
     """What came out: both prompts on the test rows, what is shipped and why, and its rules."""
-    from langchain_pld.cli.tables import output, printable, rules_list, score_tables
+    from langchain_pld.cli.tables import rules_list, score_tables
 
     console = output()
     typer.echo(f"\nThe {test_rows} test rows, read once, now that the prompt is chosen:")
@@ -216,7 +217,7 @@ def _show(artifact: DistilledPrompt, test_rows: int) -> None:
 def _decide(file: Path, artifact: DistilledPrompt, model: BaseChatModel) -> None:
     """New texts, decided by the written file, each with the rule that decided."""
     from langchain_pld.cli.deciding_rule import deciding_rule
-    from langchain_pld.cli.tables import output, printable, verdict_line
+    from langchain_pld.cli.tables import verdict_line
     from langchain_pld.student.classifier import PLDClassifier
 
     console = output()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -14,22 +12,32 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from langchain_pld.cli.columns import GroupColumn, IdColumn, LabelColumn, TextColumn, columns
-from langchain_pld.cli.errors import complain, stoppable
-from langchain_pld.errors import PLDError
+from langchain_pld.cli.errors import report, stoppable
+from langchain_pld.cli.options import (
+    GroupColumn,
+    IdColumn,
+    Json,
+    LabelColumn,
+    SkipBadRows,
+    TextColumn,
+    check_writable,
+    columns,
+)
+from langchain_pld.cli.printing import complain, output, print_json, print_notes
+from langchain_pld.errors import InputError, PLDError
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
+    from rich.console import RenderableType
 
     from langchain_pld.artifact import DistilledPrompt
-    from langchain_pld.cli.progress import StepBars
     from langchain_pld.distillation.estimate import Estimate
     from langchain_pld.distillation.roles import Role
     from langchain_pld.distillation.run_directory import RunDirectory, RunRecord
     from langchain_pld.examples import ExampleSet
     from langchain_pld.task import Task
 
-__all__ = ["EXAMPLES", "check_writable", "distill", "say_skipped", "show_scores"]
+__all__ = ["EXAMPLES", "distill"]
 
 EXAMPLES = """\b
 Examples:
@@ -45,11 +53,11 @@ Examples:
   pld distill --resume .pld/runs/chat-20261124-0900-1f3c --max-calls 5000
 
 \b
-Rows have the columns text (or the task's fields) and label; id and group are optional. Other names
-are given with --text-column and its kin. Files: .jsonl, .json, .csv (also with ; tab or |), .tsv, .parquet,
-.xlsx. No text may stand in two of the files. One file, --data, is split by group, text and label with the seed: 50 % to
-train, 30 % to validate, 20 % to test. Without a detectable gain on the validation rows the prompt
-without rules stays, or the incumbent, and the artifact says so.
+Rows have the columns text (or the task's fields) and label; id and group are optional. If yours have
+other names, give them with --text-column and the like. Files: .jsonl, .json, .csv (also with ; tab or |),
+.tsv, .parquet, .xlsx. No text may be in two of the files. One file, --data, is split by group, text and
+label: 50 % to train, 30 % to validate, 20 % to test. Unless the rules bring a detectable gain on the
+validation rows, the prompt without rules stays, or the incumbent, and the artifact says so.
 
 \b
 Several students share the teacher's work; each gets an artifact of its own in the folder --out.
@@ -65,6 +73,10 @@ _VALIDATION, _TEST = 0.3, 0.2
 
 _WITH_RESUME = {"resume", "database", "as_json", "max_calls", "max_tokens", "max_usd", "max_minutes", "yes"}
 """What may be given for a run that has begun."""
+
+_NEEDS = (
+    "A new run needs TASK.yaml, --train and --validation (or --data), and --out; an old one goes on with --resume DIR"
+)
 
 
 def distill(
@@ -84,9 +96,9 @@ def distill(
     label_column: LabelColumn = None,
     id_column: IdColumn = None,
     group_column: GroupColumn = None,
-    teacher: str = typer.Option(_EMBEDDED, metavar="MODEL", help="Writes the rules, as provider:name."),
+    teacher: str = typer.Option(_EMBEDDED, metavar="MODEL", help="Writes the rules; as provider:name."),
     student: list[str] = typer.Option(
-        [_EMBEDDED], metavar="MODEL", help="Will decide, as provider:name; can be given several times."
+        [_EMBEDDED], metavar="MODEL", help="Will decide; as provider:name; may be repeated."
     ),
     out: Path | None = typer.Option(
         None, metavar="PATH", help="The artifact to write, e.g. chat.pld.json; with several students a folder."
@@ -104,20 +116,29 @@ def distill(
     ),
     clustering: Literal["auto", "paper", "kmeans"] = typer.Option("auto", help="How drafted conditions are grouped."),
     embeddings: str | None = typer.Option(
-        None, metavar="MODEL", help="Vectors of drafted conditions, as provider:name; words are compared when absent."
+        None,
+        metavar="MODEL",
+        help="Embeds drafted conditions to group them; as provider:name.",
+        show_default="their words are compared",
     ),
-    max_calls: int | None = typer.Option(None, min=0, help="Model calls at most."),
-    max_tokens: int | None = typer.Option(None, min=0, help="Tokens at most, read and written."),
-    max_usd: float | None = typer.Option(None, min=0, help="US dollars at most, by published prices or yours."),
-    max_minutes: float | None = typer.Option(None, min=0, help="Minutes of work at most."),
+    max_calls: int | None = typer.Option(None, min=0, help="Most model calls."),
+    max_tokens: int | None = typer.Option(None, min=0, help="Most tokens, read and written."),
+    max_usd: float | None = typer.Option(None, min=0, help="Most US dollars, by published prices or yours."),
+    max_minutes: float | None = typer.Option(None, min=0, help="Most minutes of work."),
     prices: Path | None = typer.Option(
         None, metavar="FILE", help="Your prices (YAML), USD for a million tokens: NAME: {input: 1.25, output: 10}."
     ),
     run: Path | None = typer.Option(
-        None, metavar="DIR", help="Where the run is kept; .pld/runs/NAME-DATE beside the artifact when absent."
+        None,
+        metavar="DIR",
+        help="Where the run is kept.",
+        show_default=".pld/runs/NAME-DATE beside the artifact",
     ),
     database: str | None = typer.Option(
-        None, metavar="URL", help="Keep the run's state in Postgres, as postgresql://…; SQLite files when absent."
+        None,
+        metavar="URL",
+        help="Keep the run's state in Postgres, as postgresql://…",
+        show_default="SQLite files in the run's folder",
     ),
     resume: Path | None = typer.Option(
         None, metavar="DIR", help="Go on with this run; takes larger limits, and --database if it was started with one."
@@ -127,13 +148,13 @@ def distill(
         1.0, metavar="USD", min=0, help="Ask before a run that may cost more; --max-usd is an answer already."
     ),
     yes: bool = typer.Option(False, "--yes", "-y", help="Begin without asking, whatever the run may cost."),
-    skip_bad_rows: bool = typer.Option(False, "--skip-bad-rows", help="Leave unusable rows out instead of stopping."),
-    as_json: bool = typer.Option(False, "--json", help="One JSON object on standard output."),
+    skip_bad_rows: SkipBadRows = False,
+    as_json: Json = False,
 ) -> None:
     """Distil labelled examples into a tested prompt.
 
     The teacher explains examples and writes rules; the student tries them on the validation rows; the rules are kept
-    only when they beat the prompt without rules.
+    only if they beat the prompt without rules.
     """
     from langchain_pld.distillation.budget import Budget
     from langchain_pld.distillation.plan import PLANS
@@ -144,21 +165,18 @@ def distill(
 
     limits = {"calls": max_calls, "tokens": max_tokens, "usd": max_usd, "minutes": max_minutes}
     if resume is not None:
-        _refuse_beside_resume(context)
         directory = RunDirectory(resume)
-        record = directory.record()
-        directory.check_files(record)
-        if record.postgres and database is None:
-            msg = f"the run in {resume} has its state in Postgres; give the URL again, it may hold a password"
-            raise typer.BadParameter(msg, param_hint="--database")
-        given = {name: limit for name, limit in limits.items() if limit is not None}
-        plan = record.plan.model_copy(update={"budget": record.plan.budget.model_copy(update=given)})
-        record = record.model_copy(update={"plan": plan})
+        record = _record_with_limits(context, directory, limits, database)
     else:
-        files = {"train": train, "validation": validation, "test": test} if data is None else {"all": data}
-        _require({"TASK.yaml": task, **_data_options(train, validation, test, data), "--out": out})
+        if data is not None and (train or validation or test):
+            raise InputError("--data is split into train, validation and test rows; give it alone, or the other files")
+        needed = {"TASK.yaml": task, "--train": train or data, "--validation": validation or data, "--out": out}
+        missing = [name for name, value in needed.items() if value is None]
+        if missing:
+            raise InputError(f"missing: {', '.join(missing)}. {_NEEDS}")
         assert task is not None and out is not None
-        _check_risk(max_risk)
+        if max_risk is not None and not 0 < max_risk < 1:
+            raise InputError(f"--max-risk: a risk is between 0 and 1, not {max_risk:g}")
         directory = RunDirectory(run) if run is not None else RunDirectory.fresh(out)
         plan = PLANS[effort].model_copy(
             update={
@@ -170,6 +188,7 @@ def distill(
             }
         )
         Task.from_yaml(task)
+        files = {"train": train, "validation": validation, "test": test, "all": data}
         record = RunRecord(
             run_id=new_run_id(directory.path.name),
             task=RunFile.of(task),
@@ -185,31 +204,60 @@ def distill(
             out=out.absolute(),
             postgres=database is not None,
         )
-    job = _prepare(record)
-    if dry_run:
-        _show_plan(job, as_json=as_json)
-        return
-    if resume is None and not yes:
-        _confirm(job, confirm_above)
-    _distil(directory, job, begins=resume is None, database=database, as_json=as_json)
+    job = _job(record)
+    if dry_run and as_json:
+        lines = job.estimate.model_dump(mode="json")["lines"]
+        rows = {role: len(rows) for role, rows in job.sets.items()}
+        numbers = job.record.plan.model_dump(mode="json")
+        print_json({"plan": numbers, "rows": rows, "estimate": lines, "cost_usd": job.estimate.cost})
+    elif dry_run:
+        output().print(_plan(job))
+        typer.echo("Nothing was fetched, asked or written.")
+    else:
+        if resume is None and not yes:
+            _confirm(job, confirm_above)
+        _run(directory, job, begins=resume is None, database=database, as_json=as_json)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A run, with all that its record names at hand; no model is fetched or asked for it."""
+    """A run with all that its record names; no model was fetched or asked for it."""
 
     record: RunRecord
     task: Task
-    read: dict[str, ExampleSet]
-    """The files."""
+    files: dict[str, ExampleSet]
+    """The rows of each file."""
     sets: dict[Role, ExampleSet]
     """The rows of each role."""
     incumbent: DistilledPrompt | None
     embeddings: Embeddings | None
-    expected: Estimate
+    estimate: Estimate
 
 
-def _prepare(record: RunRecord) -> _Job:
+def _record_with_limits(
+    context: typer.Context, directory: RunDirectory, limits: Mapping[str, float | None], database: str | None
+) -> RunRecord:
+    """What a run that goes on began with, and its new limits: it takes nothing else."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in _WITH_RESUME:
+            raise InputError(
+                f"{parameter.opts[0]}: a resumed run has this from its start; give --resume and limits alone, or start "
+                "a new run"
+            )
+    record = directory.record()
+    directory.check_files(record)
+    if record.postgres and database is None:
+        raise InputError(
+            f"--database: the run in {directory.path} has its state in Postgres; give the URL again, it may hold a "
+            "password and was not kept"
+        )
+    larger = {name: limit for name, limit in limits.items() if limit is not None}
+    plan = record.plan.model_copy(update={"budget": record.plan.budget.model_copy(update=larger)})
+    return record.model_copy(update={"plan": plan})
+
+
+def _job(record: RunRecord) -> _Job:
     """Check all that can be wrong before a model is fetched or paid."""
     from langchain_pld.artifact import DistilledPrompt
     from langchain_pld.distillation.estimate import estimate
@@ -220,20 +268,20 @@ def _prepare(record: RunRecord) -> _Job:
     from langchain_pld.task import Task
 
     task = Task.from_yaml(record.task.path)
-    read: dict[str, ExampleSet] = {
+    files: dict[str, ExampleSet] = {
         role: read_examples(file.path, task, columns=record.columns, labelled=True, skip_bad_rows=record.skip_bad_rows)
         for role, file in record.data.items()
     }
-    say_skipped(read)
-    sets: dict[Role, ExampleSet] = {role: read[role] for role in record.data if role != "all"}
-    if "all" in read:
-        sets = split_examples(task, read["all"], validation=_VALIDATION, test=_TEST, seed=record.seed)
+    print_notes(files.values())
+    sets: dict[Role, ExampleSet] = {role: files[role] for role in record.data if role != "all"}
+    if "all" in files:
+        sets = split_examples(task, files["all"], validation=_VALIDATION, test=_TEST, seed=record.seed)
     check_roles(task, sets)
-    _check_students(record)
+    _check_artifacts(record)
     incumbent = None if record.incumbent is None else DistilledPrompt.load(record.incumbent.path)
     vectors = None if record.embeddings is None else resolve_embeddings(record.embeddings)
     embeds = None if vectors is None else embeddings_spec(vectors)
-    _check_priced(record, embeds)
+    _check_prices(record, embeds)
     expected = estimate(
         task,
         record.plan,
@@ -245,66 +293,80 @@ def _prepare(record: RunRecord) -> _Job:
         embeddings=embeds,
         incumbent=incumbent is not None,
     )
-    return _Job(record, task, read, sets, incumbent, vectors, expected)
+    return _Job(record, task, files, sets, incumbent, vectors, expected)
 
 
-def _show_plan(job: _Job, *, as_json: bool) -> None:
-    """What the run would do, on standard output."""
+def _check_artifacts(record: RunRecord) -> None:
+    """Each student needs a file of its own that can be written."""
+    paths = [record.artifact_of(spec) for spec in record.students]
+    if len(set(paths)) < len(paths):
+        raise InputError(f"--student: two of {', '.join(record.students)} are the same, or would write the same file")
+    if len(paths) > 1 and (record.out.suffix == ".json" or record.out.is_file()):
+        raise InputError(f"--out: {len(paths)} students write a file each; give a folder, not {record.out.name}")
+    for path in paths:
+        check_writable(path)
+
+
+def _check_prices(record: RunRecord, embeddings: str | None) -> None:
+    """A budget in dollars needs the prices of all models."""
+    from langchain_pld.distillation.prices import price_of
+
+    for model in dict.fromkeys((record.teacher, *record.students, *([embeddings] if embeddings else ()))):
+        if record.plan.budget.usd is not None and price_of(model, record.plan.prices) is None:
+            raise InputError(f"--max-usd: the price of {model} is not known; give it with --prices")
+
+
+def _plan(job: _Job) -> RenderableType:
+    """What the run will do, for a person."""
+    from rich.console import Group
+    from rich.text import Text
+
     from langchain_pld.cli.spending import estimate_table
-    from langchain_pld.cli.tables import output
 
-    if as_json:
-        planned = {
-            "plan": job.record.plan.model_dump(mode="json"),
-            "rows": {role: len(rows) for role, rows in job.sets.items()},
-            "estimate": job.expected.model_dump(mode="json")["lines"],
-            "cost_usd": job.expected.cost,
-        }
-        typer.echo(json.dumps(planned))
-        return
-    typer.echo(f"Plan: {job.record.plan.describe()}")
-    typer.echo(f"Rows: {', '.join(f'{len(rows)} {role}' for role, rows in job.sets.items())}")
-    output().print(estimate_table(job.expected))
-    typer.echo("Nothing was fetched, asked or written.")
+    return Group(
+        Text(f"Plan: {job.record.plan.describe()}"),
+        Text(f"Rows: {', '.join(f'{len(rows)} {role}' for role, rows in job.sets.items())}"),
+        estimate_table(job.estimate),
+        Text("Prices are the published ones, or yours; minutes are for the default embedded model on two idle cores."),
+    )
 
 
 def _confirm(job: _Job, limit: float) -> None:
     """Ask whether a run may cost what it may cost; nobody to ask is a no.
 
     Raises:
-        typer.BadParameter: It costs more than the limit, and there is nobody to ask.
+        InputError: It costs more than the limit, and there is nobody to ask.
         typer.Abort: The answer is no.
     """
     from langchain_pld.cli.spending import money
 
     # A model without a known price adds nothing; the plan says that its price is unknown.
-    cost = sum(line.cost or 0.0 for line in job.expected.lines)
+    cost = sum(line.cost or 0.0 for line in job.estimate.lines)
     if job.record.plan.budget.usd is not None or cost <= limit:
         return
     if not sys.stdin.isatty():
-        msg = (
+        raise InputError(
             f"the run may cost {money(cost)} USD, and there is nobody to ask; give --yes, a limit with --max-usd, or a "
             "larger --confirm-above. --dry-run shows the estimate"
         )
-        raise typer.BadParameter(msg, param_hint="--confirm-above")
     typer.confirm(f"The run may cost {money(cost)} USD. Begin?", abort=True, err=True)
 
 
-def _distil(directory: RunDirectory, job: _Job, *, begins: bool, database: str | None, as_json: bool) -> None:
+def _run(directory: RunDirectory, job: _Job, *, begins: bool, database: str | None, as_json: bool) -> None:
     """Do the run, write and show what comes out."""
     from langchain_pld.cli.embedded import ready_model
     from langchain_pld.cli.progress import StepBars
     from langchain_pld.distillation.students import adistill_many
 
-    record, sets, expected = job.record, job.sets, job.expected
+    record, sets = job.record, job.sets
     models = {spec: ready_model(spec) for spec in dict.fromkeys((record.teacher, *record.students))}
     if begins:
         directory.begin(record)
-    go_on = f"go on with: pld distill --resume {shlex.quote(str(directory.path))}"
+    go_on = f"what was done is kept, go on with: pld distill --resume {shlex.quote(str(directory.path))}"
 
     async def work() -> list[DistilledPrompt]:
         async with directory.opened(postgres=database) as (store, checkpointer):
-            made = await adistill_many(
+            done = await adistill_many(
                 job.task,
                 train=sets["train"],
                 validation=sets["validation"],
@@ -320,196 +382,75 @@ def _distil(directory: RunDirectory, job: _Job, *, begins: bool, database: str |
                 checkpointer=checkpointer,
                 run_id=record.run_id,
             )
-            return list(made.values())
+            return list(done.values())
 
-    with (
-        directory.held(),
-        stoppable(lambda: f"{record.out} is not written yet; what was done is kept, {go_on}"),
-        StepBars() as bars,
-    ):
+    with directory.held(), stoppable(lambda: f"{record.out} is not written yet; {go_on}"), StepBars() as bars:
         directory.rewrite(record)
         if begins:
-            _say_plan(bars, directory, record, sets, expected)
+            bars.show(_plan(job))
+            bars.say(f"Run:  {directory.path}\n")
+            bars.wait(f"generate: {record.teacher} reads the first examples")
         else:
             bars.say(f"Run:  {directory.path}, budget: {record.plan.budget.describe()}")
-        first = f"generate: {record.teacher} reads the first examples"
-        bars.wait(first if begins else "the run goes on where it was")
+            bars.wait("the run goes on where it was")
         try:
-            artifacts = asyncio.run(work())
-        except PLDError:
-            bars.say(f"What was done is kept; {go_on}")
-            raise
-    made = {record.artifact_of(spec): artifact for spec, artifact in zip(record.students, artifacts, strict=True)}
-    for path, artifact in made.items():
+            prompts = asyncio.run(work())
+        except PLDError as error:
+            code = report(error)
+            complain(go_on)
+            raise typer.Exit(code) from error
+    artifacts = {record.artifact_of(spec): prompt for spec, prompt in zip(record.students, prompts, strict=True)}
+    for path, artifact in artifacts.items():
         artifact.save(path)
     if as_json:
-        typer.echo(json.dumps(_summary(made, list(job.read.values()), directory.path, expected)))
+        print_json(_summary(artifacts, job, directory.path))
     else:
-        _show(made, directory.path)
+        _show(artifacts, directory.path)
 
 
-def say_skipped(sets: Mapping[str, ExampleSet]) -> None:
-    """Tell on standard error how files were read and which rows were left out: how many, and the first few reasons."""
-    for role, rows in sets.items():
-        for note in rows.notes:
-            complain(f"note: {note}")
-        if rows.skipped:
-            shown = "; ".join(map(str, rows.skipped[:3]))
-            more = f"; and {len(rows.skipped) - 3} more" if len(rows.skipped) > 3 else ""
-            complain(f"{role}: skipped {len(rows.skipped)} bad rows: {shown}{more}")
-
-
-def check_writable(out: Path) -> None:
-    """Find out before any work whether the artifact can be written.
-
-    Raises:
-        typer.BadParameter: It cannot.
-    """
-    if out.is_dir():
-        msg = f"{out} is a folder; give a file name"
-        raise typer.BadParameter(msg, param_hint="--out")
-    # The folders that are missing are made, inside the nearest one that is there.
-    folder = next(parent for parent in out.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        msg = f"cannot write into {folder}"
-        raise typer.BadParameter(msg, param_hint="--out")
-
-
-def show_scores(artifact: DistilledPrompt) -> None:
-    """Print what was measured, how the run ended and what a reader should know."""
-    from langchain_pld.cli.tables import output, score_tables
-
-    for table in score_tables(artifact.scores):
-        output().print(table)
-    _show_end(artifact)
-
-
-def _show_end(artifact: DistilledPrompt) -> None:
-    from langchain_pld.cli.tables import printable
-
-    typer.echo(f"Ended with: {artifact.finish_reason or 'no reason given'}")
-    for note in artifact.notes:
-        typer.echo(f"Note: {printable(note)}")
-    typer.echo()
-
-
-def _show(made: Mapping[Path, DistilledPrompt], run: Path) -> None:
+def _show(artifacts: Mapping[Path, DistilledPrompt], run: Path) -> None:
     """Print one table of all scores, then for each student how it ended and its rules, then what was spent."""
     from langchain_pld.cli.spending import ledger_table
-    from langchain_pld.cli.tables import output, rules_list, score_tables
+    from langchain_pld.cli.tables import print_end, rules_list, score_tables
     from langchain_pld.distillation.run.ledger import total
 
     console = output()
-    for table in score_tables(card for artifact in made.values() for card in artifact.scores):
+    for table in score_tables(card for artifact in artifacts.values() for card in artifact.scores):
         console.print(table)
-    for artifact in made.values():
-        if len(made) > 1:
+    for artifact in artifacts.values():
+        if len(artifacts) > 1:
             typer.echo(f"Student {artifact.student.spec}")
-        _show_end(artifact)
+        print_end(artifact)
         console.print(rules_list(artifact))
         typer.echo()
-    console.print(ledger_table(total(line for artifact in made.values() for line in artifact.ledger)))
+    console.print(ledger_table(total(line for artifact in artifacts.values() for line in artifact.ledger)))
     typer.echo()
-    for path, artifact in made.items():
-        typer.echo(f"Artifact {artifact.id} is in {path}. {_next(path, artifact, run, several=len(made) > 1)}")
+    for path, artifact in artifacts.items():
+        which = f" --student {artifact.student.spec}" if len(artifacts) > 1 else ""
+        next_step = f"Its rules wait for a person. Next: pld review {shlex.quote(str(run))}{which}"
+        if artifact.signature_problem is None:
+            next_step = f'Next: pld classify {shlex.quote(str(path))} "a text"'
+        typer.echo(f"Artifact {artifact.id} is in {path}. {next_step}")
 
 
-def _next(path: Path, artifact: DistilledPrompt, run: Path, *, several: bool) -> str:
-    """What to do with an artifact."""
-    if artifact.signature_problem is None:
-        return f'Next: pld classify {shlex.quote(str(path))} "a text"'
-    which = f" --student {artifact.student.spec}" if several else ""
-    return f"Its rules wait for a person. Next: pld review {shlex.quote(str(run))}{which}"
-
-
-def _say_plan(
-    bars: StepBars, directory: RunDirectory, record: RunRecord, sets: Mapping[Role, ExampleSet], expected: Estimate
-) -> None:
-    from langchain_pld.cli.spending import estimate_table
-
-    bars.say(f"Plan: {record.plan.describe()}")
-    bars.say(f"Rows: {', '.join(f'{len(rows)} {role}' for role, rows in sets.items())}")
-    bars.show(estimate_table(expected))
-    bars.say("Prices are the published ones, or yours; minutes are for the default embedded model on two idle cores.")
-    bars.say(f"Run:  {directory.path}\n")
-
-
-def _summary(
-    made: Mapping[Path, DistilledPrompt], read: list[ExampleSet], run: Path, expected: Estimate
-) -> dict[str, Any]:
+def _summary(artifacts: Mapping[Path, DistilledPrompt], job: _Job, run: Path) -> dict[str, Any]:
     """What came out, for programs: of one student as one object, of several as a list under `students`."""
-    students = [_summary_of(path, artifact) for path, artifact in made.items()]
-    costs = [line.cost for artifact in made.values() for line in artifact.ledger]
+    kept = {"finish_reason", "notes", "scores", "rules", "ledger", "seed"}
+    students = [
+        {
+            "artifact": str(path),
+            "id": artifact.id,
+            "student": artifact.student.spec,
+            "signed": artifact.signature_problem is None,
+            **artifact.model_dump(mode="json", include=kept),
+        }
+        for path, artifact in artifacts.items()
+    ]
+    costs = [line.cost for artifact in artifacts.values() for line in artifact.ledger]
     return {
         **(students[0] if len(students) == 1 else {"students": students}),
         "run": str(run),
         "cost_usd": None if None in costs else sum(cost or 0.0 for cost in costs),
-        "estimate": expected.model_dump(mode="json")["lines"],
-        "skipped": [row.model_dump() for rows in read for row in rows.skipped],
+        "estimate": job.estimate.model_dump(mode="json")["lines"],
+        "skipped": [row.model_dump() for rows in job.files.values() for row in rows.skipped],
     }
-
-
-def _summary_of(path: Path, artifact: DistilledPrompt) -> dict[str, Any]:
-    parts = artifact.model_dump(mode="json", include={"finish_reason", "notes", "scores", "rules", "ledger", "seed"})
-    named = {"artifact": str(path), "id": artifact.id, "student": artifact.student.spec}
-    return {**named, "signed": artifact.signature_problem is None, **parts}
-
-
-def _check_students(record: RunRecord) -> None:
-    """Each student needs a file of its own that can be written."""
-    paths = [record.artifact_of(spec) for spec in record.students]
-    if len(set(paths)) < len(paths):
-        msg = f"two of {', '.join(record.students)} are the same, or would write the same file"
-        raise typer.BadParameter(msg, param_hint="--student")
-    if len(paths) > 1 and (record.out.suffix == ".json" or record.out.is_file()):
-        msg = f"{len(paths)} students write a file each; give a folder, not {record.out.name}"
-        raise typer.BadParameter(msg, param_hint="--out")
-    for path in paths:
-        check_writable(path)
-
-
-def _check_priced(record: RunRecord, embeddings: str | None) -> None:
-    """A budget in dollars needs the prices of all models."""
-    from langchain_pld.distillation.prices import price_of
-
-    for model in dict.fromkeys((record.teacher, *record.students, *([embeddings] if embeddings else ()))):
-        if record.plan.budget.usd is not None and price_of(model, record.plan.prices) is None:
-            msg = f"the price of {model} is not known; give it with --prices"
-            raise typer.BadParameter(msg, param_hint="--max-usd")
-
-
-def _check_risk(alpha: float | None) -> None:
-    if alpha is not None and not 0 < alpha < 1:
-        msg = f"a risk lies between 0 and 1, got {alpha:g}"
-        raise typer.BadParameter(msg, param_hint="--max-risk")
-
-
-def _data_options(
-    train: Path | None, validation: Path | None, test: Path | None, data: Path | None
-) -> dict[str, Path | None]:
-    """The options that say where the rows are, of which none may be missing."""
-    if data is None:
-        return {"--train": train, "--validation": validation}
-    if train or validation or test:
-        msg = "it is split into train, validation and test rows; give it alone, or the other files"
-        raise typer.BadParameter(msg, param_hint="--data")
-    return {}
-
-
-def _require(given: Mapping[str, object]) -> None:
-    for name, value in given.items():
-        if value is None:
-            msg = (
-                "it is missing; a new run needs TASK.yaml, --train, --validation (or --data) and --out, an old one "
-                "--resume DIR"
-            )
-            raise typer.BadParameter(msg, param_hint=name)
-
-
-def _refuse_beside_resume(context: typer.Context) -> None:
-    """A run that has begun takes nothing but larger limits."""
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if source is not None and source.name == "COMMANDLINE" and parameter.name not in _WITH_RESUME:
-            msg = "a resumed run has this from its start; give --resume and limits alone, or start a new run"
-            raise typer.BadParameter(msg, param_hint=parameter.opts[0])

@@ -10,9 +10,10 @@ import typer
 from typer.core import TyperGroup
 
 from langchain_pld.cli.notices import plain_notices
+from langchain_pld.cli.printing import complain
 from langchain_pld.errors import AnswersPendingError, InputError, ModelSetupError, PLDError
 
-__all__ = ["BAD_INPUT", "CHECK_FAILED", "STOPPED", "WAITS", "ExitCodes", "complain", "stoppable"]
+__all__ = ["BAD_INPUT", "CHECK_FAILED", "STOPPED", "WAITS", "ExitCodes", "report", "stoppable"]
 
 CHECK_FAILED = 1
 """A check did not pass: a text has no verdict, a score is below the asked minimum, a run could not be finished."""
@@ -42,15 +43,8 @@ class ExitCodes(TyperGroup):
             except KeyboardInterrupt:
                 complain("stopped")
                 raise typer.Exit(STOPPED) from None
-            except AnswersPendingError as error:
-                complain(str(error))
-                raise typer.Exit(WAITS) from error
-            except (InputError, ModelSetupError) as error:
-                complain(str(error))
-                raise typer.Exit(BAD_INPUT) from error
             except PLDError as error:
-                complain(str(error))
-                raise typer.Exit(CHECK_FAILED) from error
+                raise typer.Exit(report(error)) from error
             except OSError as error:
                 if error.filename is None or verbose:
                     raise
@@ -63,9 +57,12 @@ class ExitCodes(TyperGroup):
                 raise typer.Exit(CHECK_FAILED) from error
 
 
-def complain(message: str) -> None:
-    """Say on standard error what is wrong."""
-    typer.echo(f"pld: {message}", err=True)
+def report(error: PLDError) -> int:
+    """Say what an error means on standard error, and give the exit code that it has."""
+    complain(str(error))
+    if isinstance(error, AnswersPendingError):
+        return WAITS
+    return BAD_INPUT if isinstance(error, InputError | ModelSetupError) else CHECK_FAILED
 
 
 @contextmanager

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from langchain_pld.cli.columns import GroupColumn, IdColumn, LabelColumn, TextColumn, columns
-from langchain_pld.cli.errors import CHECK_FAILED, complain, stoppable
+from langchain_pld.cli.errors import CHECK_FAILED, stoppable
+from langchain_pld.cli.options import (
+    ArtifactFile,
+    GroupColumn,
+    IdColumn,
+    Json,
+    LabelColumn,
+    SkipBadRows,
+    StudentModel,
+    TextColumn,
+    columns,
+)
+from langchain_pld.cli.printing import complain, output, print_json, print_notes
 
 if TYPE_CHECKING:
     from langchain_pld.artifact import DistilledPrompt
@@ -25,12 +35,12 @@ Examples:
   pld evaluate chat.pld.json --data test.jsonl --min-macro-f1 0.7 --json > scores.json
 
 \b
-A text without a readable answer counts as wrong. Without --train, the majority baseline answers with
-the most frequent label of the rows themselves: the most that a constant answer can reach."""
+A text without a readable answer counts as wrong. Without --train, the majority baseline knows the
+most frequent label of the rows themselves: no constant answer can do better."""
 
 
 def evaluate(
-    artifact: Path = typer.Argument(metavar="ARTIFACT", help="A *.pld.json file."),
+    artifact: ArtifactFile,
     data: Path = typer.Option(..., metavar="FILE", help="Labelled rows."),
     train: Path | None = typer.Option(
         None, metavar="FILE", help="Rows that the majority and n-gram baselines may learn from."
@@ -39,13 +49,13 @@ def evaluate(
     label_column: LabelColumn = None,
     id_column: IdColumn = None,
     group_column: GroupColumn = None,
-    student: str | None = typer.Option(
-        None, metavar="MODEL", help="provider:name; the artifact's own student when absent."
+    student: StudentModel = None,
+    min_macro_f1: float | None = typer.Option(
+        None, metavar="SCORE", min=0, max=1, help="Exit with code 1 if macro-F1 is lower."
     ),
-    min_macro_f1: float | None = typer.Option(None, min=0, max=1, help="Exit 1 when macro-F1 is below this."),
     seed: int = typer.Option(0, help="Seed of the bootstrap."),
-    skip_bad_rows: bool = typer.Option(False, "--skip-bad-rows", help="Leave unusable rows out instead of stopping."),
-    as_json: bool = typer.Option(False, "--json", help="One JSON object on standard output."),
+    skip_bad_rows: SkipBadRows = False,
+    as_json: Json = False,
 ) -> None:
     """Score an artifact on labelled rows.
 
@@ -53,9 +63,8 @@ def evaluate(
     """
     from langchain_pld.artifact import DistilledPrompt
     from langchain_pld.cli.classify import load_classifier
-    from langchain_pld.cli.distill import say_skipped
     from langchain_pld.cli.progress import StepBars
-    from langchain_pld.cli.tables import output, score_table
+    from langchain_pld.cli.tables import score_table
     from langchain_pld.errors import StudentError
     from langchain_pld.evaluation.baselines import majority_card, ngram_card
     from langchain_pld.evaluation.evaluate import evaluate as run
@@ -63,17 +72,17 @@ def evaluate(
     from langchain_pld.examples import read_examples
 
     prompt = DistilledPrompt.load(artifact)
-    named = columns(text=text_column, label=label_column, id=id_column, group=group_column)
+    names = columns(text=text_column, label=label_column, id=id_column, group=group_column)
 
     def read(file: Path) -> ExampleSet:
-        return read_examples(file, prompt.task, columns=named, labelled=True, skip_bad_rows=skip_bad_rows)
+        return read_examples(file, prompt.task, columns=names, labelled=True, skip_bad_rows=skip_bad_rows)
 
     rows = read(data)
     known = None if train is None else read(train)
-    say_skipped({"data": rows} | ({} if known is None else {"train": known}))
-    for labelled in (rows, known):
-        if labelled is not None:
-            gold_labels(labelled)
+    sets = [rows] if known is None else [rows, known]
+    print_notes(sets)
+    for one in sets:
+        gold_labels(one)
     role = _role(prompt, rows)
     classifier = load_classifier(artifact, student or prompt.student.spec)
     with stoppable(lambda: "no row is scored"), StepBars() as bars:
@@ -98,23 +107,14 @@ def evaluate(
     failures = Counter(reason.kind for reason in reasons)
     if as_json:
         report = {"score": card, "majority": constant} | ({} if ngram is None else {"n_gram": ngram})
-        typer.echo(
-            json.dumps(
-                {
-                    "artifact": prompt.id,
-                    "data": str(data),
-                    **{name: one.model_dump(mode="json") for name, one in report.items()},
-                    "failures": failures,
-                    "min_macro_f1": min_macro_f1,
-                    "passed": passed,
-                }
-            )
-        )
+        scores = {name: one.model_dump(mode="json") for name, one in report.items()}
+        outcome = {"failures": failures, "min_macro_f1": min_macro_f1, "passed": passed}
+        print_json({"artifact": prompt.id, "data": str(data), **scores, **outcome})
     else:
         cards = [one for one in (constant, ngram, card) if one is not None]
         output().print(score_table(cards, f"{data.name} rows"))
     if failures:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in failures.most_common())
+        kinds = ", ".join(f"{kind} {number}" for kind, number in failures.most_common())
         complain(f"{len(reasons)} of {len(rows)} rows have no verdict and count as wrong ({kinds})")
     if not passed:
         complain(f"macro-F1 {card.macro_f1.value:.3f} is below {min_macro_f1}")

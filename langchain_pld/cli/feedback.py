@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from langchain_pld.cli.columns import LabelColumn, TextColumn, columns
-from langchain_pld.cli.errors import complain
+from langchain_pld.cli.hashed_texts import KeyVariable, TextFile, inputs_by_hash
+from langchain_pld.cli.options import Json, LabelColumn, TextColumn, check_writable, columns
+from langchain_pld.cli.printing import complain, print_json
+from langchain_pld.errors import InputError
 
 if TYPE_CHECKING:
-    from langchain_pld.examples import Columns, Example
+    from langchain_pld.examples import Example
     from langchain_pld.task import Task
 
 __all__ = ["EXAMPLES", "app"]
@@ -29,81 +30,75 @@ Examples:
   pld feedback import --task chat.yaml --store store.sqlite --validation validation.jsonl --out new.jsonl
 
 \b
-The answers are those that people gave where a guard asked them. An audit log holds texts only if that
-was asked for; otherwise --texts finds them by their hash. A text that stands in one of the named files
-is left out, and so is one to which people gave different labels."""
+The answers are those that people gave when a guard asked them. An audit log holds texts only if it was
+set up to; otherwise --texts finds them by their hash. A text that is in one of the named files is left
+out, and so is one to which people gave different labels."""
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Bring back what people decided, as labelled examples."
-)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Turn what people decided into labelled examples.")
 
 
 @app.command("import", epilog=EXAMPLES)
 def import_feedback(
     task: Path = typer.Option(..., "--task", metavar="TASK.yaml", help="The task of the guard that asked."),
     out: Path = typer.Option(..., "--out", metavar="FILE", help="Where the rows go: JSON lines."),
-    audit: list[Path] | None = typer.Option(None, "--audit", metavar="FILE", help="An audit log; may be given again."),
+    audit: list[Path] | None = typer.Option(None, "--audit", metavar="FILE", help="An audit log; may be repeated."),
     store: list[Path] | None = typer.Option(
-        None, "--store", metavar="FILE", help="A SQLite Store that a guardrail graph ran with; may be given again."
+        None, "--store", metavar="FILE", help="The SQLite Store of a guardrail graph; may be repeated."
     ),
     guard: list[str] | None = typer.Option(
-        None,
-        "--guard",
-        metavar="NAME",
-        help="Guards of the audit log to read; the one named like the task when absent.",
+        None, "--guard", metavar="NAME", help="The guards to read.", show_default="the one named like the task"
     ),
-    texts: Path | None = typer.Option(None, "--texts", metavar="FILE", help="Rows to find the audit log's hashes in."),
-    key_env: str | None = typer.Option(
-        None, "--key-env", metavar="NAME", help="The environment variable with the key of the log's hashes."
-    ),
-    train: Path | None = typer.Option(None, metavar="FILE", help="Leave out texts that stand in these rows."),
-    validation: Path | None = typer.Option(None, metavar="FILE", help="Leave out texts that stand in these rows."),
-    test: Path | None = typer.Option(None, metavar="FILE", help="Leave out texts that stand in these rows."),
+    texts: TextFile = None,
+    key_env: KeyVariable = None,
+    train: Path | None = typer.Option(None, metavar="FILE", help="Leave out texts that are in these rows."),
+    validation: Path | None = typer.Option(None, metavar="FILE", help="Leave out texts that are in these rows."),
+    test: Path | None = typer.Option(None, metavar="FILE", help="Leave out texts that are in these rows."),
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
-    as_json: bool = typer.Option(False, "--json", help="One JSON object on standard output."),
+    as_json: Json = False,
 ) -> None:
     """Write people's answers to a guard's questions as labelled rows."""
-    from langchain_pld.cli.distill import check_writable
     from langchain_pld.distillation.roles import text_key
     from langchain_pld.examples import read_examples
     from langchain_pld.task import Task
 
     if not audit and not store:
-        msg = "nothing to import from: give --audit, --store, or both"
-        raise typer.BadParameter(msg)
+        raise InputError("nothing to import from: give --audit, --store, or both")
     definition = Task.from_yaml(task)
     check_writable(out)
-    named = columns(text=text_column, label=label_column)
+    names = columns(text=text_column, label=label_column)
     files = {"train": train, "validation": validation, "test": test}
     roles = {
         text_key(definition, row.input): role
         for role, file in files.items()
         if file is not None
-        for row in read_examples(file, definition, columns=named)
+        for row in read_examples(file, definition, columns=names)
     }
     if validation is None and test is None:
-        complain("note: without --validation and --test nobody can tell whether a text stands in these rows")
+        complain("note: without --validation and --test nobody can tell whether a text is in these rows")
     counts: Counter[str] = Counter()
-    known = {} if texts is None else _by_hash(definition, texts, named, _key(key_env))
-    given = [
-        *(row for file in audit or () for row in _audited(definition, file, guard or [definition.name], known, counts)),
+    known = inputs_by_hash(definition, texts, names, key_env)
+    answers = [
+        *(row for log in audit or () for row in _audited(definition, log, guard or [definition.name], known, counts)),
         *(row for file in store or () for row in _stored(definition, file)),
     ]
-    counts["answers"] += len(given)
-    rows = _merged(definition, given, roles, counts)
+    counts["answers"] += len(answers)
+    rows = _merged(definition, answers, roles, counts)
     out.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        {"id": row.id, **({"text": row.input} if isinstance(row.input, str) else row.input), "label": row.label}
+        for row in rows
+    ]
     # ASCII, so that no character of a text can break a line.
-    out.write_text("".join(json.dumps(_row(row)) + "\n" for row in rows), encoding="utf-8")
+    out.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     counts["written"] = len(rows)
-    summary = {name: counts[name] for name in _COUNTS}
     if as_json:
         labels = Counter(row.label for row in rows)
-        typer.echo(json.dumps({"output": str(out), "counts": summary, "labels": labels}))
+        print_json({"output": str(out), "counts": {name: counts[name] for name in _COUNTS}, "labels": labels})
         return
-    for name, what in _COUNTS.items():
+    for name, meaning in _COUNTS.items():
         if counts[name]:
-            typer.echo(f"{counts[name]} {what}")
+            typer.echo(f"{counts[name]} {meaning}")
 
 
 _COUNTS = {
@@ -122,7 +117,7 @@ _COUNTS = {
 def _audited(
     task: Task, log: Path, guards: list[str], known: dict[str, Any], counts: Counter[str]
 ) -> Iterator[Example]:
-    """The labelled texts of a log's answers; a later answer about a text takes the place of an earlier one."""
+    """The labelled texts of a log's answers; a later answer about a text replaces an earlier one."""
     from langchain_pld.examples import Example
     from langchain_pld.guardrail.audit import read_audit_log
 
@@ -130,21 +125,21 @@ def _audited(
     for number, record in read_audit_log(log):
         if record["event"] == "person" and record.get("guard") in guards and record.get("answer") != "unreadable":
             answers[str(record.get("input_hash") or number)] = record
-    for found, record in answers.items():
+    for key, record in answers.items():
         # A logged text is laid out already: fields cannot be had back from it.
-        value = known.get(found, None if task.fields else record.get("text"))
+        value = known.get(key, None if task.fields else record.get("text"))
         if record.get("label") not in task.label_names:
             counts["without_label"] += 1
         elif not value:
             counts["without_text"] += 1
         else:
-            yield Example(id=f"person-{found[:16]}", input=value, label=record["label"])
+            yield Example(id=f"person-{key[:16]}", input=value, label=record["label"])
 
 
 def _stored(task: Task, file: Path) -> Iterator[Example]:
     import sqlite3
 
-    from langchain_pld.errors import InputError, MissingExtraError
+    from langchain_pld.errors import MissingExtraError
 
     try:
         from langgraph.store.sqlite import SqliteStore
@@ -157,29 +152,29 @@ def _stored(task: Task, file: Path) -> Iterator[Example]:
         msg = f"no Store at {file}"
         raise InputError(msg)
     try:
-        with SqliteStore.from_conn_string(str(file)) as opened:
-            yield from reviewed_examples(opened, task)
+        with SqliteStore.from_conn_string(str(file)) as store:
+            yield from reviewed_examples(store, task)
     except sqlite3.Error as error:
         msg = f"{file} is no SQLite Store of LangGraph: {error}"
         raise InputError(msg) from error
 
 
-def _merged(task: Task, given: Iterable[Example], roles: dict[str, str], counts: Counter[str]) -> list[Example]:
+def _merged(task: Task, answers: Iterable[Example], roles: dict[str, str], counts: Counter[str]) -> list[Example]:
     """One row a text, in the order of the texts' first answers."""
     from langchain_pld.distillation.roles import text_key
     from langchain_pld.errors import ExampleError
     from langchain_pld.examples import ExampleSet
 
-    found: dict[str, list[Example]] = {}
-    for row in given:
+    by_text: dict[str, list[Example]] = {}
+    for row in answers:
         try:
             ExampleSet.of([row], task)
         except ExampleError as error:
             complain(f"left out: {error}")
         else:
-            found.setdefault(text_key(task, row.input), []).append(row)
+            by_text.setdefault(text_key(task, row.input), []).append(row)
     rows: list[Example] = []
-    for key, same in found.items():
+    for key, same in by_text.items():
         counts["repeated"] += len(same) - 1
         if key in roles:
             counts[roles[key]] += 1
@@ -189,27 +184,3 @@ def _merged(task: Task, given: Iterable[Example], roles: dict[str, str], counts:
         else:
             rows.append(same[0])
     return rows
-
-
-def _row(row: Example) -> dict[str, Any]:
-    fields = {"text": row.input} if isinstance(row.input, str) else row.input
-    return {"id": row.id, **fields, "label": row.label}
-
-
-def _by_hash(task: Task, file: Path, named: Columns, key: bytes | None) -> dict[str, Any]:
-    from langchain_pld.examples import Columns, read_examples
-    from langchain_pld.guardrail.audit import input_hash
-
-    # Only the texts count, and there may be no labels beside them.
-    rows = read_examples(file, task, columns=Columns(text=named.text), skip_bad_rows=True)
-    return {input_hash(task.render(row.input), key=key): row.input for row in rows}
-
-
-def _key(name: str | None) -> bytes | None:
-    if name is None:
-        return None
-    value = os.environ.get(name)
-    if not value:
-        msg = f"the environment variable {name} is not set"
-        raise typer.BadParameter(msg, param_hint="--key-env")
-    return value.encode()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import typer
 
-from langchain_pld.cli.errors import CHECK_FAILED, complain
+from langchain_pld.cli.errors import CHECK_FAILED
+from langchain_pld.cli.options import Json
+from langchain_pld.cli.printing import complain, output, print_json, table
 
 __all__ = ["EXAMPLES", "app"]
 
@@ -18,8 +20,8 @@ Examples:
   pld models path smollm2-135m
 
 \b
-The files lie in the user's cache folder, or in LANGCHAIN_PLD_CACHE. As a student or teacher such a
-model is called embedded:NAME; any other .gguf file works too, as embedded:/path/to/file.gguf."""
+The files are in the user's cache folder, or in LANGCHAIN_PLD_CACHE. As a student or teacher, such a
+model is called embedded:NAME; any other .gguf file is embedded:/path/to/file.gguf."""
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, fetch and locate the models that run inside the process."
@@ -27,10 +29,8 @@ app = typer.Typer(
 
 
 @app.command("list")
-def list_models(as_json: bool = typer.Option(False, "--json", help="One JSON object on standard output.")) -> None:
-    """List the embedded models, and which are there."""
-    import json
-
+def list_models(as_json: Json = False) -> None:
+    """List the embedded models, and which of them are here."""
     from langchain_pld.models.catalogue import CATALOGUE
     from langchain_pld.models.fetch import cached_model
 
@@ -44,18 +44,13 @@ def list_models(as_json: bool = typer.Option(False, "--json", help="One JSON obj
             }
             for entry in CATALOGUE
         ]
-        typer.echo(json.dumps({"models": rows}))
+        print_json({"models": rows})
         return
-    from rich import box
-    from rich.table import Table
-
-    from langchain_pld.cli.tables import output
-
-    table = Table("name", "size", "cached", "licence", "what it is", box=box.SIMPLE_HEAD)
+    listed = table("", ("name", "size", "cached", "licence", "what it is"), ())
     for entry in CATALOGUE:
         cached = "yes" if cached_model(entry) else "no"
-        table.add_row(entry.name, f"{entry.size / 1e6:,.0f} MB", cached, entry.licence, entry.description)
-    output().print(table)
+        listed.add_row(entry.name, f"{entry.size / 1e6:,.0f} MB", cached, entry.licence, entry.description)
+    output().print(listed)
 
 
 @app.command("fetch")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from langchain_pld.cli.printing import PIPE_WIDTH
 from langchain_pld.cli.spending import money
-from langchain_pld.cli.tables import PIPE_WIDTH
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from langchain_pld.cli.columns import IdColumn, LabelColumn, TextColumn, columns
-from langchain_pld.cli.errors import complain, stoppable
+from langchain_pld.cli.errors import stoppable
+from langchain_pld.cli.options import IdColumn, Json, LabelColumn, TextColumn, check_writable, columns
+from langchain_pld.cli.printing import complain, count, print_json, printable
+from langchain_pld.errors import ExampleError, InputError
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -52,10 +54,10 @@ does not prove who signed."""
 def review(
     target: Path = typer.Argument(
         metavar="ARTIFACT|RUN",
-        help="A *.pld.json file, also with rules changed by hand; or the folder of a run that waits for its review.",
+        help="A *.pld.json file, even if its rules were changed by hand; or the folder of a run that waits for review.",
     ),
     reviewer: str | None = typer.Option(
-        None, metavar="NAME", envvar="PLD_REVIEWER", help="Who decides; asked for when absent."
+        None, metavar="NAME", envvar="PLD_REVIEWER", help="Who decides.", show_default="the command asks"
     ),
     accept_all: bool = typer.Option(False, "--accept-all", help="Approve every rule without asking."),
     decisions: Path | None = typer.Option(None, metavar="FILE", help="Decisions as JSON, instead of asking."),
@@ -69,47 +71,49 @@ def review(
     student: str | None = typer.Option(
         None,
         metavar="MODEL",
-        help="provider:name; the artifact's own student when absent. In a run of several students: whose rules.",
+        help="As provider:name; in a run of several students, whose rules.",
+        show_default="the artifact's own student",
     ),
-    out: Path | None = typer.Option(None, metavar="FILE", help="Where to write; the same file when absent."),
+    out: Path | None = typer.Option(None, metavar="FILE", help="Where to write.", show_default="the same file"),
     seed: int = typer.Option(0, help="Seed of folds and bootstraps."),
     database: str | None = typer.Option(None, metavar="URL", help="The Postgres database of a run that has one."),
-    as_json: bool = typer.Option(False, "--json", help="One JSON object on standard output."),
+    as_json: Json = False,
 ) -> None:
-    """Look at the rules of an artifact, accept, edit or reject each, and sign what is accepted.
+    """Accept, edit or reject the rules of an artifact.
 
-    A run that waits for its review goes on with the answer to its end.
+    What is accepted is signed. A run that waits for its review then goes on to its end.
     """
-    from langchain_pld.cli.distill import check_writable, show_scores
+    from langchain_pld.cli.tables import print_scores
 
     if accept_all and decisions is not None:
-        msg = "give --accept-all or --decisions, not both"
-        raise typer.BadParameter(msg)
+        raise InputError("give --accept-all or --decisions, not both")
     if accept_all and reviewer is None:
-        msg = "needed with --accept-all: nobody is asked"
-        raise typer.BadParameter(msg, param_hint="--reviewer")
-    ask = _scripted(reviewer, accept_all=accept_all, decisions=decisions) or ask_in_terminal(reviewer)
+        raise InputError("--reviewer is needed with --accept-all: nobody is asked")
+    ask = ask_in_terminal(reviewer)
+    if accept_all:
+        ask = _scripted({"decisions": {"type": "approve"}}, reviewer)
+    elif decisions is not None:
+        ask = _scripted(_read_json(decisions), reviewer)
     if target.is_dir():
         if train or validation:
-            msg = "--train and --validation belong to a file; a run has all that from its start"
-            raise typer.BadParameter(msg)
+            raise InputError("--train and --validation belong to a file; a run has all that from its start")
         signed, out = _review_run(target, ask, out, student=student, database=database)
     else:
         out = out or target
         check_writable(out)
-        named = columns(text=text_column, label=label_column, id=id_column)
-        done = _review_file(target, ask, named, train=train, validation=validation, student=student, seed=seed)
+        names = columns(text=text_column, label=label_column, id=id_column)
+        done = _review_file(target, ask, names, train=train, validation=validation, student=student, seed=seed)
         if done is None:
             return
         signed = done
     signed.save(out)
     if as_json:
-        typer.echo(json.dumps(_summary(signed, out)))
+        print_json(_summary(signed, out))
         return
     assert signed.review is not None, "a review ends with a signature"
     typer.echo(f"{signed.review.summary()}, {signed.review.time}\n")
-    show_scores(signed)
-    typer.echo(f"Signed: {signed.id} in {out}, {len(signed.rules)} rules")
+    print_scores(signed)
+    typer.echo(f"Signed: {signed.id} in {out}, {count(len(signed.rules), 'rule')}")
 
 
 def ask_in_terminal(reviewer: str | None, *, console: Console | None = None) -> Ask:
@@ -145,34 +149,34 @@ def ask_in_terminal(reviewer: str | None, *, console: Console | None = None) -> 
     return ask
 
 
-def _scripted(reviewer: str | None, *, accept_all: bool, decisions: Path | None) -> Ask | None:
-    """Answers that were given beforehand, if they were; they are not given a second time."""
-    from langchain_pld.errors import InputError
-
-    if not accept_all and decisions is None:
-        return None
-    given = _decisions(decisions) if decisions is not None else {"decisions": {"type": "approve"}}
-    if isinstance(given, dict) and reviewer is not None:
-        given = {"reviewer": reviewer, **given}
-    asked = False
+def _scripted(answer: Any, reviewer: str | None) -> Ask:
+    """A function that gives an answer prepared beforehand, once."""
+    if isinstance(answer, dict) and reviewer is not None:
+        answer = {"reviewer": reviewer, **answer}
+    answers = iter([answer])
 
     def ask(request: dict[str, Any]) -> Any:
-        nonlocal asked
-        if asked:
-            problems: dict[str, list[str]] = {}
-            for one in request["action_requests"]:
-                problems.setdefault(one["description"].splitlines()[0], []).append(one["args"]["rule"])
-            raise InputError("; ".join(f"{problem} ({', '.join(rules)})" for problem, rules in problems.items()))
-        asked = True
-        return given
+        for one in answers:
+            return one
+        problems: dict[str, list[str]] = {}
+        for action in request["action_requests"]:
+            problems.setdefault(action["description"].splitlines()[0], []).append(action["args"]["rule"])
+        raise InputError("; ".join(f"{problem} ({', '.join(rules)})" for problem, rules in problems.items()))
 
     return ask
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} does not hold decisions as JSON: {error}") from error
 
 
 def _review_file(
     file: Path,
     ask: Ask,
-    named: Columns,
+    names: Columns,
     *,
     train: Path | None,
     validation: Path | None,
@@ -198,8 +202,8 @@ def _review_file(
             f"{file} was changed by hand since it was scored: nothing that was measured is kept, and its prompt is "
             f"written anew. With all rules it reads:\n\n{with_rules(artifact, rules, trusted=False).system_prompt}\n"
         )
-    rows = None if validation is None else _validation_rows(artifact, validation, named)
-    taught = () if train is None else read_examples(train, artifact.task, columns=named)
+    rows = None if validation is None else _validation_rows(artifact, validation, names)
+    taught = () if train is None else read_examples(train, artifact.task, columns=names)
     form = ReviewForm(
         artifact.task,
         rules,
@@ -223,7 +227,6 @@ def _review_run(
     folder: Path, ask: Ask, out: Path | None, *, student: str | None, database: str | None
 ) -> tuple[DistilledPrompt, Path]:
     """The artifact that a waiting run ends with after its review, and where it goes."""
-    from langchain_pld.cli.distill import check_writable
     from langchain_pld.cli.embedded import ready_model
     from langchain_pld.cli.progress import StepBars
     from langchain_pld.distillation.config import DistillConfig
@@ -238,8 +241,7 @@ def _review_run(
     directory.check_files(record)
     student = student or (record.students[0] if len(record.students) == 1 else None)
     if student not in record.students:
-        msg = f"say whose rules; the students of this run are {', '.join(record.students)}"
-        raise typer.BadParameter(msg, param_hint="--student")
+        raise InputError(f"--student: say whose rules; the students of this run are {', '.join(record.students)}")
     out = out or record.artifact_of(student)
     check_writable(out)
     teacher = ready_model(record.teacher)
@@ -270,26 +272,24 @@ def _show(request: dict[str, Any], place: str, screen: Console) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    from langchain_pld.cli.tables import printable
     from langchain_pld.distillation.nodes.review import PROBLEM
 
-    arguments = request["args"]
-    effect = "" if arguments["effect"] is None else f", measured effect {arguments['effect']:+.3f}"
-    behind = f"from {arguments['support']} example{'s' * (arguments['support'] != 1)}"
-    screen.print()
-    screen.print(Text(f"Rule {place}: {arguments['rule']} for {arguments['label']}, {behind}{effect}", style="bold"))
-    screen.print(Padding(Text(printable(arguments["condition"])), (0, 0, 0, 2), expand=False))
-    lines = [f"cues: {', '.join(arguments['cues'])}"] if arguments["cues"] else []
-    lines += [f"cues against: {', '.join(arguments['counter_cues'])}"] if arguments["counter_cues"] else []
-    lines += [f"{key}: {text}" for key, text in arguments["texts"].items()]
+    rule = request["args"]
+    effect = "" if rule["effect"] is None else f", measured effect {rule['effect']:+.3f}"
+    title = f"Rule {place}: {rule['rule']} for {rule['label']}, from {count(rule['support'], 'example')}{effect}"
+    lines = [f"cues: {', '.join(rule['cues'])}"] if rule["cues"] else []
+    lines += [f"cues against: {', '.join(rule['counter_cues'])}"] if rule["counter_cues"] else []
+    lines += [f"{example}: {text}" for example, text in rule["texts"].items()]
     lines += [
         f"! {other['rule']} says nearly the same for {other['label']}: {other['condition']}"
-        for other in arguments["conflicts"]
+        for other in rule["conflicts"]
     ]
     first = request["description"].splitlines()[0]
     lines += [f"! {first}"] if first.startswith(PROBLEM) else []
-    for line in lines:
-        screen.print(Padding(Text(printable(line)), (0, 0, 0, 4), expand=False))
+    screen.print()
+    screen.print(Text(title, style="bold"))
+    for indent, line in [(2, rule["condition"]), *((4, line) for line in lines)]:
+        screen.print(Padding(Text(printable(line)), (0, 0, 0, indent), expand=False))
 
 
 def _decision(arguments: dict[str, Any], screen: Console) -> dict[str, Any]:
@@ -314,28 +314,16 @@ def _decision(arguments: dict[str, Any], screen: Console) -> dict[str, Any]:
 _TYPES = {"a": "approve", "e": "edit", "r": "reject", "c": "respond", "all": "all"}
 
 
-def _decisions(file: Path) -> Any:
-    from langchain_pld.errors import InputError
-
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        msg = f"{file} does not hold decisions as JSON: {error}"
-        raise InputError(msg) from error
-
-
-def _validation_rows(artifact: DistilledPrompt, file: Path, named: Columns) -> ExampleSet:
+def _validation_rows(artifact: DistilledPrompt, file: Path, names: Columns) -> ExampleSet:
     """The rows; none that the artifact knows in another role."""
-    from langchain_pld.errors import ExampleError
     from langchain_pld.evaluation.evaluate import gold_labels
     from langchain_pld.examples import read_examples
 
-    rows = read_examples(file, artifact.task, columns=named, labelled=True)
+    rows = read_examples(file, artifact.task, columns=names, labelled=True)
     gold_labels(rows)
     for role, known in artifact.data.items():
         if role != "validation" and known.sha256 == rows.sha256:
-            msg = f"{file} holds the {role} rows of {artifact.id}; a prompt is scored again on validation rows"
-            raise ExampleError(msg)
+            raise ExampleError(f"{file} holds the {role} rows of {artifact.id}; give validation rows")
     return rows
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import typer
+
+from langchain_pld.cli.options import ArtifactFile, Json
+from langchain_pld.cli.printing import output, print_json, printable
 
 __all__ = ["EXAMPLES", "show"]
 
@@ -16,21 +16,23 @@ Examples:
 
 
 def show(
-    artifact: Path = typer.Argument(metavar="ARTIFACT", help="A *.pld.json file."),
-    prompt: bool = typer.Option(False, "--prompt", help="The system prompt alone, as it is sent."),
-    as_json: bool = typer.Option(False, "--json", help="One JSON object on standard output."),
+    artifact: ArtifactFile,
+    prompt: bool = typer.Option(False, "--prompt", help="Print the system prompt alone, as it is sent."),
+    as_json: Json = False,
 ) -> None:
-    """Show an artifact: labels, rules, scores and how its run ended. No model is asked."""
+    """Show the labels, rules and scores of an artifact.
+
+    No model is asked.
+    """
     from langchain_pld.artifact import DistilledPrompt
-    from langchain_pld.cli.distill import show_scores
-    from langchain_pld.cli.tables import output, printable, rules_list
+    from langchain_pld.cli.tables import print_scores, rules_list
 
     content = DistilledPrompt.load(artifact)
     if prompt:
         typer.echo(content.system_prompt)
         return
     if as_json:
-        typer.echo(json.dumps({"id": content.id, **content.model_dump(mode="json")}))
+        print_json({"id": content.id, **content.model_dump(mode="json")})
         return
     for line in str(content).splitlines():
         typer.echo(printable(line))
@@ -40,4 +42,4 @@ def show(
     typer.echo()
     output().print(rules_list(content))
     typer.echo()
-    show_scores(content)
+    print_scores(content)

@@ -80,7 +80,7 @@ def test_bad_rows_stop_the_run_or_are_left_out_and_told(pld: Run, files: Files) 
         assert server.requests == []
         done = pld(*files.distill, "--out", out, "--skip-bad-rows", "--json", host=server.url)
     assert done.exit_code == 0, done.stderr
-    assert "train: skipped 1 bad rows: train.jsonl, line 19" in done.stderr
+    assert "skipped 1 bad row: train.jsonl, line 19" in done.stderr
     assert [row["line"] for row in json.loads(done.stdout)["skipped"]] == [19]
 
 

@@ -170,14 +170,14 @@ def test_options_that_do_not_fit_together_are_refused_before_anything_is_asked(
     out = ["--out", files.folder / "a.pld.json"]
     with OllamaServer(two_students, models=BOTH) as server:
         runs = {
-            "it is split into train, validation and test rows": pld(*files.distill, "--data", files.train, *out),
+            "--data is split into train, validation and test rows": pld(*files.distill, "--data", files.train, *out),
             "2 students write a file each; give a folder": pld(*both, *out),
             "are the same, or would write the same file": pld(*both, "--student", "ollama:fake"),
             "a risk lies between 0 and 1": pld(*files.distill, *out, "--max-risk", "1"),
             "is not one of 'auto', 'paper', 'kmeans'": pld(*files.distill, *out, "--clustering", "best"),
             "names no embeddings": pld(*files.distill, *out, "--embeddings", "nomic"),
             "no file at": pld(*files.distill, *out, "--incumbent", files.folder / "none.pld.json"),
-            "Invalid value for --seed: a resumed run has this": pld("distill", "--resume", files.folder, "--seed", "1"),
+            "--seed: a resumed run has this": pld("distill", "--resume", files.folder, "--seed", "1"),
         }
         assert server.requests == []
     for expected, done in runs.items():

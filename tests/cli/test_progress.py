@@ -118,5 +118,5 @@ def test_a_table_in_a_log_file_keeps_its_columns_and_is_not_as_wide_as_a_screen(
         bars.show(table)
     err = capsys.readouterr().err
     assert max(map(len, err.splitlines())) <= 110
-    for column in ("model", "tokens out", "minutes", "counted as"):
+    for column in ("model", "tokens out", "minutes", "How the calls were counted:"):
         assert column in err

@@ -117,7 +117,7 @@ def test_what_a_run_cannot_be_is_told_in_one_line(pld: Run, files: Files) -> Non
         "holds a run already; go on with: pld distill --resume": twice,
         "a resumed run has this from its start": more,
         "no run in": nowhere,
-        "a new run needs TASK.yaml, --train, --validation (or --data) and --out": incomplete,
+        "missing: --validation, --out. A new run needs TASK.yaml, --train and --validation (or --data)": incomplete,
         "the price of google_genai:new is not known; give it with --prices": unpriced,
         "another process is at work on the run": busy,
         "train.jsonl (changed); test": changed,
