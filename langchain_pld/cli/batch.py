@@ -176,7 +176,7 @@ def _report(responses: Responses, taken: Path | None, *, as_json: bool, left: in
         raise typer.Exit(CHECK_FAILED)
 
 
-def _complain_about(bad: tuple[BadRow, ...]) -> None:
+def _complain_about(bad: list[BadRow]) -> None:
     for row in bad:
         complain(printable(str(row)))
 

@@ -28,7 +28,7 @@ def estimate_table(estimate: Estimate) -> RenderableType:
         (line.least, line.calls, line.input_tokens, line.output_tokens, money(line.cost), _minutes(line.seconds))
         for line in lines
     ]
-    total = (*_sums(rows, 4), money(estimate.cost), _minutes(estimate.seconds))
+    total: list[int | str] = [*_sums(rows, 4), money(estimate.cost), _minutes(estimate.seconds)]
     columns = ("at least", "at most", "tokens in", "tokens out", "USD", "minutes")
     asked = _table("This run asks", lines, rows, total, columns)
     how = [Padding(Text(f"{line.node}: {line.how}"), (0, 0, 0, 2), expand=False) for line in lines]
@@ -47,7 +47,7 @@ def ledger_table(lines: Iterable[LedgerLine]) -> Table:
     ]
     costs = [line.cost for line in lines]
     cost = money(None if None in costs else sum(cost or 0.0 for cost in costs))
-    total = (*_sums(rows, 5), cost, f"{sum(line.seconds for line in lines):.0f}")
+    total: list[int | str] = [*_sums(rows, 5), cost, f"{sum(line.seconds for line in lines):.0f}"]
     columns = ("calls", "from cache", "failed", "tokens in", "tokens out", "USD", "seconds")
     return _table("This run asked", lines, rows, total, columns)
 

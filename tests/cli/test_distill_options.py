@@ -173,7 +173,7 @@ def test_options_that_do_not_fit_together_are_refused_before_anything_is_asked(
             "--data is split into train, validation and test rows": pld(*files.distill, "--data", files.train, *out),
             "2 students write a file each; give a folder": pld(*both, *out),
             "are the same, or would write the same file": pld(*both, "--student", "ollama:fake"),
-            "a risk lies between 0 and 1": pld(*files.distill, *out, "--max-risk", "1"),
+            "a risk is between 0 and 1": pld(*files.distill, *out, "--max-risk", "1"),
             "is not one of 'auto', 'paper', 'kmeans'": pld(*files.distill, *out, "--clustering", "best"),
             "names no embeddings": pld(*files.distill, *out, "--embeddings", "nomic"),
             "no file at": pld(*files.distill, *out, "--incumbent", files.folder / "none.pld.json"),
