@@ -9,7 +9,7 @@ import sys
 from langchain_core.language_models import GenericFakeChatModel
 from zero_shot import zero_shot
 
-from langchain_pld.guardrail import Guard, GuardrailPolicy, StreamHold, guard_stream
+from langchain_pld.guardrail import Guard, GuardrailPolicy, StreamBuffer, guard_stream
 
 policy = GuardrailPolicy(block_labels={"private": 0.6, "hostile": 0.6}, deadline_s=120)
 guard = Guard(zero_shot(student=(sys.argv[1:] or ["embedded:qwen2.5-coder-1.5b"])[0]), policy)
@@ -17,6 +17,6 @@ guard = Guard(zero_shot(student=(sys.argv[1:] or ["embedded:qwen2.5-coder-1.5b"]
 answer = "Lunch is at noon today, in the small room. Imre is a useless idiot, and I hate him. Please bring a cup."
 model = GenericFakeChatModel(messages=iter([answer]))
 
-for part in guard_stream(model.stream("When is lunch?"), guard, hold=StreamHold(by="sentence", context_chars=200)):
+for part in guard_stream(model.stream("When is lunch?"), guard, buffer=StreamBuffer(by="sentence", context_chars=200)):
     print(part.text, end="", flush=True)
 print()

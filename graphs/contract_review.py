@@ -21,8 +21,7 @@ from typing_extensions import TypedDict
 from langchain_pld import DistilledPrompt, PLDClassifier, Task, Verdict, resolve_chat_model
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.errors import InputError, StudentError
-from langchain_pld.guardrail.human_review import ask as ask_person
-from langchain_pld.guardrail.human_review import decisions_of
+from langchain_pld.guardrail.human_review import ask_person, read_decisions
 from langchain_pld.student.inputs import ClassifierInput
 
 __all__ = ["ReviewContext", "ReviewInput", "ReviewOutput", "graph", "split_clauses"]
@@ -204,7 +203,7 @@ def ask(state: ReviewState) -> dict[str, Any]:
             {"action_requests": requests, "review_configs": [config] * len(requests)},
             lambda response: [
                 _label(decision, finding, state["labels"])
-                for decision, finding in zip(decisions_of(response, len(unsure)), unsure, strict=True)
+                for decision, finding in zip(read_decisions(response, len(unsure)), unsure, strict=True)
             ],
         )
     )

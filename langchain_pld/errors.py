@@ -11,7 +11,7 @@ PLDError
 ├── ModelCallError                    the embedded model could not answer; see langchain_pld.models.errors
 ├── StudentError                      the student gave no readable answer
 ├── AnswersPendingError               a teacher that answers later has not answered yet
-├── GuardrailError                    a guard refused and was told to raise; see langchain_pld.guardrail.check
+├── GuardrailError                    a guard refused and was told to raise; see langchain_pld.guardrail.guard
 └── DistillationError                 a run cannot start or go on
 ```
 """

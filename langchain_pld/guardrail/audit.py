@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_pld.errors import InputError
 
 if TYPE_CHECKING:
-    from langchain_pld.guardrail.check import Finding
+    from langchain_pld.guardrail.decision import Finding
     from langchain_pld.verdict import Verdict
 
 __all__ = ["AuditTrail", "AuditWriter", "input_hash"]

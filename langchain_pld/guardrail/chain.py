@@ -10,11 +10,15 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from pydantic import ConfigDict, field_validator
 
-from langchain_pld.guardrail.check import Decision, Guard, GuardrailError, acheck_all, check_all, placed
-from langchain_pld.guardrail.content import visible_only
-from langchain_pld.guardrail.replacement import marked
-from langchain_pld.guardrail.silent_callbacks import silent_config
-from langchain_pld.guardrail.stream import Replacement, StreamHold, aguard_stream, guard_stream
+from langchain_pld.guardrail.content import strip_invisible
+from langchain_pld.guardrail.decision import Decision, GuardrailError
+from langchain_pld.guardrail.guard import Guard, at_stage, check_steps
+from langchain_pld.guardrail.message_edits import BlockedMessage, annotate
+from langchain_pld.guardrail.nostream import nostream_config
+from langchain_pld.guardrail.stream import guard_texts
+from langchain_pld.guardrail.stream_buffer import StreamBuffer
+from langchain_pld.guardrail.streaming import END, Emit, Source, StreamSteps, arun_stream, run_stream
+from langchain_pld.steps import Call, Steps, arun_steps, run_steps
 
 __all__ = ["GuardedRunnable", "guarded"]
 
@@ -27,8 +31,8 @@ def guarded(
     *,
     input_guards: Guard | Sequence[Guard] = (),
     output_guards: Guard | Sequence[Guard] = (),
-    replacement: Replacement | None = None,
-    hold: StreamHold | None = None,
+    blocked_message: BlockedMessage | None = None,
+    buffer: StreamBuffer | None = None,
 ) -> GuardedRunnable[Input, Output]:
     """Put guards around a Runnable: a model, a chain, a retriever.
 
@@ -36,8 +40,8 @@ def guarded(
         runnable: What is guarded.
         input_guards: Who checks what goes in; a blocked input never reaches the runnable.
         output_guards: Who checks what comes out.
-        replacement: What comes out when something is blocked; the policy's sentence when absent.
-        hold: How much of a stream is held back until it is checked; sentences by default.
+        blocked_message: What comes out when something is blocked; the policy's sentence when absent.
+        buffer: How much of a stream is held back until it is checked; sentences by default.
 
     Raises:
         InputError: There is no guard on either side, or something else in the place of one.
@@ -49,8 +53,8 @@ def guarded(
         bound=runnable,
         input_guards=input_guards,
         output_guards=output_guards,
-        replacement=replacement,
-        hold=hold or StreamHold(),
+        blocked_message=blocked_message,
+        buffer=buffer or StreamBuffer(),
     )
 
 
@@ -58,7 +62,7 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
     """A Runnable between guards. Where a policy asks a person, it blocks: a chain cannot wait.
 
     When something is blocked, a sentence comes out in the form of the runnable's output: a text or an `AIMessage`. For
-    outputs of another form pass `replacement`; without it `GuardrailError` is raised.
+    outputs of another form pass `blocked_message`; without it `GuardrailError` is raised.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -69,9 +73,9 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
     """Guards that check what goes in."""
     output_guards: tuple[Any, ...] = ()
     """Guards that check what comes out. With one, the tokens of the models inside appear in no stream but this one."""
-    replacement: Any = None
+    blocked_message: Any = None
     """What comes out when something is blocked: a text, or a function that makes it of the decision."""
-    hold: StreamHold = StreamHold()
+    buffer: StreamBuffer = StreamBuffer()
     """How much of a stream is held back until it is checked."""
     name: str | None = None
     """Name of the run in traces."""
@@ -83,11 +87,11 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
             InputError: There is no guard on either side, or something else in the place of one.
         """
         super().__init__(**fields)
-        placed((*self.input_guards, *self.output_guards), "input")
+        at_stage((*self.input_guards, *self.output_guards), "input")
 
     @field_validator("input_guards", "output_guards", mode="before")
     @classmethod
-    def _several(cls, value: Any) -> Any:
+    def _tuple(cls, value: Any) -> Any:
         return (value,) if isinstance(value, Guard) else value
 
     @property
@@ -151,26 +155,10 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
 
     # The three-argument form is the one that is handed the config with this run as the parent of what it calls.
     def _invoke(self, value: Input, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Output:  # noqa: ARG002
-        if self.input_guards:
-            decision = check_all(placed(self.input_guards, "input"), value, config)
-            if not decision.enforce().allowed:
-                return self._instead(decision)
-            value = visible_only(value) if decision.removes_invisible else value
-        output = self.bound.invoke(value, self._inner(config), **kwargs)
-        if not self.output_guards:
-            return output
-        return self._checked_output(output, check_all(placed(self.output_guards, "output"), output, config))
+        return cast("Output", run_steps(self._steps(value, config, kwargs)))
 
     async def _ainvoke(self, value: Input, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Output:  # noqa: ARG002
-        if self.input_guards:
-            decision = await acheck_all(placed(self.input_guards, "input"), value, config)
-            if not decision.enforce().allowed:
-                return self._instead(decision)
-            value = visible_only(value) if decision.removes_invisible else value
-        output = await self.bound.ainvoke(value, self._inner(config), **kwargs)
-        if not self.output_guards:
-            return output
-        return self._checked_output(output, await acheck_all(placed(self.output_guards, "output"), output, config))
+        return cast("Output", await arun_steps(self._steps(value, config, kwargs)))
 
     def _transform(
         self,
@@ -179,30 +167,7 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Iterator[Output]:
-        value = _sum(list(values))
-        if self.input_guards:
-            decision = check_all(placed(self.input_guards, "input"), value, config)
-            if not decision.enforce().allowed:
-                yield self._instead(decision)
-                return
-            value = visible_only(value) if decision.removes_invisible else value
-        stream = self.bound.stream(value, self._inner(config), **kwargs)
-        if not self.output_guards:
-            yield from stream
-            return
-        guards = placed(self.output_guards, "output")
-        first = next(stream, None)
-        if isinstance(first, str | BaseMessage):
-            yield from cast(
-                "Iterator[Output]",
-                guard_stream(
-                    _again(first, stream), guards, hold=self.hold, replacement=self.replacement, config=config
-                ),
-            )
-        elif first is not None:
-            # Parts of an object cannot be checked one by one.
-            output = _sum([first, *stream])
-            yield self._checked_output(output, check_all(guards, output, config))
+        yield from run_stream(*self._stream_steps(values, config, kwargs))
 
     async def _atransform(
         self,
@@ -211,51 +176,83 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> AsyncIterator[Output]:
-        value = _sum([value async for value in values])
-        if self.input_guards:
-            decision = await acheck_all(placed(self.input_guards, "input"), value, config)
-            if not decision.enforce().allowed:
-                yield self._instead(decision)
-                return
-            value = visible_only(value) if decision.removes_invisible else value
-        stream = self.bound.astream(value, self._inner(config), **kwargs)
-        if not self.output_guards:
-            async for part in stream:
-                yield part
-            return
-        guards = placed(self.output_guards, "output")
-        first = await anext(stream, None)
-        if isinstance(first, str | BaseMessage):
-            parts = aguard_stream(
-                _aagain(first, stream), guards, hold=self.hold, replacement=self.replacement, config=config
+        async for part in arun_stream(*self._stream_steps(values, config, kwargs)):
+            yield part
+
+    def _steps(self, value: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> Steps[Any]:
+        value, blocked = yield from self._check_input(value, config)
+        if blocked is not None:
+            return self._instead(blocked)
+        inner = self._inner(config)
+        output = yield Call(
+            lambda: self.bound.invoke(value, inner, **kwargs), lambda: self.bound.ainvoke(value, inner, **kwargs)
+        )
+        return (yield from self._check_output(output, config))
+
+    def _stream_steps(self, values: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> tuple[StreamSteps, Source]:
+        inner = self._inner(config)
+        checked: list[Any] = []
+        output = Source(
+            lambda: self.bound.stream(checked[0], inner, **kwargs),
+            lambda: self.bound.astream(checked[0], inner, **kwargs),
+        )
+
+        def steps() -> StreamSteps:
+            value, blocked = yield from self._check_input(
+                _sum((yield from _collect(Source(lambda: values, lambda: values)))), config
             )
-            async for held in parts:
-                yield cast("Output", held)
-        elif first is not None:
-            # As above.
-            output = _sum([first, *[part async for part in stream]])
-            yield self._checked_output(output, await acheck_all(guards, output, config))
+            if blocked is not None:
+                yield Emit(self._instead(blocked))
+                return
+            checked.append(value)
+            first = yield output.read()
+            if not self.output_guards:
+                while first is not END:
+                    yield Emit(first)
+                    first = yield output.read()
+            elif isinstance(first, str | BaseMessage):
+                guards, say = self.output_guards, self.blocked_message
+                yield from guard_texts(output, guards, self.buffer, say, config, first=first)
+            elif first is not END:
+                # Parts of an object cannot be checked one by one.
+                whole = _sum([first, *(yield from _collect(output))])
+                yield Emit((yield from self._check_output(whole, config)))
+
+        return steps(), output
+
+    def _check_input(self, value: Any, config: RunnableConfig) -> Steps[tuple[Any, Decision | None]]:
+        """The value as it goes on, and the decision that blocks it, if one does."""
+        if not self.input_guards:
+            return value, None
+        decision = yield from check_steps(at_stage(self.input_guards, "input"), value, config)
+        if not decision.enforce().allowed:
+            return value, decision
+        return strip_invisible(value) if decision.strips_invisible else value, None
+
+    def _check_output(self, output: Any, config: RunnableConfig) -> Steps[Any]:
+        if not self.output_guards:
+            return output
+        decision = yield from check_steps(at_stage(self.output_guards, "output"), output, config)
+        if not decision.enforce().allowed:
+            return self._instead(decision, type(output))
+        if decision.action == "flag" and isinstance(output, BaseMessage):
+            return annotate(output, decision)
+        return output
 
     def _inner(self, config: RunnableConfig) -> RunnableConfig:
         """The config for what is guarded: behind an output guard nothing inside may show its tokens to anybody."""
-        return silent_config(config) if self.output_guards else config
+        return nostream_config(config) if self.output_guards else config
 
-    def _checked_output(self, output: Output, decision: Decision) -> Output:
-        if not decision.enforce().allowed:
-            return self._instead(decision, output)
-        if decision.action == "flag" and isinstance(output, BaseMessage):
-            return cast("Output", marked(output, decision))
-        return output
-
-    def _instead(self, decision: Decision, output: Any = None) -> Output:
-        if callable(self.replacement):
-            return cast("Output", self.replacement(decision))
-        words = self.replacement or decision.message
-        form = self._form() if output is None else type(output)
+    def _instead(self, decision: Decision, form: Any = None) -> Any:
+        """What comes out in place of what was blocked."""
+        if callable(self.blocked_message):
+            return self.blocked_message(decision)
+        words = self.blocked_message or decision.message
+        form = form or self._form()
         if isinstance(form, type) and issubclass(form, BaseMessage):
-            return cast("Output", marked(AIMessage(words), decision))
+            return annotate(AIMessage(words), decision)
         if isinstance(form, type) and issubclass(form, str):
-            return cast("Output", words)
+            return words
         raise GuardrailError(decision)
 
     def _form(self) -> Any:
@@ -280,6 +277,13 @@ def _kinds(form: Any) -> Iterator[Any]:
         yield form
 
 
+def _collect(source: Source) -> Steps[list[Any]]:
+    chunks: list[Any] = []
+    while (chunk := (yield source.read())) is not END:
+        chunks.append(chunk)
+    return chunks
+
+
 def _sum(parts: Sequence[Any]) -> Any:
     """Streamed parts added up; where they cannot be, the last one stands for all, as in LangChain."""
     total = parts[0]
@@ -289,14 +293,3 @@ def _sum(parts: Sequence[Any]) -> Any:
         except TypeError:
             total = part
     return total
-
-
-def _again(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
-
-
-async def _aagain(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    yield first
-    async for part in rest:
-        yield part

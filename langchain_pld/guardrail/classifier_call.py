@@ -9,7 +9,8 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from langchain_pld.guardrail.silent_callbacks import silent_context
+from langchain_pld.guardrail.nostream import nostream_context
+from langchain_pld.steps import Call, Steps
 from langchain_pld.student.chunks import worst_chunk
 from langchain_pld.student.deadlines import call_within
 from langchain_pld.student.failures import CircuitBreaker, failure_of, passes_through
@@ -38,58 +39,40 @@ class ClassifierCall:
         # A wait in the queue of a model in this process is no hang of a service.
         self._counts_timeouts = not getattr(classifier, "in_process", False)
 
-    def call(self, value: ClassifierInput, config: RunnableConfig, deadline_s: float) -> Verdict:
+    def steps(self, value: ClassifierInput, config: RunnableConfig, deadline_s: float) -> Steps[Verdict]:
         """Its verdict; a failed one where it raised, took too long, gave something else or is not to be asked now."""
-        refused = self._breaker.refuses()
-        if refused is not None:
-            return _failed(refused)
+        failure = self._breaker.refuses()
+        if failure is not None:
+            return Verdict(status="failed", failure=failure)
+        context = nostream_context(config)
+        context.run(worst_chunk.set, self._worst)
+        ask = Call(
+            lambda: call_within(deadline_s, lambda: self._classifier.invoke(value, config), context),
+            lambda: _await_within(deadline_s, self._classifier, value, config, context),
+        )
         try:
-            verdict = self._read(
-                call_within(deadline_s, lambda: self._classifier.invoke(value, config), self._context(config))
-            )
+            verdict = self._read((yield ask))
         except Exception as error:  # whatever a classifier raises is an error of the check, never a pass
             if passes_through(error):
                 raise
-            verdict = _failed(failure_of(error, self._name))
-        return self._record(verdict)
-
-    async def acall(self, value: ClassifierInput, config: RunnableConfig, deadline_s: float) -> Verdict:
-        """The same without blocking the event loop."""
-        refused = self._breaker.refuses()
-        if refused is not None:
-            return _failed(refused)
-        try:
-            verdict = self._read(await _awithin(deadline_s, self._classifier, value, config, self._context(config)))
-        except Exception as error:  # as above; cancellation is no Exception and passes
-            if passes_through(error):
-                raise
-            verdict = _failed(failure_of(error, self._name))
-        return self._record(verdict)
-
-    def _context(self, config: RunnableConfig) -> Context:
-        context = silent_context(config)
-        context.run(worst_chunk.set, self._worst)
-        return context
+            verdict = Verdict(status="failed", failure=failure_of(error, self._name))
+        self._record(verdict.failure)
+        return verdict
 
     def _read(self, answer: object) -> Verdict:
         if isinstance(answer, Verdict):
             return answer
-        return _failed(
-            Failure(
-                kind="unexpected",
-                message=f"the classifier {self._name} gave a {type(answer).__name__}; it must give a Verdict",
-            )
-        )
+        message = f"the classifier {self._name} gave a {type(answer).__name__}; it must give a Verdict"
+        return Verdict(status="failed", failure=Failure(kind="unexpected", message=message))
 
-    def _record(self, verdict: Verdict) -> Verdict:
-        kind = verdict.failure.kind if verdict.failure is not None else None
+    def _record(self, failure: Failure | None) -> None:
+        kind = failure.kind if failure is not None else None
         # A classifier's own breaker tells when it asks again; counting its refusals would only lengthen the wait.
         if kind != "circuit_open" and not (kind == "timeout" and not self._counts_timeouts):
-            self._breaker.record(verdict.failure)
-        return verdict
+            self._breaker.record(failure)
 
 
-async def _awithin(
+async def _await_within(
     seconds: float,
     classifier: Runnable[Any, Verdict],
     value: ClassifierInput,
@@ -101,7 +84,11 @@ async def _awithin(
     Raises:
         TimeoutError: The time ran out.
     """
-    call = asyncio.create_task(_coroutine(classifier, value, config), context=context)
+
+    async def ask() -> object:
+        return await classifier.ainvoke(value, config)
+
+    call = asyncio.create_task(ask(), context=context)
     try:
         await asyncio.wait([call], timeout=seconds)
     finally:
@@ -112,11 +99,3 @@ async def _awithin(
     if not call.done():
         raise TimeoutError
     return call.result()
-
-
-async def _coroutine(classifier: Runnable[Any, Verdict], value: ClassifierInput, config: RunnableConfig) -> object:
-    return await classifier.ainvoke(value, config)
-
-
-def _failed(failure: Failure) -> Verdict:
-    return Verdict(status="failed", failure=failure)

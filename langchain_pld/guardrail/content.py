@@ -35,9 +35,9 @@ __all__ = [
     "has_invisible",
     "read",
     "read_message",
-    "stage_input",
-    "stage_text",
-    "visible_only",
+    "stage_messages",
+    "stage_value",
+    "strip_invisible",
 ]
 
 Stage = Literal["input", "output", "tool_call", "tool_result"]
@@ -54,7 +54,7 @@ class Content:
     """Whether it holds parts that no classifier can read: images, sound, files, objects, parts of an unknown kind."""
 
     @classmethod
-    def joined(cls, parts: Sequence[Content]) -> Content:
+    def concat(cls, parts: Sequence[Content]) -> Content:
         """Several contents as one, a line each."""
         return cls("\n".join(part.text for part in parts if part.text), any(part.unreadable for part in parts))
 
@@ -93,7 +93,7 @@ def read_message(message: BaseMessage, *, calls: bool = True) -> Content:
         parts += [Content(call_text(call)) for call in message.tool_calls if calls]
     # The fields under which some integrations repeat a word for word copy of the text say nothing new.
     unique = {(part.text, part.unreadable): part for part in parts}
-    return Content.joined(list(unique.values()))
+    return Content.concat(list(unique.values()))
 
 
 def call_text(call: Any) -> str:
@@ -103,7 +103,7 @@ def call_text(call: Any) -> str:
     return f"{call['name']} {words}"
 
 
-def stage_input(messages: Sequence[BaseMessage], stage: Stage) -> list[BaseMessage]:
+def stage_messages(messages: Sequence[BaseMessage], stage: Stage) -> list[BaseMessage]:
     """The part of a conversation that a stage checks; an empty list where there is nothing.
 
     `input`: what the user wrote last, be it several messages in a row. `output` and `tool_call`: the last answer of the
@@ -120,14 +120,14 @@ def stage_input(messages: Sequence[BaseMessage], stage: Stage) -> list[BaseMessa
     return _turn(messages, AIMessage)[-1:]
 
 
-def stage_text(messages: Sequence[BaseMessage], stage: Stage) -> Any:
+def stage_value(messages: Sequence[BaseMessage], stage: Stage) -> Any:
     """What a stage hands to its guards of a conversation: a text where everything in it can be read."""
-    part = stage_input(messages, stage)
+    part = stage_messages(messages, stage)
     if stage == "tool_call":
         calls = [call for message in part if isinstance(message, AIMessage) for call in _all_calls(message)]
         return "\n".join(map(call_text, calls))
     if stage == "output":
-        return Content.joined([read_message(message, calls=False) for message in part])
+        return Content.concat([read_message(message, calls=False) for message in part])
     return part
 
 
@@ -136,19 +136,22 @@ def has_invisible(text: str) -> bool:
     return _INVISIBLE.search(text) is not None
 
 
-def visible_only(value: Any) -> Any:
+def strip_invisible(value: Any) -> Any:
     """The value without invisible characters: a text, messages, a prompt value, lists and mappings of them."""
     if isinstance(value, str):
         return _INVISIBLE.sub("", value)
     if isinstance(value, BaseMessage):
-        changes = {"content": visible_only(value.content), "additional_kwargs": visible_only(value.additional_kwargs)}
+        changes = {
+            "content": strip_invisible(value.content),
+            "additional_kwargs": strip_invisible(value.additional_kwargs),
+        }
         return value.model_copy(update=changes)
     if isinstance(value, PromptValue):
-        return visible_only(value.to_messages())
+        return strip_invisible(value.to_messages())
     if isinstance(value, Mapping):
-        return {key: visible_only(part) for key, part in value.items()}
+        return {key: strip_invisible(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(visible_only, value)) if type(value) in {list, tuple} else value
+        return type(value)(map(strip_invisible, value)) if type(value) in {list, tuple} else value
     return value
 
 
@@ -213,7 +216,7 @@ def _read_mapping(value: Mapping[Any, Any], depth: int) -> Content:
 def _read_list(value: list[Any], depth: int) -> Content:
     messages = value if all(isinstance(part, BaseMessage) for part in value) else _messages(value)
     if not messages:
-        return Content.joined([_read(part, depth + 1) for part in value])
+        return Content.concat([_read(part, depth + 1) for part in value])
     parts = [(message.type, read_message(message)) for message in messages]
     if len(parts) == 1:
         return parts[0][1]
@@ -288,7 +291,7 @@ def _strings(value: Any, depth: int = 0) -> Content:
     if depth > _DEPTH or not isinstance(value, dict | list | tuple):
         return Content("", unreadable=True)
     inner = [part for key, part in value.items() if key not in _TECHNICAL] if isinstance(value, dict) else list(value)
-    return Content.joined([_strings(part, depth + 1) for part in inner])
+    return Content.concat([_strings(part, depth + 1) for part in inner])
 
 
 # Nobody sees these, but a model reads them. One joiner or one emoji selector between two visible characters is

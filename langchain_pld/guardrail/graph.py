@@ -1,24 +1,29 @@
-"""The guard as a subgraph of its own: it checks, asks a person where the policy says so, and settles."""
+"""The guard as a subgraph of its own: it checks, asks a person where the policy says so, and does as they say."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from langchain_core.messages import AnyMessage, BaseMessage, RemoveMessage, convert_to_messages
-from langchain_core.runnables import RunnableConfig, RunnableLambda
-from langgraph.config import get_store
+from langchain_core.messages import AnyMessage, BaseMessage, convert_to_messages
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.store.base import BaseStore
 from typing_extensions import TypedDict
 
-from langchain_pld.guardrail.check import Decision, Guard, Stage, acheck_all, check_all
-from langchain_pld.guardrail.content import stage_input
-from langchain_pld.guardrail.human_review import Answer, Inquiry, decisions_of
-from langchain_pld.guardrail.human_review import ask as ask_person
-from langchain_pld.guardrail.node import cleaned, replacement, same_stage, value_of
+from langchain_pld.guardrail.decision import Decision
+from langchain_pld.guardrail.graph_state import (
+    blocked_update,
+    guards_of_one_stage,
+    reworded_update,
+    state_value,
+    steps_node,
+    stripped_update,
+)
+from langchain_pld.guardrail.guard import Guard, check_steps
+from langchain_pld.guardrail.human_review import ReviewAnswer, ReviewRequest
+from langchain_pld.steps import Steps
 
 __all__ = ["create_guardrail_graph"]
 
@@ -52,79 +57,51 @@ def create_guardrail_graph(
     Raises:
         InputError: The guards stand at different stages, or there are none.
     """
-    watch = [guards] if isinstance(guards, Guard) else list(guards)
-    stage = same_stage(watch)
-    pending, answered = f"{output_key}_pending", f"{output_key}_answers"
-    held: Any = Annotated[list[AnyMessage], _newest] if input_key == "messages" else Any
-    shared = {input_key: held, output_key: dict[str, Any]}
+    several, stage = guards_of_one_stage(guards)
+    pending_key, answers_key = f"{output_key}_pending", f"{output_key}_answers"
+    messages: Any = Annotated[list[AnyMessage], _newest] if input_key == "messages" else Any
+    shared = {input_key: messages, output_key: dict[str, Any]}
     make: Any = TypedDict  # the keys are the caller's, which no type checker can know
-    state_schema = make("GuardrailState", {**shared, pending: dict[str, Any], answered: list[dict[str, Any]]})
+    state_schema = make("GuardrailState", {**shared, pending_key: dict[str, Any], answers_key: list[dict[str, Any]]})
 
-    def found(decision: Decision) -> dict[str, Any]:
+    def check(state: Any, config: RunnableConfig) -> Steps[dict[str, Any]]:
+        decision = yield from check_steps(several, state_value(state, input_key, stage), config)
         decision.enforce()
-        kept = decision.model_dump(mode="json", exclude={"findings": {"__all__": {"verdicts": {"__all__": _QUOTES}}}})
-        return {output_key: decision.summary(), pending: kept}
-
-    def check(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        return found(check_all(watch, value_of(state, input_key, None, stage), config))
-
-    async def acheck(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        return found(await acheck_all(watch, value_of(state, input_key, None, stage), config))
+        return {output_key: decision.summary(), pending_key: decision.model_dump(mode="json", exclude=_QUOTES)}
 
     def who_is_next(state: Any) -> Literal["ask", "done"]:
         return "ask" if state[output_key]["action"] == "interrupt" else "done"
 
-    def inquiry(state: Any) -> Inquiry:
-        findings = Decision.model_validate(state[pending]).findings
-        return Inquiry(watch, findings, value_of(state, input_key, None, stage))
+    def request_of(state: Any) -> ReviewRequest:
+        findings = Decision.model_validate(state[pending_key]).findings
+        return ReviewRequest(several, findings, state_value(state, input_key, stage))
 
     # Alone in its node: a node that was interrupted runs again from its beginning.
     def ask(state: Any) -> dict[str, Any]:
-        asked = inquiry(state)
-        answers = ask_person(asked.question(), lambda response: asked.read(decisions_of(response, len(asked.findings))))
-        return {answered: [answer.model_dump(mode="json") for answer in answers]}
+        [answers] = ReviewRequest.ask([request_of(state)])
+        return {answers_key: [answer.model_dump(mode="json") for answer in answers]}
 
-    def finish(state: Any, answers: Sequence[Answer]) -> dict[str, Any]:
-        """The last update; `answers` is empty where nobody was asked."""
-        summary = state[output_key]
-        if answers:
+    def done(state: Any, config: RunnableConfig) -> Steps[dict[str, Any]]:
+        summary, words = state[output_key], None
+        if summary["action"] == "interrupt":
+            answers = [ReviewAnswer.model_validate(answer) for answer in state[answers_key]]
+            yield from request_of(state).record(answers, config)
             summary = _with_answers(summary, answers)
-        update: dict[str, Any] = {output_key: summary, pending: {}, answered: []}
-        words = next((answer.text for answer in answers if answer.text), None)
+            words = next((answer.text for answer in answers if answer.text), None)
+        update: dict[str, Any] = {output_key: summary, pending_key: {}, answers_key: []}
         if not summary["allowed"] and replace_blocked:
-            update |= replacement(state[input_key], stage, words or summary["message"], key=input_key)
+            update |= blocked_update(state, input_key, stage, words or summary["message"])
         elif summary["allowed"] and words is not None:
-            update[input_key] = _reworded(state[input_key], stage, words)
-        elif summary["allowed"] and Decision.model_validate(state[pending]).removes_invisible:
-            update |= cleaned(state[input_key], stage, key=input_key)
+            update |= reworded_update(state, input_key, stage, words)
+        elif summary["allowed"] and Decision.model_validate(state[pending_key]).strips_invisible:
+            update |= stripped_update(state, input_key, stage)
         return update
-
-    def answers_of(state: Any) -> list[Answer]:
-        if state[output_key]["action"] != "interrupt":
-            return []
-        return [Answer.model_validate(answer) for answer in state[answered]]
-
-    def done(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        answers, store = answers_of(state), _store()
-        if answers:
-            for namespace, key, value in inquiry(state).records(answers, config):
-                if store is not None:
-                    store.put(namespace, key, value)
-        return finish(state, answers)
-
-    async def adone(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        answers, store = answers_of(state), _store()
-        if answers:
-            for namespace, key, value in inquiry(state).records(answers, config):
-                if store is not None:
-                    await store.aput(namespace, key, value)
-        return finish(state, answers)
 
     shared_schema = make("GuardrailShared", shared)
     builder = StateGraph(state_schema, input_schema=shared_schema, output_schema=shared_schema)
-    builder.add_node("check", RunnableLambda(check, acheck))
+    builder.add_node("check", steps_node(check))
     builder.add_node("ask", ask)
-    builder.add_node("done", RunnableLambda(done, adone))
+    builder.add_node("done", steps_node(done))
     builder.add_edge(START, "check")
     builder.add_conditional_edges("check", who_is_next)
     builder.add_edge("ask", "done")
@@ -132,10 +109,11 @@ def create_guardrail_graph(
     return builder.compile(name=name)
 
 
-_QUOTES = {"evidence": True}  # the words of the input in a verdict
+_QUOTES: Any = {"findings": {"__all__": {"verdicts": {"__all__": {"evidence": True}}}}}
+"""The words of the input in a decision's verdicts."""
 
 
-def _with_answers(summary: dict[str, Any], answers: Sequence[Answer]) -> dict[str, Any]:
+def _with_answers(summary: dict[str, Any], answers: Sequence[ReviewAnswer]) -> dict[str, Any]:
     allowed = all(answer.allowed for answer in answers)
     return {
         **summary,
@@ -147,26 +125,11 @@ def _with_answers(summary: dict[str, Any], answers: Sequence[Answer]) -> dict[st
     }
 
 
-def _reworded(value: Any, stage: Stage, words: str) -> Any:
-    """What was checked, in a person's words: the text itself, or changes to the messages."""
-    if not (isinstance(value, list) and value and isinstance(value[0], BaseMessage)):
-        return words
-    *earlier, last = stage_input(value, stage)
-    if stage == "tool_result":  # each belongs to a call and must stay
-        return [message.model_copy(update={"content": words}) for message in (*earlier, last)]
-    removed = [RemoveMessage(id=str(message.id)) for message in earlier]
-    return [*removed, last.model_copy(update={"content": words})]
-
-
-def _newest(_: list[BaseMessage], given: Any) -> list[BaseMessage]:
-    """The messages given last, and nothing of those before.
+def _newest(_: list[BaseMessage], update: Any) -> list[BaseMessage]:
+    """The messages that came last, and nothing of those before.
 
     Merging is left to the graph around, which alone can take a message out of its history: what leaves here are the
     messages as they came, or the changes to them.
     """
-    messages = convert_to_messages(given if isinstance(given, list) else [given])
+    messages = convert_to_messages(update if isinstance(update, list) else [update])
     return [message if message.id else message.model_copy(update={"id": str(uuid.uuid4())}) for message in messages]
-
-
-def _store() -> BaseStore | None:
-    return cast("BaseStore | None", get_store())

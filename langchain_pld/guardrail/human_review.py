@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -13,19 +14,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from langchain_pld.errors import InputError
 from langchain_pld.examples import Example
 from langchain_pld.guardrail.audit import input_hash
-from langchain_pld.guardrail.check import Finding, Guard
+from langchain_pld.guardrail.decision import Finding
+from langchain_pld.guardrail.guard import Guard
+from langchain_pld.guardrail.stores import StoreItem, save_answers
 from langchain_pld.namespaces import namespace_label
+from langchain_pld.steps import Steps
 from langchain_pld.task import Task
 
-__all__ = ["Answer", "Inquiry", "ask", "decisions_of", "review_namespace", "reviewed_examples"]
-
+__all__ = ["ReviewAnswer", "ReviewRequest", "ask_person", "read_decisions", "reviewed_examples"]
 
 T = TypeVar("T")
-StoreItem = tuple[tuple[str, ...], str, dict[str, Any]]
-"""Namespace, key and value of an item of the Store."""
 
 
-class Answer(BaseModel):
+class ReviewAnswer(BaseModel):
     """What a person decided about one finding."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,27 +43,26 @@ class Answer(BaseModel):
     """The person's own arguments of a tool call."""
 
 
-def ask(question: dict[str, Any], read: Callable[[Any], T]) -> T:
+def ask_person(question: dict[str, Any], read: Callable[[Any], T]) -> T:
     """Interrupt with a question until the answer can be read; each time it says what was wrong with the last one.
 
     Args:
         question: The interrupt's value: action requests and review configs.
         read: Reads the answer; raises `InputError` for one that it cannot use.
     """
-    asked = question
+    shown = question
     while True:
-        response = interrupt(asked)
+        response = interrupt(shown)
         try:
             return read(response)
         except InputError as error:
             # Raised instead, it would come again at each resume: LangGraph keeps the answers that a node was given.
-            problem = f"The last answer could not be used: {error}"
             first, *others = question["action_requests"]
-            described = {**first, "description": f"{problem}. {first.get('description', '')}"}
-            asked = {**question, "action_requests": [described, *others]}
+            description = f"The last answer could not be used: {error}. {first.get('description', '')}"
+            shown = {**question, "action_requests": [{**first, "description": description}, *others]}
 
 
-def decisions_of(response: Any, count: int) -> list[Any]:
+def read_decisions(response: Any, count: int) -> list[Any]:
     """The decisions in what a person sent back.
 
     Raises:
@@ -76,7 +76,7 @@ def decisions_of(response: Any, count: int) -> list[Any]:
     return decisions
 
 
-class Inquiry:
+class ReviewRequest:
     """What a person is asked about one content: the findings whose action is `interrupt`, with their guards.
 
     Args:
@@ -95,89 +95,148 @@ class Inquiry:
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         pairs = [pair for pair in zip(guards, findings, strict=True) if pair[1].action == "interrupt"]
-        self.guards = [guard for guard, _ in pairs]
-        self.findings = [finding for _, finding in pairs]
-        read = (text for guard in self.guards if (text := guard.text_of(value)) is not None)
+        texts = (text for guard, _ in pairs if (text := guard.text_of(value)) is not None)
         # A text that no classifier takes, since it is too long, is shown all the same.
-        self.text = next(read, value if isinstance(value, str) else "")
+        text = next(texts, value if isinstance(value, str) else "")
+        self.questions = [_Question(guard, finding, text, arguments) for guard, finding in pairs]
+        """One for each guard that asks."""
         self._value = value
-        self._arguments = arguments
 
-    def question(self) -> dict[str, Any]:
-        """The interrupt's value: one action request for each finding that a person is asked about."""
-        requests, configs = [], []
-        for guard, finding in zip(self.guards, self.findings, strict=True):
-            last = finding.verdicts[-1] if finding.verdicts else None
-            shown = {
-                "text": self.text,
-                "label": _shown_label(finding),
-                "labels": list(guard.labels),
-                "probabilities": last.probabilities if last is not None else None,
-                **({"arguments": dict(self._arguments)} if self._arguments is not None else {}),
-            }
-            description = (
-                f"{finding.reason}. approve: pass it on; reject: hold it back; edit: change the text, or give its "
-                "label; respond: the name of its label, or what to say in its place."
-            )
-            action = f"pass_{finding.stage}"
-            requests.append({"name": action, "args": shown, "description": description})
-            configs.append({"action_name": action, "allowed_decisions": ["approve", "edit", "reject", "respond"]})
-        return {"action_requests": requests, "review_configs": configs}
+    @classmethod
+    def ask(cls, requests: Sequence[ReviewRequest]) -> list[list[ReviewAnswer]]:
+        """Ask about several contents in one interrupt; gives the answers to each, in the order of its questions."""
+        questions = [question for request in requests for question in request.questions]
 
-    def read(self, decisions: Sequence[Any]) -> list[Answer]:
-        """The answers in what a person decided, in the order of the findings.
+        def read(response: Any) -> list[ReviewAnswer]:
+            decisions = read_decisions(response, len(questions))
+            return [question.read(decision) for question, decision in zip(questions, decisions, strict=True)]
 
-        Raises:
-            InputError: A decision cannot be used; the message says which and why.
-        """
-        return [
-            _answer(decision, guard, finding, self.text, self._arguments)
-            for decision, guard, finding in zip(decisions, self.guards, self.findings, strict=True)
-        ]
+        shown = {
+            "action_requests": [question.action_request() for question in questions],
+            "review_configs": [question.review_config() for question in questions],
+        }
+        answers = iter(ask_person(shown, read))
+        return [[next(answers) for _ in request.questions] for request in requests]
 
-    def records(self, answers: Sequence[Answer], config: RunnableConfig | None) -> list[StoreItem]:
-        """Write the audit records; gives what the Store is to keep."""
+    def record(self, answers: Sequence[ReviewAnswer], config: RunnableConfig | None) -> Steps[None]:
+        """Write the answers into the audit log, and into the Store where the text can be an example."""
         person = ((config or {}).get("configurable") or {}).get("langgraph_auth_user_id")
         items: list[StoreItem] = []
-        for guard, finding, answer in zip(self.guards, self.findings, answers, strict=True):
+        for question, answer in zip(self.questions, answers, strict=True):
+            guard, text = question.guard, question.text
             guard.audit.record_person(
-                guard=guard.name,
-                answer=answer.type,
-                label=answer.label,
-                person=person,
-                text=self.text or None,
+                guard=guard.name, answer=answer.type, label=answer.label, person=person, text=text or None
             )
-            if guard.task is not None and self.text and guard.text_of(self._value) is not None:
-                key, value = _example_item(guard.task, self._value, self.text, answer, finding)
-                items.append((review_namespace(guard.task), key, value))
-        return items
+            if guard.task is not None and text and guard.text_of(self._value) is not None:
+                items.append(question.store_item(guard.task, self._value, answer))
+        yield from save_answers(items)
 
 
-def review_namespace(task: Task) -> tuple[str, ...]:
-    """Where in a Store people's answers for a task lie."""
-    return ("pld", "examples", namespace_label(task.name))
+@dataclass(frozen=True)
+class _Question:
+    """What one guard asks about one content."""
 
+    guard: Guard
+    finding: Finding
+    text: str
+    arguments: Mapping[str, Any] | None
 
-def _example_item(task: Task, value: Any, text: str, answer: Answer, finding: Finding) -> tuple[str, dict[str, Any]]:
-    """The Store's key and value for an answer.
+    def action_request(self) -> dict[str, Any]:
+        verdict = self.finding.verdict
+        shown = {
+            "text": self.text,
+            "label": self._shown_label,
+            "labels": list(self.guard.labels),
+            "probabilities": verdict.probabilities if verdict is not None else None,
+            **({"arguments": dict(self.arguments)} if self.arguments is not None else {}),
+        }
+        description = (
+            f"{self.finding.reason}. approve: pass it on; reject: hold it back; edit: change the text, or give its "
+            "label; respond: the name of its label, or what to say in its place."
+        )
+        return {"name": f"pass_{self.finding.stage}", "args": shown, "description": description}
 
-    Args:
-        task: The task of the guard that asked.
-        value: What was checked, as it stood in the state.
-        text: The same as the classifier read it.
-        answer: What the person said.
-        finding: What the guard had found.
-    """
-    key = input_hash(text)
-    fields = isinstance(value, Mapping) and set(task.fields) <= set(value) and bool(task.fields)
-    given = {name: str(value[name]) for name in task.fields} if fields else text
-    example = Example(id=f"person-{key[:16]}", input=given, label=answer.label)
-    return key, {
-        "example": example.model_dump(mode="json"),
-        "answer": answer.type,
-        "guard": finding.guard,
-        "verdict": finding.verdicts[-1].model_dump(mode="json", exclude={"evidence"}) if finding.verdicts else None,
-    }
+    def review_config(self) -> dict[str, Any]:
+        allowed = ["approve", "edit", "reject", "respond"]
+        return {"action_name": f"pass_{self.finding.stage}", "allowed_decisions": allowed}
+
+    def read(self, decision: Any) -> ReviewAnswer:
+        """The answer in a decision.
+
+        Raises:
+            InputError: It cannot be used; the message says why.
+        """
+        kind = decision.get("type") if isinstance(decision, Mapping) else None
+        if kind == "approve":
+            return ReviewAnswer(type="approve", allowed=True, label=self._likeliest(blocking=False))
+        if kind == "reject":
+            return ReviewAnswer(type="reject", allowed=False, label=self._likeliest(blocking=True))
+        if kind == "respond" and isinstance(decision.get("message"), str):
+            return self._read_response(decision["message"].strip())
+        if kind == "edit" and isinstance(decision.get("edited_action"), Mapping):
+            return self._read_edit(decision["edited_action"].get("args"))
+        got = repr(kind) if kind in ("edit", "respond") else "an unknown type" if kind else type(decision).__name__
+        msg = f"approve, reject, respond with a message, or edit with edited_action.args; got {got}"
+        raise InputError(msg)
+
+    def _read_response(self, message: str) -> ReviewAnswer:
+        """A label's name decides; any other words stand in the place of the content."""
+        if message in self.guard.labels:
+            return ReviewAnswer(type="respond", allowed=not self._blocks(message), label=message)
+        harmful = self._likeliest(blocking=True)
+        return ReviewAnswer(type="respond", allowed=False, label=harmful, text=message or None)
+
+    def _read_edit(self, args: Any) -> ReviewAnswer:
+        """A changed text, or changed arguments, are the person's own and pass; else the label decides."""
+        args = args if isinstance(args, Mapping) else {}
+        text, label, arguments = args.get("text", self.text), args.get("label"), args.get("arguments", self.arguments)
+        if self.arguments is not None and isinstance(arguments, dict) and arguments != self.arguments:
+            return ReviewAnswer(type="edit", allowed=True, arguments=arguments)
+        if label is None or label in self.guard.labels:
+            if text == self.text and label is not None and arguments == self.arguments:
+                return ReviewAnswer(type="edit", allowed=not self._blocks(label), label=label)
+            # The text of a call only shows its arguments; it cannot be turned back into them.
+            changeable = isinstance(text, str) and text.strip() and self.finding.stage != "tool_call"
+            if text != self.text and changeable:
+                # A form sends every field back: the label that was only shown is no answer.
+                own = label if label != self._shown_label else None
+                return ReviewAnswer(type="edit", allowed=True, label=own, text=text)
+        labels = ", ".join(self.guard.labels)
+        msg = f"an edit needs a changed text, label ({labels}) or arguments under edited_action.args"
+        raise InputError(msg)
+
+    def store_item(self, task: Task, value: Any, answer: ReviewAnswer) -> StoreItem:
+        """What the Store keeps of an answer about a value."""
+        key = input_hash(self.text)
+        fields = isinstance(value, Mapping) and set(task.fields) <= set(value) and bool(task.fields)
+        content = {name: str(value[name]) for name in task.fields} if fields else self.text
+        example = Example(id=f"person-{key[:16]}", input=content, label=answer.label)
+        verdict = self.finding.verdict
+        item = {
+            "example": example.model_dump(mode="json"),
+            "answer": answer.type,
+            "guard": self.finding.guard,
+            "verdict": verdict.model_dump(mode="json", exclude={"evidence"}) if verdict is not None else None,
+        }
+        return _namespace(task), key, item
+
+    @property
+    def _shown_label(self) -> str | None:
+        verdict = self.finding.verdict
+        return (verdict.label or verdict.predicted_label) if verdict is not None else None
+
+    def _blocks(self, label: str) -> bool:
+        return label in self.guard.policy.block_labels
+
+    def _likeliest(self, *, blocking: bool) -> str | None:
+        """The only label that blocks, or does not, or the one that the verdict names.
+
+        A guess would spoil the next distillation.
+        """
+        labels = [label for label in self.guard.labels if self._blocks(label) == blocking]
+        if len(labels) > 1:
+            labels = [label for label in labels if label in {self.finding.label, self._shown_label}]
+        return labels[0] if len(labels) == 1 else None
 
 
 def reviewed_examples(store: BaseStore, task: Task) -> tuple[Example, ...]:
@@ -187,9 +246,9 @@ def reviewed_examples(store: BaseStore, task: Task) -> tuple[Example, ...]:
         store: The Store that the guardrail graph ran with.
         task: The task of the guard that asked.
     """
-    found: dict[str, Example] = {}
+    examples: dict[str, Example] = {}
     offset = 0
-    namespace = review_namespace(task)
+    namespace = _namespace(task)
     while page := store.search(namespace, limit=_PAGE, offset=offset):
         offset += len(page)
         for item in page:
@@ -200,70 +259,13 @@ def reviewed_examples(store: BaseStore, task: Task) -> tuple[Example, ...]:
             except ValidationError:
                 continue  # written by something else
             if example.label in task.label_names:
-                found[example.id] = example
-    return tuple(found[identity] for identity in sorted(found))
+                examples[example.id] = example
+    return tuple(examples[identity] for identity in sorted(examples))
 
 
 _PAGE = 500
 
 
-def _shown_label(finding: Finding) -> str | None:
-    last = finding.verdicts[-1] if finding.verdicts else None
-    return (last.label or last.predicted_label) if last is not None else None
-
-
-def _answer(decision: Any, guard: Guard, finding: Finding, text: str, arguments: Mapping[str, Any] | None) -> Answer:
-    kind = decision.get("type") if isinstance(decision, Mapping) else None
-    if kind == "approve":
-        return Answer(type="approve", allowed=True, label=_harmless(guard, finding))
-    if kind == "reject":
-        return Answer(type="reject", allowed=False, label=_harmful(guard, finding))
-    if kind == "respond" and isinstance(decision.get("message"), str):
-        return _response(decision["message"].strip(), guard, finding)
-    if kind == "edit" and isinstance(decision.get("edited_action"), Mapping):
-        return _edit(decision["edited_action"].get("args"), guard, finding, text, arguments)
-    got = repr(kind) if kind in ("edit", "respond") else type(decision).__name__ if kind is None else "an unknown type"
-    msg = f"approve, reject, respond with a message, or edit with edited_action.args; got {got}"
-    raise InputError(msg)
-
-
-def _response(message: str, guard: Guard, finding: Finding) -> Answer:
-    """A label's name decides; any other words stand in the place of the content."""
-    if message in guard.labels:
-        return Answer(type="respond", allowed=message not in guard.policy.block_labels, label=message)
-    return Answer(type="respond", allowed=False, label=_harmful(guard, finding), text=message or None)
-
-
-def _edit(given: Any, guard: Guard, finding: Finding, text: str, arguments: Mapping[str, Any] | None) -> Answer:
-    """A changed text, or changed arguments, are the person's own and pass; else the label decides."""
-    given = given if isinstance(given, Mapping) else {}
-    edited, label, changed = given.get("text", text), given.get("label"), given.get("arguments", arguments)
-    if arguments is not None and isinstance(changed, dict) and changed != arguments:
-        return Answer(type="edit", allowed=True, arguments=changed)
-    known = label is None or label in guard.labels
-    if known and edited == text and label is not None and changed == arguments:
-        return Answer(type="edit", allowed=label not in guard.policy.block_labels, label=label)
-    # The text of a call only shows its arguments; it cannot be turned back into them.
-    if known and edited != text and isinstance(edited, str) and edited.strip() and finding.stage != "tool_call":
-        # A form sends every field back: the label that was only shown is no answer.
-        return Answer(type="edit", allowed=True, label=label if label != _shown_label(finding) else None, text=edited)
-    msg = f"an edit needs a changed text, label ({', '.join(guard.labels)}) or arguments under edited_action.args"
-    raise InputError(msg)
-
-
-def _harmless(guard: Guard, finding: Finding) -> str | None:
-    """The label of a text that may pass, as far as the verdict or the task leaves no other."""
-    return _likeliest([label for label in guard.labels if label not in guard.policy.block_labels], finding)
-
-
-def _harmful(guard: Guard, finding: Finding) -> str | None:
-    return _likeliest([label for label in guard.labels if label in guard.policy.block_labels], finding)
-
-
-def _likeliest(labels: Sequence[str], finding: Finding) -> str | None:
-    """The only one of some labels, or the one that the verdict names; a guess would spoil the next distillation."""
-    if len(labels) == 1:
-        return labels[0]
-    named = {finding.label, _shown_label(finding)} - {None}
-    fitting = [label for label in labels if label in named]
-    return fitting[0] if len(fitting) == 1 else None
+def _namespace(task: Task) -> tuple[str, ...]:
+    """Where in a Store people's answers for a task lie."""
+    return ("pld", "examples", namespace_label(task.name))

@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NotRequired, Self
+from typing import Annotated, Any, NotRequired, Self
 from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import (
-    AIMessage,
-    BaseMessage,
-    ChatMessage,
-    ToolCall,
-    ToolMessage,
-    message_to_dict,
-    messages_from_dict,
-)
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
+from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 from typing_extensions import override
 
 from langchain_pld.errors import InputError, MissingExtraError
-from langchain_pld.guardrail.agent_steps import (
-    Changes,
-    Check,
-    Fetch,
-    Handle,
-    Hold,
-    Keep,
-    Steps,
-    arun_steps,
-    run_steps,
-    running_config,
-)
-from langchain_pld.guardrail.check import Decision, Finding, Guard, placed
-from langchain_pld.guardrail.checked_tool import CheckedTool
-from langchain_pld.guardrail.content import Content, Stage, call_text, read, read_message, visible_only
-from langchain_pld.guardrail.human_review import Answer, Inquiry, ask, decisions_of
+from langchain_pld.guardrail.agent_review import call_question, hold, pending_questions, review, withdraw
+from langchain_pld.guardrail.agent_update import AgentGuard, StateUpdate, has_new, running_config, state_get
+from langchain_pld.guardrail.content import Content, Stage, call_text, read, read_message
+from langchain_pld.guardrail.decision import Decision, GuardrailError
+from langchain_pld.guardrail.guard import Guard, at_stage, check_steps, side_by_side
+from langchain_pld.guardrail.guarded_tool import GuardedTool
+from langchain_pld.guardrail.message_edits import WAITING, placeholder, replace_results, with_arguments
+from langchain_pld.guardrail.nostream import nostream_call
 from langchain_pld.guardrail.policy import GuardrailPolicy
-from langchain_pld.guardrail.replacement import MARK, WAITING, WITHHELD, emptied, exchanged, marked, with_arguments
-from langchain_pld.guardrail.seals import seal, seal_of, sealed
+from langchain_pld.steps import Call, Steps, arun_steps, run_steps
 from langchain_pld.student.classifier import PLDClassifier
 
 try:
@@ -65,13 +47,12 @@ def _without_none(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 class GuardState(AgentState[Any]):
-    """What guards keep in an agent's state. A client cannot forge it: all of it is sealed."""
+    """What guards keep in an agent's state. A client cannot forge it: all of it is signed."""
 
     pld_checked: NotRequired[Annotated[list[str], PrivateStateAttr, _union]]
-    """Seals of what a guard let pass, so that nothing is checked twice and nothing changed passes unchecked."""
+    """Signatures of what a guard let pass, so that nothing is checked twice and nothing changed passes unchecked."""
     pld_pending: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, _without_none]]
-    """What a person is still to decide. A check and its question lie in two nodes: a node runs again when the answer
-    comes, and a second check might decide otherwise."""
+    """What a person is still to decide."""
 
 
 class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
@@ -99,7 +80,7 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         apply_to_tool_calls: Check which tools are called, and with what.
         apply_to_tool_results: Check what tools return.
         name: A label to tell guards apart; the names of the tasks when absent.
-        reply: What the user reads when an input or an answer is blocked; the policy's sentence when absent.
+        blocked_message: What the user reads when an input or an answer is blocked; the policy's sentence when absent.
 
     Raises:
         InputError: It applies to nothing, or no guard was given.
@@ -116,7 +97,7 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         apply_to_tool_calls: bool = False,
         apply_to_tool_results: bool = False,
         name: str | None = None,
-        reply: str | None = None,
+        blocked_message: str | None = None,
     ) -> None:
         super().__init__()
         applied: dict[Stage, bool] = {
@@ -125,16 +106,16 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             "tool_call": apply_to_tool_calls,
             "tool_result": apply_to_tool_results,
         }
-        self.guards = {stage: placed(guards, stage) for stage, applies in applied.items() if applies}
+        self.guards = {stage: at_stage(guards, stage) for stage, applies in applied.items() if applies}
         """The guards by the stage at which they check."""
         if not self.guards:
             msg = "the guard applies to nothing; set apply_to_input, apply_to_output, apply_to_tool_calls or _results"
             raise InputError(msg)
-        self.reply = reply
         some = next(iter(self.guards.values()))
         label = name or "+".join(guard.name for guard in some)
         # LangGraph keeps the colon and the bar in node names for itself.
-        self._name = re.sub(r"[|:]", "-", f"{PLDGuardrailMiddleware.__name__}[{','.join(self.guards)} {label}]")
+        name = re.sub(r"[|:]", "-", f"{PLDGuardrailMiddleware.__name__}[{','.join(self.guards)} {label}]")
+        self._guard = AgentGuard(name, self.guards, blocked_message)
 
     @classmethod
     def from_artifact(
@@ -151,7 +132,7 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             path: The `*.pld.json` file.
             policy: What follows from a verdict.
             student: A chat model, or `provider:name`; the one of the artifact when absent.
-            **options: Those of the class: what it applies to, name and reply.
+            **options: Those of the class: what it applies to, name and message.
 
         Raises:
             ArtifactError: The file cannot be used.
@@ -163,205 +144,237 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
     @property
     def name(self) -> str:
         """What it checks, and the label; unique in an agent."""
-        return self._name
+        return self._guard.name
 
     @override
     @hook_config(can_jump_to=["end"])
     def before_agent(self, state: GuardState, runtime: Any) -> Any:
-        return self._run(self._begin(state))
+        return run_steps(self._begin(state))
 
     @override
     @hook_config(can_jump_to=["end"])
     async def abefore_agent(self, state: GuardState, runtime: Any) -> Any:
-        return await self._arun(self._begin(state))
+        return await arun_steps(self._begin(state))
 
     @override
     @hook_config(can_jump_to=["end"])
     def before_model(self, state: GuardState, runtime: Any) -> Any:
-        return self._run(self._ask_and_check(state, ("input", "tool_result")))
+        return run_steps(self._ask_and_check(state, ("input", "tool_result")))
 
     @override
     @hook_config(can_jump_to=["end"])
     async def abefore_model(self, state: GuardState, runtime: Any) -> Any:
-        return await self._arun(self._ask_and_check(state, ("input", "tool_result")))
+        return await arun_steps(self._ask_and_check(state, ("input", "tool_result")))
 
     @override
     def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
-        return self._run(self._call_model(request), handler)
+        return run_steps(self._call_model(request, handler))
 
     @override
     async def awrap_model_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        return await self._arun(self._call_model(request), handler)
+        return await arun_steps(self._call_model(request, handler))
 
     @override
     @hook_config(can_jump_to=["end"])
     def after_model(self, state: GuardState, runtime: Any) -> Any:
-        return self._run(self._ask_and_check(state, ("output", "tool_call")))
+        return run_steps(self._ask_and_check(state, ("output", "tool_call")))
 
     @override
     @hook_config(can_jump_to=["end"])
     async def aafter_model(self, state: GuardState, runtime: Any) -> Any:
-        return await self._arun(self._ask_and_check(state, ("output", "tool_call")))
+        return await arun_steps(self._ask_and_check(state, ("output", "tool_call")))
 
     @override
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
-        return self._run(self._call_tool(request), handler)
+        return run_steps(self._call_tool(request, handler))
 
     @override
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]]
     ) -> Any:
-        return await self._arun(self._call_tool(request), handler)
+        return await arun_steps(self._call_tool(request, handler))
 
     # The result of a tool with `return_direct` ends the run without coming by the model.
     @override
     def after_agent(self, state: GuardState, runtime: Any) -> Any:
-        return self._run(self._ask_and_check(state, ("tool_result",)))
+        return run_steps(self._ask_and_check(state, ("tool_result",)))
 
     @override
     async def aafter_agent(self, state: GuardState, runtime: Any) -> Any:
-        return await self._arun(self._ask_and_check(state, ("tool_result",)))
+        return await arun_steps(self._ask_and_check(state, ("tool_result",)))
 
-    # What the hooks do, free of I/O: they yield what is to be done and are sent what came of it. Sync and async differ
-    # only in how that is done.
+    # What the hooks do, written once for their sync and async forms.
 
-    def _run(self, steps: Steps, handler: Callable[[Any], Any] | None = None) -> Any:
-        return run_steps(steps, self.guards, handler)
-
-    async def _arun(self, steps: Steps, handler: Callable[[Any], Awaitable[Any]] | None = None) -> Any:
-        return await arun_steps(steps, self.guards, handler)
-
-    def _begin(self, state: GuardState) -> Steps:
+    def _begin(self, state: GuardState) -> Steps[Any]:
         """Drop questions that a new turn made void, then check what is new."""
-        changes = self._withdrawn(state)
-        messages = [*state["messages"]]
-        if "input" in self.guards:
-            fresh = self._unchecked("input", messages, state)
-            decisions = yield Check("input", fresh)
-            yield from self._sort("input", fresh, decisions, changes, messages=messages)
-        return changes.update()
+        update, messages = StateUpdate(self._guard), [*state["messages"]]
+        withdraw(self._guard, state, update)
+        yield from self._check_new("input", messages, state, update)
+        return update.as_dict()
 
-    def _ask_and_check(self, state: GuardState, stages: Sequence[Stage]) -> Steps:
+    def _ask_and_check(self, state: GuardState, stages: Sequence[Stage]) -> Steps[Any]:
         """Ask about what waits, and check what another middleware or a person brought in since the last check."""
-        changes = Changes()
-        pending = {key: item for key, item in self._pending(state).items() if item["stage"] in stages}
-        messages = [*state["messages"]]
+        update, messages = StateUpdate(self._guard), [*state["messages"]]
+        questions = pending_questions(self._guard, state)
+        pending = {key: item for key, item in questions.items() if item["stage"] in stages}
         if not pending:
             for stage in stages:
-                if stage in self.guards and stage != "tool_call":
-                    fresh = self._unchecked(stage, messages, state)
-                    decisions = yield Check(stage, [self._value(stage, message) for message in fresh])
-                    yield from self._sort(stage, fresh, decisions, changes, messages=messages)
+                if stage != "tool_call":
+                    yield from self._check_new(stage, messages, state, update)
             # Asked in the node of the check, which checks again on the way back: the answer counts if it still asks.
-            pending, changes.pending = changes.pending, {}
+            pending, update.pending = update.pending, {}
         if pending:
-            yield from self._review(pending, state, changes)
-        last = state["messages"][-1] if state["messages"] else None
-        if "output" in stages and self._blocked(last):
-            changes.ends = True  # without the jump an agent with a response format would ask the model again
-        return changes.update()
+            yield from review(self._guard, pending, state, update)
+        if "output" in stages and self._guard.has_blocked(messages[-1] if messages else None):
+            update.ends = True  # without the jump an agent with a response format would ask the model again
+        return update.as_dict()
 
-    def _call_model(self, request: Any) -> Steps:
+    def _call_model(self, request: Any, handler: Callable[[Any], Any]) -> Steps[Any]:
         """The last gate before the model, then the first behind it."""
-        changes, messages = Changes(), list(request.messages)
+        update, messages = StateUpdate(self._guard), list(request.messages)
         for stage in ("input", "tool_result"):
-            if stage in self.guards:
-                fresh = self._unchecked(stage, messages, request.state)
-                decisions = yield Check(stage, fresh)
-                yield from self._sort(stage, fresh, decisions, changes, messages=messages, can_ask=False)
-        if changes.ends:
-            *changes.messages, answer = changes.messages
-            return ExtendedModelResponse(ModelResponse(result=[answer]), Command(update=changes.update(jump=False)))
-        request = request.override(messages=[changes.instead.get(id(message), message) for message in messages])
-        response = yield Handle(request, silent="output" in self.guards)
+            yield from self._check_new(stage, messages, request.state, update, can_ask=False)
+        if update.ends:
+            *update.messages, answer = update.messages
+            return ExtendedModelResponse(ModelResponse(result=[answer]), Command(update=update.as_dict(jump=False)))
+        request = request.override(messages=[update.replacements.get(id(m), m) for m in messages])
         if "output" in self.guards:
-            response = yield from self._check_answer(response, changes)
+            response = yield nostream_call(handler, request, running_config())
+            response = yield from self._check_answer(response, update)
+        else:
+            response = yield Call(lambda: handler(request), lambda: handler(request))
         if "tool_call" in self.guards:
-            response = yield from self._check_calls(response, changes)
-        if update := changes.update():
-            return ExtendedModelResponse(response, Command(update=update))
-        return response
+            response = yield from self._check_calls(response, update)
+        changes = update.as_dict()
+        return ExtendedModelResponse(response, Command(update=changes)) if changes else response
 
-    def _check_answer(self, response: Any, changes: Changes) -> Steps:
+    def _check_new(
+        self,
+        stage: Stage,
+        messages: Sequence[BaseMessage],
+        state: Any,
+        update: StateUpdate,
+        *,
+        can_ask: bool = True,
+    ) -> Steps[None]:
+        """Check the messages of a stage that were not checked as they are."""
+        if stage in self.guards:
+            fresh = self._guard.unchecked(stage, messages, state)
+            yield from self._sort(stage, fresh, messages, update, can_ask=can_ask)
+
+    def _sort(
+        self,
+        stage: Stage,
+        fresh: Sequence[BaseMessage],
+        messages: Sequence[BaseMessage],
+        update: StateUpdate,
+        *,
+        can_ask: bool = True,
+    ) -> Steps[None]:
+        """Check some of the messages; each passes, is held for a person, or withheld."""
+        values = [read_message(message, calls=False) if stage == "output" else message for message in fresh]
+        decisions = yield from self._check(stage, values)
+        asked, refused = [], []
+        for message, decision in zip(fresh, decisions, strict=True):
+            if decision.action == "interrupt" and can_ask:
+                asked.append((message, decision))
+            elif not decision.allowed:
+                refused.append((message, decision))
+            else:
+                update.replace(message, update.allow(stage, message, decision))
+        ends = stage == "input" and has_new([message for message, _ in refused], messages)
+        if ends:  # what a person would have been asked about goes with the turn
+            refused, asked = refused + asked, []
+        for message, decision in asked:
+            update.pending |= yield from hold(self._guard, stage, decision, message, [message])
+            update.replace(message, placeholder(message, WAITING))
+        for message, decision in refused:
+            update.withhold(stage, message, decision)
+        if ends:
+            decision = refused[0][1]
+            update.end(self._guard.annotate(AIMessage(self._guard.words(decision)), decision))
+
+    def _check(self, stage: Stage, values: Sequence[Any]) -> Steps[list[Decision]]:
+        config = running_config()
+        decisions = yield from side_by_side([check_steps(self.guards[stage], value, config) for value in values])
+        for decision in decisions:
+            if decision.action == "raise":
+                raise _AgentGuardrailError(decision)
+        return decisions
+
+    def _check_answer(self, response: Any, update: StateUpdate) -> Steps[Any]:
         last = next((message for message in reversed(response.result) if isinstance(message, AIMessage)), AIMessage(""))
         last.id = last.id or str(uuid4())
         answers = [read_message(m, calls=False) for m in response.result if isinstance(m, AIMessage)]
         if response.structured_response is not None:  # may come as a tool call, without any text
             answers.append(read(response.structured_response))
-        decision = (yield Check("output", [Content.joined(answers)]))[0]
+        [decision] = yield from self._check("output", [Content.concat(answers)])
         # A structured answer is an object of the caller's, which a checkpoint may not keep while a person is asked.
         if decision.action == "interrupt" and response.structured_response is None:
-            yield from self._hold("output", decision, last, changes, response.result)
-            return ModelResponse(result=[emptied(last, WAITING)])
+            update.pending |= yield from hold(self._guard, "output", decision, last, response.result)
+            return ModelResponse(result=[placeholder(last, WAITING)])
         if not decision.allowed:
-            answer = self._refusal(last, decision)
-            changes.checked.append(self._seal("output", answer))
+            answer = self._guard.refusal(last, decision)
+            update.checked.append(self._guard.signature_of("output", answer))
             return ModelResponse(result=[answer])
-        changes.checked.append(self._seal("output", last))
-        if decision.action != "flag":
-            return response
-        return replace(response, result=[self._mark(m, decision) if m is last else m for m in response.result])
+        passed = update.allow("output", last, decision)
+        return replace(response, result=[passed if m is last else m for m in response.result])
 
-    def _check_calls(self, response: Any, changes: Changes) -> Steps:
+    def _check_calls(self, response: Any, update: StateUpdate) -> Steps[Any]:
         """Check the calls that will be run: those of a structured answer already have their result."""
-        answered = {message.tool_call_id for message in response.result if isinstance(message, ToolMessage)}
+        done = {message.tool_call_id for message in response.result if isinstance(message, ToolMessage)}
         authors = [message for message in response.result if isinstance(message, AIMessage)]
-        calls = [call for author in authors for call in author.tool_calls if call["id"] not in answered]
-        decisions = yield Check("tool_call", [call_text(call) for call in calls])
+        calls = [call for author in authors for call in author.tool_calls if call["id"] not in done]
+        decisions = yield from self._check("tool_call", [call_text(call) for call in calls])
         refused: dict[str | None, ToolMessage] = {}
         flags = [decision for decision in decisions if decision.action == "flag"]
         for call, decision in zip(calls, decisions, strict=True):
             if decision.action == "interrupt" and call["id"]:
-                changes.pending |= self._question("tool_call", decision, call["id"], call=dict(call))
+                update.pending |= call_question(self._guard, decision, call)
             elif not decision.allowed:
-                refused[call["id"]] = self._call_refusal(call, decision)
+                refused[call["id"]] = self._guard.refusal_of_call(call, decision)
             else:
-                changes.checked.append(self._call_seal(call))
+                update.checked.append(self._guard.signature_of_call(call))
         if not refused and not flags:
             return response
-        emptied_calls: dict[str | None, dict[str, Any]] = {call_id: {} for call_id in refused}
-        result = [with_arguments(m, emptied_calls) if isinstance(m, AIMessage) else m for m in response.result]
+        none: dict[str | None, dict[str, Any]] = {call_id: {} for call_id in refused}
+        result = [with_arguments(m, none) if isinstance(m, AIMessage) else m for m in response.result]
         if flags:
-            result = [self._mark(m, flags[-1]) if isinstance(m, AIMessage) else m for m in result]
+            result = [self._guard.annotate(m, flags[-1]) if isinstance(m, AIMessage) else m for m in result]
         return replace(response, result=[*result, *refused.values()])
 
     # Also the last gate: what was changed after the check, by a person or another middleware, does not run unchecked.
-    def _call_tool(self, request: ToolCallRequest) -> Steps:
+    def _call_tool(self, request: ToolCallRequest, handler: Callable[[Any], Any]) -> Steps[Any]:
         if "tool_call" in self.guards:
-            checked = set(_value_of(request.state, "pld_checked") or ())
+            checked = set(state_get(request.state, "pld_checked") or ())
             refusal = yield from self._check_call(request.tool_call, checked)
             if refusal is not None:
                 return refusal
-            request = self._with_checked_tools(request, checked | {self._call_seal(request.tool_call)})
-        result = yield Handle(request)
+            request = self._with_guarded_tools(request, checked | {self._guard.signature_of_call(request.tool_call)})
+        result = yield Call(lambda: handler(request), lambda: handler(request))
         if "tool_result" not in self.guards:
             return result
         messages = self._result_messages(result)
-        decisions = yield Check("tool_result", messages)
-        changes = Changes()
         for message in messages:
             message.id = message.id or str(uuid4())
-        yield from self._sort("tool_result", messages, decisions, changes, messages=messages)
-        return exchanged(result, changes.instead, changes.pending)
+        update = StateUpdate(self._guard)
+        yield from self._sort("tool_result", messages, messages, update)
+        return replace_results(result, update.replacements, update.pending)
 
-    def _check_call(self, call: ToolCall, checked: set[str]) -> Steps:
+    def _check_call(self, call: ToolCall, checked: set[str]) -> Steps[ToolMessage | None]:
         """What takes the place of a call's result where it must not run."""
-        if self._call_seal(call) in checked:
+        if self._guard.signature_of_call(call) in checked:
             return None
-        decision = (yield Check("tool_call", [call_text(call)]))[0]
-        return None if decision.allowed else self._call_refusal(call, decision)
+        [decision] = yield from self._check("tool_call", [call_text(call)])
+        return None if decision.allowed else self._guard.refusal_of_call(call, decision)
 
-    def _with_checked_tools(self, request: ToolCallRequest, checked: set[str]) -> ToolCallRequest:
+    def _with_guarded_tools(self, request: ToolCallRequest, checked: set[str]) -> ToolCallRequest:
         """The request with tools that check their arguments: a middleware behind this one may change them."""
 
-        def check(call: ToolCall) -> Any:
-            return self._run(self._check_call(call, checked))
-
-        async def acheck(call: ToolCall) -> Any:
-            return await self._arun(self._check_call(call, checked))
-
         def behind_guard(tool: Any) -> Any:
-            return CheckedTool.of(tool, check, acheck) if isinstance(tool, BaseTool) else tool
+            if not isinstance(tool, BaseTool):
+                return tool
+            return GuardedTool.of(tool, lambda call: self._check_call(call, checked))
 
         request = request.override(tool=behind_guard(request.tool))
         if tools := getattr(request.runtime, "tools", None):
@@ -383,269 +396,6 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             raise InputError(msg)
         return [message for message in found if message.content]
 
-    def _unchecked(self, stage: Stage, messages: Sequence[BaseMessage], state: Any) -> list[BaseMessage]:
-        """The messages of a stage that this guard has not let pass as they are."""
-        checked = set(_value_of(state, "pld_checked") or ())
-        found: Sequence[BaseMessage]
-        if stage == "output":  # the last answer alone: those before it were there when the turn began
-            found = [message for message in messages if isinstance(message, AIMessage)][-1:]
-        else:
-            found = [message for message in messages if _stands_at(message, stage)]
-        return [
-            message
-            for message in found
-            if read_message(message, calls=False) != Content("")
-            and message.content not in (WITHHELD, WAITING)
-            and self._seal(stage, message) not in checked
-            and not sealed(message, self.name)
-        ]
 
-    def _value(self, stage: Stage, message: BaseMessage) -> Any:
-        return read_message(message, calls=False) if stage == "output" else message
-
-    def _sort(
-        self,
-        stage: Stage,
-        fresh: Sequence[BaseMessage],
-        decisions: Sequence[Decision],
-        changes: Changes,
-        *,
-        messages: Sequence[BaseMessage],
-        can_ask: bool = True,
-    ) -> Steps:
-        """What becomes of checked messages: passed, held for a person, or withheld."""
-        asked, refused = [], []
-        for message, decision in zip(fresh, decisions, strict=True):
-            if decision.action == "interrupt" and can_ask:
-                asked.append((message, decision))
-            elif not decision.allowed:
-                refused.append((message, decision))
-            else:
-                changes.exchange(message, self._pass(stage, message, changes, decision))
-        ends = stage == "input" and _are_new([message for message, _ in refused], messages)
-        if ends:  # what a person would have been asked about goes with the turn
-            refused, asked = refused + asked, []
-        for message, decision in asked:
-            yield from self._hold(stage, decision, message, changes, [message])
-            changes.exchange(message, emptied(message, WAITING))
-        for message, decision in refused:
-            self._withhold(stage, message, changes, decision)
-        if ends:
-            self._end(changes, self._mark(AIMessage(self._words(refused[0][1])), refused[0][1]))
-
-    def _pass(
-        self, stage: Stage, message: BaseMessage, changes: Changes, decision: Decision | None = None
-    ) -> BaseMessage:
-        passed = message
-        if decision is not None and decision.removes_invisible and stage != "output":
-            passed = visible_only(passed)
-        if decision is not None and decision.action == "flag":
-            passed = self._mark(passed, decision)
-        if stage == "tool_result":  # sealed itself: returning a tool's result must not take an update of the state
-            sealed_result: BaseMessage = seal(passed, self.name)
-            return sealed_result
-        changes.checked.append(self._seal(stage, passed))
-        return passed
-
-    def _withhold(
-        self, stage: Stage, message: BaseMessage, changes: Changes, decision: Decision | None, words: str | None = None
-    ) -> None:
-        if stage == "output":
-            answer = self._refusal(message, decision, words)
-            changes.checked.append(self._seal("output", answer))
-            self._end(changes, answer)
-            return
-        held = self._mark(emptied(message, (stage == "tool_result" and words) or WITHHELD), decision)
-        changes.exchange(message, seal(held, self.name) if stage == "tool_result" else held)
-
-    def _end(self, changes: Changes, answer: AIMessage) -> None:
-        changes.messages.append(answer)
-        changes.ends = True
-
-    def _hold(
-        self, stage: Stage, decision: Decision, about: BaseMessage, changes: Changes, kept: Sequence[BaseMessage]
-    ) -> Steps:
-        """Keep content outside of the state while a person is asked about it."""
-        key, content = str(uuid4()), {"kept": [message_to_dict(message) for message in kept]}
-        yield Hold(key, content)
-        changes.pending |= self._question(stage, decision, about.id, held=key)
-
-    def _question(self, stage: Stage, decision: Decision, about: str | None, **more: Any) -> dict[str, Any]:
-        quoting = {"verdicts": {"__all__": {"evidence": True}}}
-        findings = [finding.model_dump(mode="json", exclude=quoting) for finding in decision.findings]
-        item = {"guard": self.name, "stage": stage, "about": about, "findings": findings, **more}
-        return {f"{self.name} {stage} {about}": {**item, "seal": seal_of(self.name, _sorted(item))}}
-
-    def _pending(self, state: Any) -> dict[str, Any]:
-        """What this guard waits for a person to decide, without what another guard has taken away since."""
-        messages = state["messages"]
-        open_calls = {call["id"] for m in messages if isinstance(m, AIMessage) for call in m.tool_calls}
-        open_calls -= {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
-        return {
-            key: item
-            for key, item in (_value_of(state, "pld_pending") or {}).items()
-            if item.get("guard") == self.name
-            and item.get("seal") == seal_of(self.name, _sorted({k: v for k, v in item.items() if k != "seal"}))
-            and (item["stage"] != "tool_call" or item["about"] in open_calls)
-        }
-
-    def _withdrawn(self, state: Any) -> Changes:
-        """What takes back the questions of an earlier turn, which the new one left unanswered."""
-        changes = Changes()
-        for key, item in (_value_of(state, "pld_pending") or {}).items():
-            if item.get("guard") != self.name:
-                continue
-            changes.pending[key] = None
-            for message in state["messages"]:
-                if message.id == item["about"] and message.content == WAITING:
-                    changes.messages.append(emptied(message, WITHHELD))
-                elif isinstance(message, AIMessage) and item["about"] in {call["id"] for call in message.tool_calls}:
-                    changes.messages.append(emptied(message, str(message.text) or WITHHELD))
-        return changes
-
-    def _review(self, pending: dict[str, Any], state: Any, changes: Changes) -> Steps:
-        """Ask a person about all that waits in one request, and do as they say."""
-        changes.pending |= dict.fromkeys(pending)
-        kept: dict[str, list[BaseMessage]] = {}
-        inquiries: dict[str, Inquiry] = {}
-        for key, item in pending.items():
-            stage: Stage = item["stage"]
-            findings = [Finding.model_validate(finding) for finding in item["findings"]]
-            if stage == "tool_call":
-                text, arguments = call_text(item["call"]), item["call"]["args"]
-            else:
-                content = yield Fetch(item["held"])
-                if content is None:  # lost with the process: nobody can approve what is not there
-                    self._lose(item, state, changes)
-                    continue
-                kept[key] = messages_from_dict(content["kept"])
-                text, arguments = Content.joined([read_message(m) for m in kept[key]]).text, None
-            inquiries[key] = Inquiry(self.guards[stage], findings, text, arguments=arguments)
-        if not inquiries:
-            return
-        answers = ask(_request(inquiries.values()), lambda response: _read_decisions(inquiries.values(), response))
-        config = running_config()
-        records = zip(inquiries.values(), answers, strict=True)
-        yield Keep([entry for inquiry, given in records for entry in inquiry.records(given, config)])
-        refused: list[tuple[BaseMessage, str | None]] = []
-        for key, given in zip(inquiries, answers, strict=True):
-            decided, item = _HumanDecision.of(given), pending[key]
-            if item["stage"] == "tool_call":
-                self._settle_call(item["call"], decided, state, changes)
-                continue
-            messages = kept[key]
-            message: BaseMessage = next((m for m in reversed(messages) if isinstance(m, AIMessage)), messages[-1])
-            if decided.allowed:
-                passed = message.model_copy(update={"content": decided.words}) if decided.words else message
-                passed = self._pass(item["stage"], passed, changes)
-                changes.messages += [passed if found is message else found for found in messages]
-            else:
-                self._withhold(item["stage"], message, changes, None, decided.words)
-                refused.append((message, decided.words))
-        if _are_new([m for m, _ in refused if _stands_at(m, "input")], state["messages"]):
-            words = next((said for _, said in refused if said), None)
-            self._end(changes, self._mark(AIMessage(words or self._words(None)), None))
-
-    def _lose(self, item: dict[str, Any], state: Any, changes: Changes) -> None:
-        message = next((found for found in state["messages"] if found.id == item["about"]), None)
-        if message is not None:
-            self._withhold(item["stage"], message, changes, None)
-
-    def _settle_call(self, call: ToolCall, decided: _HumanDecision, state: Any, changes: Changes) -> None:
-        arguments = {} if not decided.allowed else decided.arguments
-        if arguments is not None:
-            author = next(m for m in reversed([*state["messages"], *changes.messages]) if _calls(m, call["id"]))
-            changed = with_arguments(author, {call["id"]: arguments})
-            changes.messages = [*(m for m in changes.messages if m.id != changed.id), changed]
-        if decided.allowed:
-            changes.checked.append(self._call_seal({**call, "args": arguments} if arguments is not None else call))
-        else:
-            changes.messages.append(self._call_refusal(call, None, decided.words))
-
-    def _refusal(self, message: BaseMessage, decision: Decision | None, words: str | None = None) -> AIMessage:
-        answer: AIMessage = self._mark(emptied(message, words or self._words(decision)), decision)
-        return answer
-
-    def _call_refusal(self, call: ToolCall, decision: Decision | None, words: str | None = None) -> ToolMessage:
-        reason = decision.reason if decision is not None else "a person refused it"
-        words = words or (
-            f"The tool {call['name']} was not run: a guardrail does not allow this call ({reason}). Do not repeat it."
-        )
-        message = ToolMessage(words, name=call["name"], tool_call_id=call["id"] or "", status="error")
-        sealed_message: ToolMessage = seal(self._mark(message, decision), self.name)
-        return sealed_message
-
-    def _words(self, decision: Decision | None) -> str:
-        """What the user reads in place of what was blocked."""
-        guards = next(iter(self.guards.values()))
-        return self.reply or (decision.message if decision is not None else guards[0].policy.violation_message)
-
-    def _mark(self, message: BaseMessage, decision: Decision | None) -> Any:
-        return marked(message, decision, self.name)
-
-    def _blocked(self, message: BaseMessage | None) -> bool:
-        note = message.response_metadata.get(MARK) if isinstance(message, AIMessage) else None
-        return isinstance(note, dict) and note.get(self.name, {}).get("action") == "block"
-
-    def _seal(self, stage: Stage, message: BaseMessage) -> str:
-        return seal_of(self.name, [stage, message.id, message.content, message.additional_kwargs])
-
-    def _call_seal(self, call: ToolCall) -> str:
-        return seal_of(self.name, ["tool_call", call["id"], call_text(call)])
-
-
-class _HumanDecision(NamedTuple):
-    """What people decided about one content."""
-
-    allowed: bool
-    words: str | None
-    """What stands in its place."""
-    arguments: dict[str, Any] | None
-    """Those that a tool is to be called with."""
-
-    @classmethod
-    def of(cls, answers: Sequence[Answer]) -> _HumanDecision:
-        """Several guards asked: all must let it pass, and the first one's words count."""
-        return cls(
-            all(answer.allowed for answer in answers),
-            next((answer.text for answer in answers if answer.text), None),
-            next((answer.arguments for answer in answers if answer.arguments is not None), None),
-        )
-
-
-def _request(inquiries: Iterable[Inquiry]) -> dict[str, Any]:
-    questions = [inquiry.question() for inquiry in inquiries]
-    keys = ("action_requests", "review_configs")
-    return {key: [entry for question in questions for entry in question[key]] for key in keys}
-
-
-def _read_decisions(inquiries: Iterable[Inquiry], response: Any) -> list[list[Answer]]:
-    asked = list(inquiries)
-    rest = iter(decisions_of(response, sum(len(inquiry.findings) for inquiry in asked)))
-    return [inquiry.read(list(islice(rest, len(inquiry.findings)))) for inquiry in asked]
-
-
-def _are_new(found: Sequence[BaseMessage], messages: Sequence[BaseMessage]) -> bool:
-    """Whether one of them is of this turn. An older one, sent again as history, only gives way."""
-    last = max((i for i, message in enumerate(messages) if isinstance(message, AIMessage)), default=-1)
-    new = {message.id for message in messages[last + 1 :]}
-    return any(message.id in new for message in found)
-
-
-def _stands_at(message: BaseMessage, stage: Stage) -> bool:
-    if stage == "tool_result":
-        return isinstance(message, ToolMessage)
-    role = message.role if isinstance(message, ChatMessage) else message.type
-    return role in {"human", "user"}
-
-
-def _calls(message: BaseMessage, call_id: str | None) -> bool:
-    return isinstance(message, AIMessage) and any(call["id"] == call_id for call in message.tool_calls)
-
-
-def _sorted(item: dict[str, Any]) -> str:
-    return json.dumps(item, sort_keys=True, default=str)
-
-
-def _value_of(state: Any, key: str) -> Any:
-    return state.get(key) if isinstance(state, dict) else getattr(state, key, None)
+class _AgentGuardrailError(GuardrailError, GraphBubbleUp):
+    """Passes through middlewares that try again or fall back after an error: a refusal is no error of theirs."""

@@ -1,21 +1,27 @@
-"""A guard as a node of any LangGraph graph."""
+"""A guard, or a classifier, as a node of any LangGraph graph."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
-from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.types import Command
 
 from langchain_pld.errors import InputError
-from langchain_pld.guardrail.check import Decision, Guard, Stage, acheck_all, check_all
-from langchain_pld.guardrail.content import stage_input, stage_text, visible_only
+from langchain_pld.guardrail.graph_state import (
+    blocked_update,
+    guards_of_one_stage,
+    state_value,
+    steps_node,
+    stripped_update,
+)
+from langchain_pld.guardrail.guard import Guard, check_steps
+from langchain_pld.steps import Call, Steps
 from langchain_pld.student.inputs import ClassifierInput
 from langchain_pld.verdict import Verdict
 
-__all__ = ["GuardrailNode", "classifier_node", "cleaned", "guardrail_node", "replacement", "same_stage", "value_of"]
+__all__ = ["GuardrailNode", "classifier_node", "guardrail_node"]
 
 
 class GuardrailNode(RunnableLambda[Any, Any]):
@@ -45,7 +51,7 @@ def guardrail_node(
     Args:
         guards: One guard, or several of one stage; they check side by side and the strictest wins.
         input_key: Where the state holds what is checked: messages, of which the stage takes its part
-            (see `stage_input`), or whatever else the classifiers take.
+            (see `stage_messages`), or whatever else the classifiers take.
         output_key: Where the decision goes.
         select: Takes what is checked from the whole state, instead of `input_key`.
         goto_allowed: The next node for what is allowed; `langgraph.graph.END` ends the graph.
@@ -63,39 +69,34 @@ def guardrail_node(
         >>> node = guardrail_node(guard, goto_allowed="model", goto_blocked=END)  # doctest: +SKIP
         >>> builder.add_node("guard", node)  # doctest: +SKIP
     """
-    watch = [guards] if isinstance(guards, Guard) else list(guards)
-    stage = same_stage(watch)
+    several, stage = guards_of_one_stage(guards)
     if (goto_allowed is None) != (goto_blocked is None):
         msg = (
             "give both goto_allowed and goto_blocked, or neither: a node that sometimes goes somewhere needs an edge "
             "for the other times, and LangGraph follows that edge in every case"
         )
         raise InputError(msg)
-    asks = any("interrupt" in guard.policy.actions for guard in watch)
-    if asks and goto_blocked is not None and goto_interrupt is None:
+    interrupts = any("interrupt" in guard.policy.actions for guard in several)
+    if interrupts and goto_blocked is not None and goto_interrupt is None:
         msg = "a policy asks a person: pass goto_interrupt, or use create_guardrail_graph, which asks by itself"
         raise InputError(msg)
 
-    def outcome(state: Any, decision: Decision) -> Any:
+    def steps(state: Any, config: RunnableConfig) -> Steps[Any]:
+        decision = yield from check_steps(several, state_value(state, input_key, stage, select), config)
         decision.enforce()
         update: dict[str, Any] = {output_key: decision.summary()}
-        if replace_blocked and select is None and not decision.allowed and decision.action != "interrupt":
-            update |= replacement(_get(state, input_key), stage, decision.message, key=input_key)
-        elif decision.allowed and decision.removes_invisible and select is None:
-            update |= cleaned(_get(state, input_key), stage, key=input_key)
+        if select is None:
+            if replace_blocked and not decision.allowed and decision.action != "interrupt":
+                update |= blocked_update(state, input_key, stage, decision.message)
+            elif decision.allowed and decision.strips_invisible:
+                update |= stripped_update(state, input_key, stage)
         if goto_allowed is None or goto_blocked is None:
             return update
-        asked = goto_interrupt if decision.action == "interrupt" else None
-        return Command(update=update, goto=goto_allowed if decision.allowed else asked or goto_blocked)
-
-    def check(state: Any, config: RunnableConfig) -> Any:
-        return outcome(state, check_all(watch, value_of(state, input_key, select, stage), config))
-
-    async def acheck(state: Any, config: RunnableConfig) -> Any:
-        return outcome(state, await acheck_all(watch, value_of(state, input_key, select, stage), config))
+        stop = goto_interrupt if decision.action == "interrupt" and goto_interrupt is not None else goto_blocked
+        return Command(update=update, goto=goto_allowed if decision.allowed else stop)
 
     ends = tuple(dict.fromkeys(end for end in (goto_allowed, goto_blocked, goto_interrupt) if end is not None))
-    node = (_drawn_to(ends) if ends else GuardrailNode)(check, acheck, name=name)
+    node = cast("GuardrailNode", steps_node(steps, name=name, kind=_drawn_to(ends) if ends else GuardrailNode))
     node.destinations = ends
     return node
 
@@ -121,15 +122,12 @@ def classifier_node(
         >>> builder.add_node("classify", classifier_node(classifier, output_key="mood"))  # doctest: +SKIP
     """
 
-    def classify(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        verdict = classifier.invoke(value_of(state, input_key, None, "input"), config)
+    def steps(state: Any, config: RunnableConfig) -> Steps[dict[str, Any]]:
+        value = state_value(state, input_key, "input")
+        verdict = yield Call(lambda: classifier.invoke(value, config), lambda: classifier.ainvoke(value, config))
         return {output_key: verdict.model_dump(mode="json")}
 
-    async def aclassify(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        verdict = await classifier.ainvoke(value_of(state, input_key, None, "input"), config)
-        return {output_key: verdict.model_dump(mode="json")}
-
-    return RunnableLambda(classify, aclassify, name=name)
+    return steps_node(steps, name=name)
 
 
 def _drawn_to(ends: tuple[str, ...]) -> type[GuardrailNode]:
@@ -141,86 +139,3 @@ def _drawn_to(ends: tuple[str, ...]) -> type[GuardrailNode]:
 
     DrawnNode.__call__.__annotations__ = {"return": Command[Literal[ends]]}  # type: ignore[valid-type]
     return DrawnNode
-
-
-def value_of(
-    state: Any, input_key: str, select: Callable[[Any], ClassifierInput] | None, stage: Stage
-) -> ClassifierInput:
-    """What a guard of a stage checks of a state.
-
-    Raises:
-        InputError: The state has no such key.
-    """
-    if select is not None:
-        return select(state)
-    value = _get(state, input_key)
-    if _is_messages(value):
-        part: ClassifierInput = stage_text(value, stage)
-        return part
-    checked: ClassifierInput = value
-    return checked
-
-
-def replacement(value: Any, stage: Stage, message: str, *, key: str) -> dict[str, Any]:
-    """The update that takes what a stage checked out of a history and puts a message in its place.
-
-    Args:
-        value: What the state holds; anything but messages is left alone.
-        stage: Where the guard stands.
-        message: What stands in the place of what is taken out.
-        key: The state key of the messages.
-
-    Raises:
-        InputError: The messages have no ids, so that they cannot be replaced.
-    """
-    if not _is_messages(value):
-        return {}
-    blocked = stage_input(value, stage)
-    if not all(found.id for found in blocked):
-        msg = (
-            f"the messages under {key!r} have no ids and cannot be taken out of the history; annotate the key with "
-            "add_messages, or pass replace_blocked=False"
-        )
-        raise InputError(msg)
-    if stage == "input":
-        return {key: [*(RemoveMessage(id=str(found.id)) for found in blocked), AIMessage(message)]}
-    if stage == "tool_result":
-        return {key: [found.model_copy(update={"content": message, "artifact": None}) for found in blocked]}
-    return {key: [AIMessage(message, id=found.id) for found in blocked]}
-
-
-def cleaned(value: Any, stage: Stage, *, key: str) -> dict[str, Any]:
-    """The update that takes invisible characters out of what a stage checked, as the guards did to check it."""
-    if not _is_messages(value):
-        return {key: visible_only(value)}
-    return {key: [visible_only(found) for found in stage_input(value, stage)]} if stage != "tool_call" else {}
-
-
-def same_stage(guards: Sequence[Guard]) -> Stage:
-    """The one stage of some guards.
-
-    Raises:
-        InputError: There are none, or they stand at different stages.
-    """
-    stages = sorted({guard.stage for guard in guards})
-    if len(stages) != 1:
-        msg = f"the guards of one node need one stage, got {', '.join(stages) or 'no guard'}"
-        raise InputError(msg)
-    return guards[0].stage
-
-
-def _get(state: Any, key: str) -> Any:
-    if isinstance(state, Mapping):
-        if key in state:
-            return state[key]
-        found = ", ".join(map(str, state)) or "nothing"
-    elif hasattr(state, key):
-        return getattr(state, key)
-    else:
-        found = type(state).__name__
-    msg = f"the state has no {key!r} to check (found {found}); pass input_key or select"
-    raise InputError(msg)
-
-
-def _is_messages(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(message, BaseMessage) for message in value)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from langchain_pld.guardrail.check import Finding
+    from langchain_pld.guardrail.decision import Finding
 
 __all__ = ["GuardTelemetry"]
 

@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable
 from pydantic import Field
 
 from langchain_pld import PLDClassifier
-from langchain_pld.guardrail.check import Guard
+from langchain_pld.guardrail.guard import Guard
 from langchain_pld.guardrail.policy import GuardrailPolicy
 from langchain_pld.student.failures import RetryPolicy
 from tests.fakes import FakeChatModel, scored, text_of

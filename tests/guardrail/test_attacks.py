@@ -40,14 +40,14 @@ from langchain_pld.guardrail import (
     GuardrailError,
     GuardrailPolicy,
     PLDGuardrailMiddleware,
-    StreamHold,
+    StreamBuffer,
     aguard_stream,
     classifier_node,
     guard_stream,
     guarded,
     guardrail_node,
 )
-from langchain_pld.guardrail.replacement import WITHHELD
+from langchain_pld.guardrail.message_edits import WITHHELD
 from tests.fakes import FakeChatModel
 from tests.guardrail.agents import BAD, FakeMainModel, at, by_word, calls, guard, says
 from tests.guardrail.factories import LABELS, answering, verdict
@@ -177,7 +177,7 @@ def test_every_part_of_an_answer_is_read(run: Run, fields: Any) -> None:
 @pytest.mark.parametrize("stage", ["output", "input"])
 def test_every_part_of_a_message_is_read_by_a_node_a_chain_and_a_stream(stage: Any, fields: Any) -> None:
     message = AIMessage(**fields)
-    node = guardrail_node(Guard(guard()._first._classifier, GuardrailPolicy(block_labels=["sad"]), stage="output"))
+    node = guardrail_node(Guard(guard().classifier, GuardrailPolicy(block_labels=["sad"]), stage="output"))
     assert not node.invoke({"messages": [message.model_copy(update={"id": "1"})]})["guardrail"]["allowed"]
     assert BAD not in str(guarded(RunnableLambda(lambda _: message), output_guards=guard()).invoke("hi"))
     assert BAD not in str(list(guard_stream([message], guard())))
@@ -201,7 +201,7 @@ def test_every_part_of_a_message_is_read_by_a_node_a_chain_and_a_stream(stage: A
     ],
 )
 def test_a_chain_reads_all_of_what_goes_in_and_out(given: Any) -> None:
-    instead = {"replacement": lambda _: "withheld"}
+    instead = {"blocked_message": lambda _: "withheld"}
     for chain in (
         guarded(RunnableLambda(lambda _: "reached"), input_guards=guard(), **instead),
         guarded(RunnableLambda(lambda _: given), output_guards=guard(), **instead),
@@ -230,7 +230,7 @@ def test_a_label_that_the_guard_does_not_know_is_an_error(label: str) -> None:
 
 
 def test_guard_and_escalation_must_agree_on_labels() -> None:
-    own = guard()._first._classifier
+    own = guard().classifier
     policy = GuardrailPolicy(block_labels=["sad"], on_uncertain="escalate")
     task = artifact().task.model_copy(update={"labels": artifact().task.labels[:2]})
     other = PLDClassifier.zero_shot(task, FakeChatModel(script=by_word))
@@ -306,7 +306,7 @@ def test_a_chain_and_a_node_pass_on_what_was_checked() -> None:
     node = guardrail_node(guard())
     [message] = node.invoke({"messages": [HumanMessage(f"good{TAGS} morning", id="1")]})["messages"]
     assert (message.content, message.id) == ("good morning", "1")
-    assert guard().check("a family: 👨‍👩‍👧 ❤️‍🔥").removes_invisible is False
+    assert guard().check("a family: 👨‍👩‍👧 ❤️‍🔥").strips_invisible is False
 
 
 @pytest.mark.parametrize("store", [False, True])
@@ -371,7 +371,7 @@ def test_a_checked_tool_still_gets_what_langgraph_gives_it_and_is_checked_once(r
     made = create_agent(model, [note], middleware=[checked], checkpointer=InMemorySaver())
     run(made, "go")
     assert RAN == ["fine, 2 messages, call call-1"]
-    assert len(checked.guards["tool_call"][0]._first._classifier.student.asked) == 1
+    assert len(checked.guards["tool_call"][0].classifier.student.asked) == 1
 
 
 @pytest.mark.parametrize("stage", ["tool_call", "tool_result"])
@@ -420,9 +420,9 @@ async def test_a_stream_of_any_kind_of_message_is_guarded(chunks: list[Any]) -> 
         for chunk in chunks:
             yield chunk
 
-    for hold in (StreamHold(), StreamHold(by="window", min_chars=5, max_chars=10)):
-        shown = list(guard_stream(chunks, guard(), hold=hold))
-        shown += [part async for part in aguard_stream(later(), guard(), hold=hold)]
+    for hold in (StreamBuffer(), StreamBuffer(by="window", min_chars=5, max_chars=10)):
+        shown = list(guard_stream(chunks, guard(), buffer=hold))
+        shown += [part async for part in aguard_stream(later(), guard(), buffer=hold)]
         assert BAD not in str(shown)
 
 
@@ -467,7 +467,7 @@ def test_closing_the_older_of_two_writers_leaves_the_other_writing() -> None:
 
 def test_telemetry_that_fails_decides_nothing(caplog: pytest.LogCaptureFixture) -> None:
     own = guard()
-    checked = Guard(own._first._classifier, own.policy, telemetry=Telemetry())  # type: ignore[arg-type]
+    checked = Guard(own.classifier, own.policy, telemetry=Telemetry())  # type: ignore[arg-type]
     assert checked.check("hi").allowed
     assert not asyncio.run(checked.acheck(BAD)).allowed
     assert "the telemetry cannot be written" in caplog.text
@@ -480,7 +480,7 @@ class Mood(MessagesState):
 
 async def test_a_classifier_as_a_node_leaves_its_verdict_in_the_state() -> None:
     builder = StateGraph(Mood)
-    builder.add_node("classify", classifier_node(guard()._first._classifier))
+    builder.add_node("classify", classifier_node(guard().classifier))
     builder.add_edge(START, "classify")
     graph = builder.compile()
     given: Any = {"messages": [HumanMessage(f"so {BAD}")]}

@@ -16,7 +16,7 @@ from langgraph.errors import GraphInterrupt
 
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail.chain import guarded
-from langchain_pld.guardrail.check import GuardrailError
+from langchain_pld.guardrail.decision import GuardrailError
 from tests.guardrail.agents import BAD, FakeMainModel, calls, guard, says
 
 Call = Callable[..., Any]
@@ -119,15 +119,15 @@ def test_an_output_of_another_form_needs_a_replacement(call: Call) -> None:
     pages = RunnableLambda(lambda _: [Document(f"the {BAD} page")])
     with pytest.raises(GuardrailError):
         call(guarded(pages, output_guards=guard()), "go")
-    assert call(guarded(pages, output_guards=guard(), replacement=lambda decision: []), "go") == []
+    assert call(guarded(pages, output_guards=guard(), blocked_message=lambda decision: []), "go") == []
     harmless = RunnableLambda(lambda _: {"page": "fine"})
     assert call(guarded(harmless, output_guards=guard()), "go") == {"page": "fine"}
 
 
 def test_a_replacement_of_ones_own(call: Call) -> None:
-    made = guarded(model("Hello."), input_guards=guard(), output_guards=guard(), replacement="No.")
+    made = guarded(model("Hello."), input_guards=guard(), output_guards=guard(), blocked_message="No.")
     assert call(made, BAD).text == "No."
-    made = guarded(model(BAD), output_guards=guard(), replacement="No.")
+    made = guarded(model(BAD), output_guards=guard(), blocked_message="No.")
     assert call(made, "good morning").text == "No."
 
 

@@ -16,7 +16,7 @@ from langgraph.types import Command
 
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail import Decision, Guard, GuardrailError, GuardrailPolicy, acheck_all, check_all
-from langchain_pld.guardrail.content import stage_input, stage_text
+from langchain_pld.guardrail.content import stage_messages, stage_value
 from tests.guardrail.factories import LABELS, POLICY, answering, both, failed, guard, mood_guard, verdict
 from tests.student.small_artifact import classifier
 
@@ -310,16 +310,16 @@ def test_each_stage_checks_its_part_of_a_conversation() -> None:
         ToolMessage("a", tool_call_id="1"),
         ToolMessage("b", tool_call_id="2"),
     ]
-    assert [message.text for message in stage_input(history, "input")] == ["one", "two"]
-    assert [message.text for message in stage_input(history, "output")] == ["calling"]
-    assert [message.text for message in stage_input(history, "tool_result")] == ["a", "b"]
-    assert stage_text(history, "tool_call") == 'pay {"to": "Ann"}'
-    assert stage_text([HumanMessage("one")], "tool_call") == ""
+    assert [message.text for message in stage_messages(history, "input")] == ["one", "two"]
+    assert [message.text for message in stage_messages(history, "output")] == ["calling"]
+    assert [message.text for message in stage_messages(history, "tool_result")] == ["a", "b"]
+    assert stage_value(history, "tool_call") == 'pay {"to": "Ann"}'
+    assert stage_value([HumanMessage("one")], "tool_call") == ""
 
 
 def test_arguments_that_no_tool_could_read_are_checked_too() -> None:
     broken = {"name": "pay", "args": "{to: Eve", "id": "1", "error": None, "type": "invalid_tool_call"}
-    assert stage_text([AIMessage("", invalid_tool_calls=[broken])], "tool_call") == "pay {to: Eve"
+    assert stage_value([AIMessage("", invalid_tool_calls=[broken])], "tool_call") == "pay {to: Eve"
 
 
 def test_a_guard_tells_which_text_it_reads() -> None:

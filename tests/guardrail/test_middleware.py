@@ -20,11 +20,11 @@ from langgraph.types import Command
 from pydantic import BaseModel, TypeAdapter
 
 from langchain_pld.errors import InputError, MissingExtraError
-from langchain_pld.guardrail.check import GuardrailError
+from langchain_pld.guardrail.decision import GuardrailError
 from langchain_pld.guardrail.human_review import reviewed_examples
+from langchain_pld.guardrail.message_edits import WITHHELD
 from langchain_pld.guardrail.middleware import PLDGuardrailMiddleware
 from langchain_pld.guardrail.policy import GuardrailPolicy
-from langchain_pld.guardrail.replacement import WITHHELD
 from tests.fakes import FakeChatModel, scored
 from tests.guardrail.agents import BAD, FakeMainModel, at, by_word, calls, guard, says
 from tests.student.small_artifact import TASK, artifact
@@ -105,7 +105,7 @@ def test_each_message_is_checked_once(run: Run) -> None:
     config = {"configurable": {"thread_id": "1"}}
     run(made, "first", config)
     run(made, "second", config)
-    assert len(checked._first._classifier.student.asked) == 2
+    assert len(checked.classifier.student.asked) == 2
 
 
 def test_a_blocked_message_sent_again_as_history_gives_way(run: Run) -> None:
@@ -191,7 +191,7 @@ def test_a_person_decides_about_a_message(run: Run, answer: str, asked: int) -> 
     state = resume(run, made, config, {"type": answer})
     assert len(model.asked) == asked
     assert (BAD in str(state)) == bool(asked)
-    assert len(checked._first._classifier.student.asked) == 1, "the answer must not depend on a second check"
+    assert len(checked.classifier.student.asked) == 1, "the answer must not depend on a second check"
 
 
 def test_a_person_edits_a_message(run: Run) -> None:
@@ -336,7 +336,7 @@ def test_an_answer_without_text_is_no_violation_and_asks_nobody(run: Run) -> Non
     )
     assert texts(run(made, "go"))[-1] == "Done."
     assert RAN == ["fine"]
-    assert len(checked._first._classifier.student.asked) == 1
+    assert len(checked.classifier.student.asked) == 1
 
 
 def test_reasoning_is_checked_as_well(run: Run) -> None:

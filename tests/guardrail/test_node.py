@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 from langchain_pld import PLDClassifier
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail import Guard, GuardrailError, guardrail_node
-from langchain_pld.guardrail.check import silent_config
+from langchain_pld.guardrail.nostream import nostream_config
 from langchain_pld.guardrail.policy import GuardrailPolicy
 from tests.guardrail.factories import LABELS, POLICY, failed, guard, mood_guard, verdict
 from tests.student.small_artifact import artifact
@@ -317,5 +317,5 @@ async def test_a_tracer_sees_the_student_with_guard_and_stage() -> None:
 def test_a_silent_config_changes_nothing_of_the_callers() -> None:
     printer = FakeTokenPrinter()
     config: RunnableConfig = {"callbacks": [printer], "tags": ["mine"]}
-    assert silent_config(silent_config(config))["tags"] == ["mine", "nostream"]
+    assert nostream_config(nostream_config(config))["tags"] == ["mine", "nostream"]
     assert config == {"callbacks": [printer], "tags": ["mine"]}

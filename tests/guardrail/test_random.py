@@ -28,7 +28,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from langchain_pld.guardrail import GuardrailError, PLDGuardrailMiddleware, StreamHold, aguard_stream, guard_stream
+from langchain_pld.guardrail import GuardrailError, PLDGuardrailMiddleware, StreamBuffer, aguard_stream, guard_stream
 from tests.guardrail.agents import BAD, FakeMainModel, at, calls, guard, says
 
 AGENTS = int(os.environ.get("PLD_FUZZ_AGENTS", "30"))
@@ -151,7 +151,7 @@ def test_no_cut_of_a_stream_lets_the_forbidden_word_out(part: int) -> None:
         spot = chance.randint(0, len(filler))
         text = f"{filler[:spot]} {BAD} {filler[spot:]}"
         smallest = chance.randint(1, 60)
-        hold = StreamHold(
+        hold = StreamBuffer(
             by=chance.choice(["sentence", "window", "all"]),
             min_chars=smallest,
             max_chars=smallest + chance.randint(10, 200),
@@ -166,16 +166,16 @@ def test_no_cut_of_a_stream_lets_the_forbidden_word_out(part: int) -> None:
                 AIMessageChunk([{"type": chance.choice(["text", "output_text"]), "text": found}]) for found in parts
             ]
         if chance.random() < 0.5:
-            out = list(guard_stream(iter(chunks), guard(), hold=hold))
+            out = list(guard_stream(iter(chunks), guard(), buffer=hold))
         else:
             out = asyncio.run(collected(chunks, hold))
         said = "".join(found if isinstance(found, str) else str(found.text) for found in out)
         assert BAD not in said, (part, number)
 
 
-async def collected(chunks: list[Any], hold: StreamHold) -> list[Any]:
+async def collected(chunks: list[Any], hold: StreamBuffer) -> list[Any]:
     async def later() -> Any:
         for chunk in chunks:
             yield chunk
 
-    return [part async for part in aguard_stream(later(), guard(), hold=hold)]
+    return [part async for part in aguard_stream(later(), guard(), buffer=hold)]

@@ -15,10 +15,10 @@ from langgraph.errors import GraphInterrupt
 from pydantic import ValidationError
 
 from langchain_pld.errors import InputError
-from langchain_pld.guardrail.check import Guard, GuardrailError
+from langchain_pld.guardrail.decision import GuardrailError
+from langchain_pld.guardrail.guard import Guard
 from langchain_pld.guardrail.stream import (
-    Held,
-    StreamHold,
+    StreamBuffer,
     aguard_agent_stream,
     aguard_event_stream,
     aguard_stream,
@@ -58,7 +58,7 @@ def words(text: str) -> list[str]:
 
 
 def seen_by(checked: Guard) -> list[str]:
-    return [text_of(messages) for messages in checked._first._classifier.student.asked]  # type: ignore[attr-defined]
+    return [text_of(messages) for messages in checked.classifier.student.asked]  # type: ignore[attr-defined]
 
 
 def test_a_harmless_stream_arrives_whole_and_in_parts(drain: Drain) -> None:
@@ -97,7 +97,7 @@ def test_each_part_is_checked_with_what_was_said_before(drain: Drain) -> None:
     text = "Here comes the first half of something that is bad. And here comes the second half of that bad thing. "
     shown = "".join(drain(words(text), guard(script)))
     assert "second half" not in shown
-    assert drain(words(text), guard(script), hold=StreamHold(context_chars=0)) == words(text)
+    assert drain(words(text), guard(script), buffer=StreamBuffer(context_chars=0)) == words(text)
 
 
 def test_a_sentence_is_parted_inside_a_chunk(drain: Drain) -> None:
@@ -110,19 +110,18 @@ def test_a_sentence_is_parted_inside_a_chunk(drain: Drain) -> None:
 def test_text_without_sentences_is_checked_by_windows(drain: Drain, by: Any) -> None:
     checked = guard()
     chunks = words("word " * 100)
-    assert "".join(drain(chunks, checked, hold=StreamHold(by=by, max_chars=100))) == "".join(chunks)
+    assert "".join(drain(chunks, checked, buffer=StreamBuffer(by=by, max_chars=100))) == "".join(chunks)
     assert len(seen_by(checked)) >= 4
 
 
 @pytest.mark.parametrize("mark", ["!", "?!", "\uff01", '!"'])
 def test_the_search_for_the_end_of_a_sentence_takes_time_with_the_text_and_not_with_its_square(mark: str) -> None:
     def seconds(length: int) -> float:
-        held: Held[str] = Held(StreamHold(max_chars=10**6), None)
-        held.add(mark * (length // len(mark)) + "a")
+        text = mark * (length // len(mark)) + "a"
         times = []
         for _ in range(3):
             started = time.process_time()
-            next(held.checked(), None)
+            list(guard_stream([text], guard(), buffer=StreamBuffer(max_chars=10**6)))
             times.append(time.process_time() - started)
         return min(times)
 
@@ -131,9 +130,11 @@ def test_the_search_for_the_end_of_a_sentence_takes_time_with_the_text_and_not_w
 
 def test_all_at_once_is_one_check(drain: Drain) -> None:
     checked = guard()
-    drain(words(SENTENCE * 20), checked, hold=StreamHold(by="all"))
+    drain(words(SENTENCE * 20), checked, buffer=StreamBuffer(by="all"))
     assert len(seen_by(checked)) == 1
-    assert "".join(drain(words(f"{SENTENCE * 20}{BAD}"), guard(), hold=StreamHold(by="all"))).startswith("This content")
+    assert "".join(drain(words(f"{SENTENCE * 20}{BAD}"), guard(), buffer=StreamBuffer(by="all"))).startswith(
+        "This content"
+    )
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_what_is_neither_text_nor_message_is_refused(drain: Drain) -> None:
     with pytest.raises(InputError, match="no guard"):
         drain(["x"], [])
     with pytest.raises(ValidationError, match="min_chars"):
-        StreamHold(min_chars=10, max_chars=5)
+        StreamBuffer(min_chars=10, max_chars=5)
 
 
 def test_the_source_is_closed_at_a_violation() -> None:
@@ -270,10 +271,10 @@ async def test_an_asynchronous_source_is_closed_at_a_violation() -> None:
     st.sampled_from(["sentence", "window", "all"]),
 )
 def test_any_harmless_stream_arrives_unchanged(parts: list[str], least: int, context: int, by: Any) -> None:
-    hold = StreamHold(by=by, min_chars=least, max_chars=least + 20, context_chars=context)
-    assert "".join(guard_stream(iter(parts), guard(), hold=hold)) == "".join(parts)
+    hold = StreamBuffer(by=by, min_chars=least, max_chars=least + 20, context_chars=context)
+    assert "".join(guard_stream(iter(parts), guard(), buffer=hold)) == "".join(parts)
     chunks = [AIMessageChunk(part) for part in parts]
-    assert "".join(chunk.text for chunk in guard_stream(iter(chunks), guard(), hold=hold)) == "".join(parts)
+    assert "".join(chunk.text for chunk in guard_stream(iter(chunks), guard(), buffer=hold)) == "".join(parts)
 
 
 @settings(max_examples=60, deadline=None)
@@ -288,8 +289,8 @@ def test_a_violation_is_shown_by_no_way_of_cutting(
 ) -> None:
     bad = [BAD[:4], BAD[4:]] if split else [BAD]
     # The word fits into a window, and what was said before is checked with it.
-    hold = StreamHold(min_chars=least, max_chars=least + 40)
-    shown = "".join(guard_stream(iter([*before, *bad, *after]), guard(), hold=hold))
+    hold = StreamBuffer(min_chars=least, max_chars=least + 40)
+    shown = "".join(guard_stream(iter([*before, *bad, *after]), guard(), buffer=hold))
     assert BAD not in shown
     assert shown.endswith("service.")
 

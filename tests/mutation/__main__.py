@@ -26,17 +26,17 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 FAST = "not (stream or subgraph or chain or node-a)"
-WRONGS = ["tests/guardrail/wrongs/test_no_verdict.py"]
+WRONGS = ["tests/guardrail/failure_modes/test_no_verdict.py"]
 MODULES = {
     "langchain_pld/guardrail/policy.py": ["tests/guardrail/test_policy.py", "tests/guardrail/test_check.py"],
-    "langchain_pld/guardrail/check.py": ["tests/guardrail/test_check.py", "tests/guardrail/test_audit.py", *WRONGS],
+    "langchain_pld/guardrail/guard.py": ["tests/guardrail/test_check.py", "tests/guardrail/test_audit.py", *WRONGS],
     "langchain_pld/student/scoring.py": ["tests/student/test_scoring.py", "tests/student/test_probe.py", *WRONGS],
 }
 _PAIRS = ((ast.Eq, ast.NotEq), (ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Is, ast.IsNot), (ast.In, ast.NotIn))
 TURNED: dict[Any, Any] = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
 Change = Callable[[Any], ast.AST]
 SWAPPED = {
-    "block": "allow", "allow": "block", "flag": "block", "ask": "allow", "raise": "allow", "escalate": "allow",
+    "block": "allow", "allow": "block", "flag": "block", "interrupt": "allow", "raise": "allow", "escalate": "allow",
     "clear": "violation", "violation": "clear", "uncertain": "clear", "error": "clear",
     "failed": "decided", "decided": "failed", "abstained": "decided",
     "cut": "unreadable", "empty": "unreadable", "unreadable": "cut",

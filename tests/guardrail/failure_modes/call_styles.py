@@ -70,7 +70,7 @@ def watch(script: Any = by_word, *, streaming: bool = False, policy: Any = None,
 
 def seen_by(guard: Guard) -> list[list[BaseMessage]]:
     """What the student of `watch` was asked, call by call."""
-    asked: list[list[BaseMessage]] = guard._first._classifier.student.asked  # type: ignore[attr-defined]
+    asked: list[list[BaseMessage]] = guard.classifier.student.asked  # type: ignore[attr-defined]
     return asked
 
 

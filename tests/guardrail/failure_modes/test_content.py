@@ -93,7 +93,7 @@ def test_wrong_09_empty_content_with_tool_calls_is_no_violation(how: str) -> Non
 def test_wrong_09_a_node_checks_arguments_too(how: str) -> None:
     for text, action in ((BAD, "block"), ("fine", "allow")):
         watched = watch()
-        stage = Guard(watched._first._classifier, watched.policy, stage="tool_call")
+        stage = Guard(watched.classifier, watched.policy, stage="tool_call")
         node = guardrail_node(stage)
         graph = StateGraph(State).add_node("guard", node).add_edge(START, "guard").add_edge("guard", END).compile()
         given = {"messages": [("user", "go"), AIMessage("", tool_calls=[calls("send", text=text)])]}

@@ -16,7 +16,7 @@ from langchain_ollama import ChatOllama
 from langchain_pld import PLDClassifier
 from langchain_pld.artifact import Gate, ModelFingerprint
 from langchain_pld.guardrail import Guard, GuardrailPolicy
-from langchain_pld.guardrail.check import Decision
+from langchain_pld.guardrail.decision import Decision
 from langchain_pld.student.failures import RetryPolicy
 from tests.fakes import scored, tokens
 from tests.guardrail.failure_modes.call_styles import BLOCKED, UNCHECKED, Way, watch, ways
@@ -222,7 +222,7 @@ async def test_wrong_17_each_setting_of_a_policy_about_others_is_used(sync: bool
         media = watch(policy={"on_unreadable": action})
         decision = media.check([message]) if sync else await media.acheck([message])
         assert decision.action == action
-        sad = watch(lambda _: scored({"sad": 0.9, "glad": 0.1}))._first._classifier
+        sad = watch(lambda _: scored({"sad": 0.9, "glad": 0.1})).classifier
         policy = GuardrailPolicy(block_labels=["sad"], on_violation="escalate", after_escalation=action)
         decision = await decided(Guard(sad, policy, escalate_to=sad), sync)
         assert (decision.action, len(decision.verdicts)) == (action, 2)

@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from typing_extensions import override
 
-__all__ = ["CheckedTool"]
+from langchain_pld.steps import Steps, arun_steps, run_steps
+
+__all__ = ["GuardedTool"]
 
 
-class CheckedTool(BaseTool):
+class GuardedTool(BaseTool):
     """A tool behind a guard."""
 
     inner: BaseTool
     """The tool."""
-    check: Callable[[ToolCall], ToolMessage | None]
+    check: Callable[[ToolCall], Steps[ToolMessage | None]]
     """Checks a call; gives what takes the place of its result where it must not run."""
-    acheck: Callable[[ToolCall], Awaitable[ToolMessage | None]]
-    """The same without blocking the event loop."""
 
     @classmethod
-    def of(
-        cls,
-        tool: BaseTool,
-        check: Callable[[ToolCall], ToolMessage | None],
-        acheck: Callable[[ToolCall], Awaitable[ToolMessage | None]],
-    ) -> CheckedTool:
+    def of(cls, tool: BaseTool, check: Callable[[ToolCall], Steps[ToolMessage | None]]) -> GuardedTool:
         """Put a tool behind a guard; to everybody else it looks like the tool."""
         same = {name: getattr(tool, name) for name in BaseTool.model_fields}
-        return cls(**same, inner=tool, check=check, acheck=acheck)
+        return cls(**same, inner=tool, check=check)
 
     @override
     def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
-        refusal = self.check(self._call(input))
+        refusal = run_steps(self.check(self._call(input)))
         return self.inner.invoke(input, config, **kwargs) if refusal is None else refusal
 
     @override
     async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
-        refusal = await self.acheck(self._call(input))
+        refusal = await arun_steps(self.check(self._call(input)))
         return await self.inner.ainvoke(input, config, **kwargs) if refusal is None else refusal
 
-    def _call(self, given: Any) -> ToolCall:
+    def _call(self, input: Any) -> ToolCall:  # noqa: A002
         """The call without what LangGraph added to its arguments: state, Store and runtime."""
-        is_call = isinstance(given, dict) and "args" in given and given.get("type") == "tool_call"
-        call = given if is_call else {"args": given, "id": ""}
+        is_call = isinstance(input, dict) and "args" in input and input.get("type") == "tool_call"
+        call = input if is_call else {"args": input, "id": ""}
         # A schema in JSON has no place for what LangGraph adds.
         full = set(getattr(self.inner.get_input_schema(), "model_fields", ()))
         visible = set(getattr(self.inner.tool_call_schema, "model_fields", full))

@@ -1,21 +1,23 @@
-"""Asking a student whose tokens nobody is to see in a stream."""
+"""Asking models whose tokens nobody is to see in a stream: students, and models behind an output guard."""
 
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+from langchain_core.runnables.config import ensure_config, set_config_context, var_child_runnable_config
 from langchain_core.tracers.base import BaseTracer
 
-__all__ = ["silent_config", "silent_context"]
+from langchain_pld.steps import Call
+
+__all__ = ["nostream_call", "nostream_config", "nostream_context"]
 
 
-def silent_config(config: RunnableConfig | None) -> RunnableConfig:
-    """A config for asking a student whose tokens nobody is to see in a stream.
+def nostream_config(config: RunnableConfig | None) -> RunnableConfig:
+    """The config for asking a model whose tokens nobody is to see in a stream.
 
     What streams is taken out of the callbacks: handlers behind `stream_mode="messages"`, `astream_events` and
     `astream_log`; a handler of the user's own keeps everything but single tokens. Tracers stay as they are. The tag
@@ -25,7 +27,7 @@ def silent_config(config: RunnableConfig | None) -> RunnableConfig:
         config: The config of the run that asks; that of the surrounding run when absent.
     """
     own = ensure_config(config)
-    # These two would name the student's run.
+    # These two would name the model's run.
     own.pop("run_id", None)
     own.pop("run_name", None)
     tags = own.get("tags") or []
@@ -41,11 +43,28 @@ def silent_config(config: RunnableConfig | None) -> RunnableConfig:
     return own
 
 
-def silent_context(config: RunnableConfig) -> contextvars.Context:
-    """A context in which a model that is called without a config finds the silent one."""
+def nostream_context(config: RunnableConfig) -> contextvars.Context:
+    """A context in which a model that is called without a config finds this one, made by `nostream_config`."""
     context = contextvars.copy_context()
     context.run(var_child_runnable_config.set, config)
     return context
+
+
+def nostream_call(handler: Callable[[Any], Any], request: Any, config: RunnableConfig | None) -> Call:
+    """A call of a middleware's handler whose models appear in no stream."""
+
+    def call() -> Any:
+        with set_config_context(nostream_config(config)) as context:
+            return context.run(handler, request)
+
+    async def acall() -> Any:
+        token = var_child_runnable_config.set(nostream_config(config))
+        try:
+            return await handler(request)
+        finally:
+            var_child_runnable_config.reset(token)
+
+    return Call(call, acall)
 
 
 _NOSTREAM = "nostream"  # langgraph.constants.TAG_NOSTREAM, without importing langgraph
@@ -74,14 +93,12 @@ def _mute(handlers: Sequence[BaseCallbackHandler]) -> list[BaseCallbackHandler]:
 
 
 def _hears_tokens(handler: BaseCallbackHandler) -> bool:
+    """Whether a handler has a method of its own for single tokens."""
     if isinstance(handler, BaseTracer | _Muted):
         return False
-    names = ("on_llm_new_token", "on_stream_event")
-    return any(_home(handler, name) not in _CORE_HANDLERS for name in names if hasattr(handler, name))
+    methods = [getattr(handler, name, None) for name in ("on_llm_new_token", "on_stream_event")]
+    return any(method is not None and getattr(method, "__module__", "") != _CORE for method in methods)
 
 
-_CORE_HANDLERS = frozenset({"langchain_core.callbacks.base"})
-
-
-def _home(handler: BaseCallbackHandler, name: str) -> str:
-    return str(getattr(getattr(type(handler), name, None), "__module__", ""))
+_CORE = "langchain_core.callbacks.base"
+"""Where the methods that do nothing are."""

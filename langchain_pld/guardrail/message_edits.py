@@ -1,19 +1,32 @@
-"""Messages in the place of others, and the note that a guard leaves on a message."""
+"""Messages in the place of others, and the note that guards leave on a message."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, ToolMessage
 from langgraph.types import Command
 
-from langchain_pld.guardrail.check import Decision
+from langchain_pld.guardrail.decision import Decision
 
-__all__ = ["MARK", "WAITING", "WITHHELD", "emptied", "exchanged", "marked", "with_arguments"]
+__all__ = [
+    "NOTES",
+    "WAITING",
+    "WITHHELD",
+    "BlockedMessage",
+    "annotate",
+    "placeholder",
+    "replace_results",
+    "with_arguments",
+]
 
-MARK = "pld_guard"
+BlockedMessage: TypeAlias = str | Callable[[Decision], Any]
+"""What is said instead of blocked content, or a function that makes it of the decision."""
+
+NOTES = "pld_guard"
 """Key in a message's `response_metadata` under which guards note what they decided about it."""
 WITHHELD = "[withheld by a guardrail]"
 """What stands in the history in place of a blocked message."""
@@ -21,7 +34,7 @@ WAITING = "[waiting for a person's decision]"
 """What stands in the history while a person is asked."""
 
 
-def marked(message: Any, decision: Decision | None, guard: str | None = None) -> Any:
+def annotate(message: Any, decision: Decision | None, guard: str | None = None) -> Any:
     """A copy of a message with a note of what was decided about it; the note holds none of the text.
 
     Args:
@@ -38,11 +51,11 @@ def marked(message: Any, decision: Decision | None, guard: str | None = None) ->
             "reason": decision.reason,
         }
         guard = guard or "+".join(decision.guards)
-    notes = {**(message.response_metadata.get(MARK) or {}), guard or "person": note}
-    return message.model_copy(update={"response_metadata": {**message.response_metadata, MARK: notes}})
+    notes = {**(message.response_metadata.get(NOTES) or {}), guard or "person": note}
+    return message.model_copy(update={"response_metadata": {**message.response_metadata, NOTES: notes}})
 
 
-def emptied(message: BaseMessage, words: str) -> Any:
+def placeholder(message: BaseMessage, words: str) -> Any:
     """A message in the place of another: nothing of what that one said or wanted to do is kept."""
     common: dict[str, Any] = {"content": words, "id": message.id, "name": message.name}
     if isinstance(message, AIMessage):
@@ -81,10 +94,10 @@ def _with_block_arguments(block: Any, arguments: dict[str | None, dict[str, Any]
     return {key: new.get(key, value) for key, value in block.items() if key != "partial_json"}
 
 
-def exchanged(result: Any, instead: dict[int, BaseMessage], pending: dict[str, Any]) -> Any:
+def replace_results(result: Any, instead: dict[int, BaseMessage], pending: dict[str, Any]) -> Any:
     """A tool's result with some messages exchanged, and with the questions to a person in the state."""
     if isinstance(result, list):
-        return [exchanged(part, instead, pending) for part in result]
+        return [replace_results(part, instead, pending) for part in result]
     if isinstance(result, Command):
         update = result.update or {}
         update = dict(update) if isinstance(update, dict) else {"messages": update}
