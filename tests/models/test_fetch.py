@@ -342,12 +342,15 @@ def test_without_the_hubs_package_the_other_source_serves(
     assert fetch_model(BOTH, directory=cache).read_bytes() == WHOLE
 
 
-def test_two_that_ask_at_once_fetch_once(hub: FakeHub, cache: Path) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        paths = list(pool.map(lambda _: fetch_model(HUB, directory=cache), range(4)))
+def test_several_that_ask_at_once_fetch_once(hub: FakeHub, cache: Path) -> None:
+    steps: list[tuple[int, int, str]] = []
 
-    assert set(paths) == {cache / "toy.gguf"}
-    assert len(hub.ranges) == 1
+    def fetch(_: int) -> Path:
+        return fetch_model(HUB, directory=cache, progress=lambda *step: steps.append(step))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(fetch, range(4))) == {cache / "toy.gguf"}
+    assert steps.count((len(WHOLE), len(WHOLE), "verify")) == 1
 
 
 # --- names and places ---
