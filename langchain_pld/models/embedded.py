@@ -37,7 +37,7 @@ from langchain_pld.models.gguf import GGUFHeader, read_gguf_header
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
 
-    from langchain_pld.models.engine import Chunk, Completion, CompletionRequest, Engine
+    from langchain_pld.models.engine import Chunk, Completion, CompletionRequest, Engine, TokenLogprob
 
 __all__ = ["EmbeddedChatModel"]
 
@@ -122,7 +122,7 @@ class EmbeddedChatModel(BaseChatModel):
     @property
     def runtime(self) -> str:
         """What computes the answers: on another machine, or with another llama.cpp, their last digits differ."""
-        from langchain_pld.models.engine import runtime
+        from langchain_pld.models.llama_server import runtime
 
         return runtime(self.threads)
 
@@ -206,18 +206,14 @@ class EmbeddedChatModel(BaseChatModel):
             msg = f"unknown arguments for structured output: {kwargs or method!r}"
             raise ValueError(msg)
         plain = convert_to_json_schema(schema)
-        closed = (
-            {"type": "object"} if method == "json_mode" else convert_to_json_schema(schema, strict=strict is not False)
-        )
+        closed = convert_to_json_schema(schema, strict=strict is not False) if method != "json_mode" else None
         model = self.bind(
-            response_format=closed,
+            response_format=closed or {"type": "object"},
             ls_structured_output_format={"kwargs": {"method": method, "strict": strict}, "schema": plain},
         )
-        parser: BaseOutputParser[Any]
+        parser: BaseOutputParser[Any] = JsonOutputParser()
         if isinstance(schema, type) and is_basemodel_subclass(schema):
             parser = PydanticOutputParser(pydantic_object=schema)
-        else:
-            parser = JsonOutputParser()
         read = RunnableLambda(_uncut) | parser
         if not include_raw:
             return model | read
@@ -233,8 +229,8 @@ class EmbeddedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._call(messages, stop, kwargs)
-        with _Cancelling() as cancel:
-            return call.result(cancel.watch(call.submit(cancel.event)).result())
+        with call.submit() as future:
+            return call.result(future.result())
 
     async def _agenerate(
         self,
@@ -244,8 +240,8 @@ class EmbeddedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call = self._call(messages, stop, kwargs)
-        with _Cancelling() as cancel:
-            return call.result(await asyncio.wrap_future(cancel.watch(call.submit(cancel.event))))
+        with call.submit() as future:
+            return call.result(await asyncio.wrap_future(future))
 
     def _stream(
         self,
@@ -256,8 +252,7 @@ class EmbeddedChatModel(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
         pieces: SimpleQueue[Chunk | None] = SimpleQueue()
-        with _Cancelling() as cancel:
-            future = cancel.watch(call.submit(cancel.event, pieces.put))
+        with call.submit(pieces.put) as future:
             future.add_done_callback(lambda _: pieces.put(None))
             while (piece := pieces.get()) is not None:
                 chunk = call.chunk(piece)
@@ -282,8 +277,7 @@ class EmbeddedChatModel(BaseChatModel):
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        with _Cancelling() as cancel:
-            future = cancel.watch(call.submit(cancel.event, put))
+        with call.submit(put) as future:
             future.add_done_callback(lambda _: put(None))
             while (piece := await pieces.get()) is not None:
                 chunk = call.chunk(piece)
@@ -305,31 +299,29 @@ class EmbeddedChatModel(BaseChatModel):
         )
 
     def _call(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> _Call:
-        """Settle what is asked for: the options of this call over the fields of the model."""
+        """The request that this call makes: its options come before the fields of the model."""
         from langchain_pld.models.engine import CompletionRequest
 
         if unknown := sorted(set(options) - _CALL_OPTIONS):
             msg = f"EmbeddedChatModel does not know the option {unknown[0]!r}; it knows {sorted(_CALL_OPTIONS)}"
             raise BadCallError(_NO_TOOLS if unknown[0] in ("tools", "tool_choice") else msg)
-        chosen = self
+        model = self
         if fields := {name: options[name] for name in _FIELD_OPTIONS if options.get(name) is not None}:
             # Built anew rather than copied, so that the values are checked.
-            chosen = type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | fields)
-        top = chosen.top_logprobs
-        return _Call(
-            chosen,
-            CompletionRequest(
-                turns=_turns(messages),
-                opening=chosen.opening,
-                max_tokens=chosen.max_tokens,
-                temperature=chosen.temperature,
-                seed=chosen.seed,
-                stop=tuple(stop if stop is not None else chosen.stop or ()),
-                n_probs=(top or 0) if chosen.logprobs or top is not None else None,
-                json_schema=_json_schema(options.get("response_format")),
-                timeout=chosen.timeout,
-            ),
+            model = type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | fields)
+        top = model.top_logprobs
+        request = CompletionRequest(
+            turns=_turns(messages),
+            opening=model.opening,
+            max_tokens=model.max_tokens,
+            temperature=model.temperature,
+            seed=model.seed,
+            stop=tuple(stop if stop is not None else model.stop or ()),
+            n_probs=(top or 0) if model.logprobs or top is not None else None,
+            json_schema=_json_schema(options.get("response_format")),
+            timeout=model.timeout,
         )
+        return _Call(model, request)
 
 
 _FIELD_OPTIONS: Final = frozenset(
@@ -340,26 +332,6 @@ _CALL_OPTIONS: Final = _FIELD_OPTIONS | {"response_format", "stream"}
 _NO_TOOLS: Final = "EmbeddedChatModel calls no tools; ask for structured output instead"
 
 
-class _Cancelling:
-    """Ends the work of a call whose caller leaves early, for whatever reason."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self._future: Future[Any] | None = None
-
-    def watch(self, future: Future[Completion]) -> Future[Completion]:
-        self._future = future
-        return future
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.event.set()
-        if self._future is not None:
-            self._future.cancel()
-
-
 class _Call:
     """One request and the messages made of its answer."""
 
@@ -367,35 +339,36 @@ class _Call:
         self._model = model
         self._request = request
 
-    def submit(self, cancel: threading.Event, on_chunk: Callable[[Chunk], None] | None = None) -> Future[Completion]:
+    @contextlib.contextmanager
+    def submit(self, on_chunk: Callable[[Chunk], None] | None = None) -> Iterator[Future[Completion]]:
+        """Queue the request; the work ends with the block, for whatever reason the caller leaves it."""
         from langchain_pld.models.engine import submit
 
-        return submit(self._model._engine, self._request, on_chunk=on_chunk, cancel=cancel)
+        cancel = threading.Event()
+        future = submit(self._model._engine, self._request, on_chunk=on_chunk, cancel=cancel)
+        try:
+            yield future
+        finally:
+            cancel.set()
+            future.cancel()
 
     def result(self, completion: Completion) -> ChatResult:
-        metadata = self._metadata(completion)
-        if self._request.n_probs is not None:
-            metadata["logprobs"] = [self._logprob(token) for token in completion.logprobs]
+        metadata = self._metadata(completion) | self._logprobs(completion.logprobs)
         message = AIMessage(completion.text, response_metadata=metadata, usage_metadata=_usage(completion))
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def chunk(self, piece: Chunk) -> ChatGenerationChunk:
-        metadata = {}
-        if self._request.n_probs is not None:
-            metadata["logprobs"] = [self._logprob(token) for token in piece.logprobs]
+        metadata = self._logprobs(piece.logprobs)
         return ChatGenerationChunk(message=AIMessageChunk(content=piece.text, response_metadata=metadata))
 
     def last_chunk(self, completion: Completion) -> ChatGenerationChunk:
-        metadata = self._metadata(completion)
-        if self._request.n_probs is not None:
-            metadata["logprobs"] = []
-        message = AIMessageChunk(
-            content="", response_metadata=metadata, usage_metadata=_usage(completion), chunk_position="last"
-        )
+        metadata = self._metadata(completion) | self._logprobs(())
+        usage = _usage(completion)
+        message = AIMessageChunk(content="", response_metadata=metadata, usage_metadata=usage, chunk_position="last")
         return ChatGenerationChunk(message=message)
 
-    def _logprob(self, token: dict[str, Any]) -> dict[str, Any]:
-        return token if self._request.n_probs else token | {"top_logprobs": []}
+    def _logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+        return {"logprobs": list(tokens)} if self._request.n_probs is not None else {}
 
     def _metadata(self, completion: Completion) -> dict[str, Any]:
         return {

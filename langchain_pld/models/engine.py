@@ -16,26 +16,22 @@ thread, and in another process on the same machine.
 from __future__ import annotations
 
 import atexit
-import gc
 import json
 import logging
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
-from langchain_pld.errors import MissingExtraError, ModelSetupError
 from langchain_pld.models.chat_template import ChatTemplate, ChatTurn, TokenPrompt
 from langchain_pld.models.errors import BadCallError, CallTimeoutError, ModelCallError, PromptTooLongError
 from langchain_pld.models.gguf import read_gguf_header
+from langchain_pld.models.llama_server import LlamaServer
 
 __all__ = [
     "Chunk",
@@ -45,7 +41,6 @@ __all__ = [
     "EngineSettings",
     "TokenLogprob",
     "get_engine",
-    "runtime",
     "submit",
 ]
 
@@ -57,7 +52,7 @@ TokenLogprob = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """What a loaded model is shared by: equal settings, same engine."""
+    """How a model is loaded; equal settings share one engine."""
 
     path: Path
     """The GGUF file."""
@@ -119,7 +114,7 @@ class Completion:
     """How much of the prompt was computed for an earlier request."""
     completion_tokens: int
     """Length of the answer, its end token included."""
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float]
     """Milliseconds: `queue_ms`, `prefix_ms`, `prompt_ms`, `generate_ms`."""
 
 
@@ -141,8 +136,6 @@ def submit(
     queued = time.monotonic()
 
     def run() -> Completion:
-        if cancel.is_set():
-            raise _cancelled()
         return engine().complete(request, on_chunk=on_chunk, cancel=cancel, queued=queued)
 
     return _inference().submit(run)
@@ -170,63 +163,15 @@ class Engine:
     """A model loaded by llama.cpp. Use `get_engine`, which shares it, and `submit`, which queues for it."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        xllamacpp = _import_xllamacpp()
-        header = read_gguf_header(settings.path)
-        trained = header.context_length or settings.n_ctx
+        trained = read_gguf_header(settings.path).context_length or settings.n_ctx
         self.n_ctx: Final = min(settings.n_ctx, trained)
         if self.n_ctx < settings.n_ctx:
             log.info("%s was trained with a context of %d tokens; n_ctx is lowered", settings.path.name, trained)
         self._settings = settings
-        self._key = secrets.token_hex(32)
-        params = self._parameters(xllamacpp.CommonParams())
-        started = time.monotonic()
-        try:
-            self._server = xllamacpp.Server(params)
-        except (RuntimeError, ValueError) as error:
-            msg = f"llama.cpp cannot load {settings.path}: {error}. Is there enough memory? Does it know this model?"
-            raise ModelSetupError(msg) from error
-        log.info("loaded %s in %.1f s", settings.path.name, time.monotonic() - started)
-        # The tokenizer is reached by llama.cpp's own loopback endpoint, as the binding has no call for it.
-        self._http = httpx.Client(
-            base_url=self._server.listening_address,
-            headers={"Authorization": f"Bearer {self._key}"},
-            trust_env=False,
-            timeout=60,
-        )
-        self._template = ChatTemplate(self._render, self._tokenize)
+        self._server = LlamaServer(settings.path, n_ctx=self.n_ctx, slots=settings.slots, threads=settings.threads)
+        self._template = ChatTemplate(self._server.render, self._server.tokenize)
         self._slots = [_Slot(number) for number in range(settings.slots)]
         self._keeps_prefixes = True
-
-    def _parameters(self, params: Any) -> Any:
-        settings = self._settings
-        params.model.path = str(settings.path)
-        # An alias, so that no answer carries a path of this machine.
-        params.model_alias = {settings.path.stem}
-        params.n_ctx = self.n_ctx * settings.slots
-        params.n_parallel = settings.slots
-        params.kv_unified = False
-        params.n_batch = _BATCH
-        params.n_ubatch = _BATCH
-        params.cpuparams.n_threads = settings.threads or _cores()
-        params.cpuparams_batch.n_threads = settings.threads or _cores()
-        params.verbosity = -1
-        # Everything that would move, drop or shift cached tokens behind our back.
-        params.ctx_shift = False
-        params.fit_params = False
-        params.cache_ram_mib = 0
-        params.cache_idle_slots = False
-        params.n_cache_reuse = 0
-        params.n_ctx_checkpoints = 0
-        params.swa_full = True
-        # The endpoints listen on loopback, on a free port, behind a key that never leaves this object.
-        params.hostnames = ["127.0.0.1"]
-        params.port = 0
-        params.api_keys = [self._key]
-        params.n_threads_http = 2
-        params.ui = False
-        params.endpoint_slots = False
-        params.endpoint_metrics = False
-        return params
 
     def complete(
         self,
@@ -245,33 +190,47 @@ class Engine:
             ModelCallError: If `cancel` was set, or llama.cpp fails.
         """
         started = time.monotonic()
-        call = _Call(self._server, cancel, started + request.timeout, request.timeout)
+
+        def check() -> None:
+            if cancel.is_set():
+                raise ModelCallError("the call was cancelled")
+            if time.monotonic() > started + request.timeout:
+                msg = f"the embedded model did not finish in {request.timeout:g} s and was stopped"
+                raise CallTimeoutError(f"{msg}; give a larger timeout")
+
+        chunks: list[Chunk] = []
+
+        def receive(piece: dict[str, Any]) -> None:
+            chunk = _chunk(piece, request.n_probs)
+            if chunk.text or chunk.logprobs:
+                chunks.append(chunk)
+                if on_chunk is not None:
+                    on_chunk(chunk)
+
         prompt = self._template.prompt(request.turns, request.opening)
-        length = len(prompt.prefix) + len(prompt.tail)
-        if length >= self.n_ctx:
-            raise PromptTooLongError(length, self.n_ctx)
-        slot, reused = self._prepare(prompt, call)
+        tokens = [*prompt.prefix, *prompt.tail]
+        if len(tokens) >= self.n_ctx:
+            raise PromptTooLongError(len(tokens), self.n_ctx)
+        slot, reused = self._prepare(prompt, check)
         prepared = time.monotonic()
-        answer = _Answer(on_chunk or _nobody, wants_logprobs=request.n_probs is not None)
-        payload = _sampling(request, room=self.n_ctx - length) | {
-            "prompt": [*prompt.prefix, *prompt.tail],
-            "id_slot": slot.number,
-            "cache_prompt": self._keeps_prefixes,
-        }
-        slot.behind = _UNKNOWN
-        last = call(payload, answer.add)
+        options = _sampling(request, room=self.n_ctx - len(tokens)) | {"cache_prompt": self._keeps_prefixes}
+        last = self._send(slot, tokens, options, receive, check)
         if self._keeps_prefixes:
-            self._check(last, len(prompt.prefix) if prompt.tail else length - 1)
+            expected = len(prompt.prefix) if prompt.tail else len(tokens) - 1
+            if (found := _cached(last)) != expected:
+                msg = f"llama.cpp reused {found} tokens where {expected} were due; the answer would not be repeatable"
+                raise ModelCallError(msg)
             slot.behind = prompt.tail[0] if prompt.tail else _UNKNOWN
-        reason = str(last["choices"][0]["finish_reason"])
+        text = "".join(chunk.text for chunk in chunks)
+        reason = "length" if last["choices"][0]["finish_reason"] == "length" else "stop"
         if request.json_schema is not None:
-            _check_json(answer.text, reason)
+            _check_json(text, whole=reason == "stop")
         timings = last.get("timings", {})
         return Completion(
-            text=answer.text,
-            logprobs=tuple(answer.logprobs),
-            done_reason="length" if reason == "length" else "stop",
-            prompt_tokens=length,
+            text=text,
+            logprobs=tuple(chain.from_iterable(chunk.logprobs for chunk in chunks)),
+            done_reason=reason,
+            prompt_tokens=len(tokens),
             cached_tokens=len(prompt.prefix) if reused else 0,
             completion_tokens=int(last["usage"]["completion_tokens"]),
             timings={
@@ -284,7 +243,7 @@ class Engine:
 
     def token_ids(self, text: str) -> list[int]:
         """Tokens of a plain text, as they stand inside a message."""
-        return self._tokenize(text, False, False) if text else []
+        return self._server.tokenize(text, False, False) if text else []
 
     def prompt_length(self, turns: Sequence[ChatTurn]) -> int:
         """Length of a prompt in tokens, the chat template included."""
@@ -296,19 +255,13 @@ class Engine:
         with _registry_lock:
             if _engines.get(self._settings) is self:
                 del _engines[self._settings]
-        self._http.close()
-        self._server = None
-        # The native server goes when its last reference does.
-        gc.collect()
+        self._server.close()
 
-    # --- slots ---
-
-    def _prepare(self, prompt: TokenPrompt, call: _Call) -> tuple[_Slot, bool]:
+    def _prepare(self, prompt: TokenPrompt, check: Callable[[], None]) -> tuple[_Slot, bool]:
         """Bring a slot into the state that the prompt's prefix defines; say whether its work was already done."""
         if not self._keeps_prefixes or not prompt.prefix:
-            slot = self._slots[0]
-            slot.prefix = None
-            return slot, False
+            self._slots[0].prefix = None
+            return self._slots[0], False
         slot = next((slot for slot in self._slots if slot.prefix == prompt.prefix), None) or min(
             self._slots, key=lambda slot: slot.used
         )
@@ -316,60 +269,40 @@ class Engine:
         if slot.prefix == prompt.prefix:
             if prompt.tail and slot.behind not in (_UNKNOWN, prompt.tail[0]):
                 return slot, True
-            last = self._feed(slot, prompt.prefix, call, cached=True)
-            if _cached(last) == len(prompt.prefix) - 1:
-                slot.behind = _NOTHING
+            if self._rewind(slot, prompt.prefix, check):
                 return slot, True
             log.warning("llama.cpp dropped a cached prefix; it is computed again")
         slot.prefix = None
-        self._feed(slot, prompt.prefix, call, cached=False)
-        last = self._feed(slot, prompt.prefix, call, cached=True)
-        if _cached(last) != len(prompt.prefix) - 1:
+        self._send(slot, prompt.prefix, {**_NO_ANSWER, "cache_prompt": False}, _ignore, check)
+        if self._rewind(slot, prompt.prefix, check):
+            slot.prefix = prompt.prefix
+        else:
             # Models with recurrent layers cannot go back to an earlier place.
             log.warning("%s cannot keep prefixes; each prompt is computed whole", self._settings.path.name)
             self._keeps_prefixes = False
-            return slot, False
-        slot.prefix = prompt.prefix
-        slot.behind = _NOTHING
         return slot, False
 
-    def _feed(self, slot: _Slot, tokens: Sequence[int], call: _Call, *, cached: bool) -> dict[str, Any]:
-        payload = {"prompt": list(tokens), "id_slot": slot.number, "cache_prompt": cached}
+    def _rewind(self, slot: _Slot, prefix: tuple[int, ...], check: Callable[[], None]) -> bool:
+        """Compute the last token of the cached prefix once more, alone; False if more had to be computed."""
+        last = self._send(slot, prefix, {**_NO_ANSWER, "cache_prompt": True}, _ignore, check)
+        slot.behind = _NOTHING
+        return _cached(last) == len(prefix) - 1
+
+    def _send(
+        self,
+        slot: _Slot,
+        tokens: Sequence[int],
+        options: dict[str, Any],
+        receive: Callable[[dict[str, Any]], None],
+        check: Callable[[], None],
+    ) -> dict[str, Any]:
         slot.behind = _UNKNOWN
-        return call(payload | {"n_predict": 0, "temperature": 0.0}, lambda _: None)
+        return self._server.complete({"prompt": list(tokens), "id_slot": slot.number, **options}, receive, check)
 
-    def _check(self, last: dict[str, Any], expected: int) -> None:
-        if (found := _cached(last)) != expected:
-            msg = f"llama.cpp reused {found} tokens where {expected} were due; the answer would not be repeatable"
-            raise ModelCallError(msg)
-
-    # --- template and tokenizer ---
-
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        return str(self._post("/apply-template", {"messages": messages})["prompt"])
-
-    def _tokenize(self, text: str, control: bool, start: bool) -> list[int]:
-        body = {"content": text, "parse_special": control, "add_special": start}
-        return [int(token) for token in self._post("/tokenize", body)["tokens"]]
-
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            response = self._http.post(path, json=body)
-            answer: dict[str, Any] = response.json()
-        except (httpx.HTTPError, ValueError, RuntimeError) as error:
-            msg = f"llama.cpp does not answer {path}: {error}"
-            raise ModelCallError(msg) from error
-        if response.status_code != 200:
-            msg = f"llama.cpp refuses {path}: {answer.get('error', {}).get('message', answer)}"
-            raise BadCallError(msg)
-        return answer
-
-
-# Tokens computed in one go. A call can be stopped only between two blocks; half of llama.cpp's 512 halves the wait.
-_BATCH: Final = 256
 
 _NOTHING: Final = -1
 _UNKNOWN: Final = -2
+_NO_ANSWER: Final = {"n_predict": 0, "temperature": 0.0}
 
 
 @dataclass
@@ -382,87 +315,27 @@ class _Slot:
     """When it was last used, in nanoseconds of the monotonic clock."""
 
 
-class _Call:
-    """One call into llama.cpp that can be stopped."""
-
-    def __init__(self, server: Any, cancel: threading.Event, deadline: float, timeout: float) -> None:
-        self._server = server
-        self._cancel = cancel
-        self._deadline = deadline
-        self._timeout = timeout
-
-    def __call__(self, payload: dict[str, Any], receive: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """Run `payload`, hand each piece to `receive`, return the closing piece."""
-        last: dict[str, Any] = {}
-        problem: Exception | None = None
-
-        def take(piece: dict[str, Any]) -> bool:
-            # llama.cpp stops at True; an exception would be lost on its way through C++.
-            nonlocal last, problem
-            try:
-                self._go_on()
-                if "error" in piece:
-                    raise _refusal(piece["error"])
-                if piece.get("usage"):
-                    last = piece
-                receive(piece)
-            except Exception as error:
-                problem = error
-                return True
-            return False
-
-        self._go_on()
-        request = payload | {"stream": True, "return_progress": True, "stream_options": {"include_usage": True}}
-        self._server.handle_completions(request, take)
-        if problem is not None:
-            raise problem
-        if not last:
-            msg = "llama.cpp ended without an answer"
-            raise ModelCallError(msg)
-        return last
-
-    def _go_on(self) -> None:
-        if self._cancel.is_set():
-            raise _cancelled()
-        if time.monotonic() > self._deadline:
-            msg = f"the embedded model did not finish in {self._timeout:g} s and was stopped; give a larger timeout"
-            raise CallTimeoutError(msg)
+def _ignore(piece: dict[str, Any]) -> None:
+    """Nobody reads the answer."""
 
 
-class _Answer:
-    """Gathers the pieces of an answer and passes them on."""
-
-    def __init__(self, on_chunk: Callable[[Chunk], None], *, wants_logprobs: bool) -> None:
-        self._on_chunk = on_chunk
-        self._wants_logprobs = wants_logprobs
-        self.text = ""
-        self.logprobs: list[TokenLogprob] = []
-
-    def add(self, piece: dict[str, Any]) -> None:
-        choice = piece["choices"][0]
-        text = str(choice.get("text") or "")
-        tokens = (choice.get("logprobs") or {}).get("content") or [] if self._wants_logprobs else []
-        logprobs = tuple(
-            {**_token(token), "top_logprobs": [_token(other) for other in token["top_logprobs"]]}
-            for token in tokens
-            if token["bytes"]
-        )
-        if text or logprobs:
-            self.text += text
-            self.logprobs += logprobs
-            self._on_chunk(Chunk(text=text, logprobs=logprobs))
+def _chunk(piece: dict[str, Any], n_probs: int | None) -> Chunk:
+    choice = piece["choices"][0]
+    tokens = (choice.get("logprobs") or {}).get("content") or [] if n_probs is not None else []
+    logprobs = tuple(
+        {**_token(token), "top_logprobs": [_token(other) for other in token["top_logprobs"][:n_probs]]}
+        for token in tokens
+        if token["bytes"]
+    )
+    return Chunk(text=str(choice.get("text") or ""), logprobs=logprobs)
 
 
 def _token(token: dict[str, Any]) -> TokenLogprob:
     return {"token": token["token"], "logprob": token["logprob"]}
 
 
-def _nobody(chunk: Chunk) -> None:
-    """Nobody follows the answer as it is written."""
-
-
 def _sampling(request: CompletionRequest, *, room: int) -> dict[str, Any]:
-    payload: dict[str, Any] = {
+    options: dict[str, Any] = {
         "n_predict": min(request.max_tokens, room),
         "temperature": request.temperature,
         "seed": request.seed,
@@ -470,73 +343,28 @@ def _sampling(request: CompletionRequest, *, room: int) -> dict[str, Any]:
     }
     if request.n_probs is not None:
         # llama.cpp takes 0 as "no log-probabilities".
-        payload["n_probs"] = max(request.n_probs, 1)
+        options["n_probs"] = max(request.n_probs, 1)
     if request.json_schema is not None:
         # Left free, a small model writes line breaks until its tokens are spent.
         style = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-        payload["json_schema"] = {**request.json_schema, "x-guidance": style}
-    return payload
+        options["json_schema"] = {**request.json_schema, "x-guidance": style}
+    return options
 
 
-def _check_json(text: str, reason: str) -> None:
+def _check_json(text: str, *, whole: bool) -> None:
     """Refuse an answer that is no JSON: llama.cpp ignores, without a word, a schema that it cannot compile."""
     try:
-        if reason == "length":
-            if not text or text[0] in '{["-0123456789tfn':
-                return
-        else:
+        if whole:
             json.loads(text)
-            return
-    except ValueError:
-        pass
-    msg = f"the answer does not follow the JSON schema, which llama.cpp perhaps cannot compile: {text[:80]!r}"
-    raise BadCallError(msg)
+        elif text[:1] not in '{["-0123456789tfn':
+            raise ValueError
+    except ValueError as error:
+        msg = f"the answer does not follow the JSON schema, which llama.cpp perhaps cannot compile: {text[:80]!r}"
+        raise BadCallError(msg) from error
 
 
 def _cached(piece: dict[str, Any]) -> int:
     return int(piece["usage"]["prompt_tokens_details"]["cached_tokens"])
-
-
-def _refusal(error: Mapping[str, Any]) -> ModelCallError:
-    message = f"llama.cpp refuses the call: {error.get('message', error)}"
-    return BadCallError(message) if error.get("code") == 400 else ModelCallError(message)
-
-
-def _cancelled() -> ModelCallError:
-    return ModelCallError("the call was cancelled")
-
-
-def _import_xllamacpp() -> Any:
-    """Import llama.cpp so that its threads soon sleep where they wait for each other, rather than spin.
-
-    On a machine that has other work, spinning threads keep the cores from the very thread they wait for: a token of a
-    135M model was seen to take 2.6 s instead of 10 ms. A short spin costs nothing on an idle machine (109 tokens a
-    second against 111), none at all costs a quarter (79). OpenMP reads the variable once, when it is loaded.
-    """
-    mine = not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ)
-    if mine:
-        os.environ["GOMP_SPINCOUNT"] = "200"
-    try:
-        import xllamacpp
-    except ImportError as error:
-        raise MissingExtraError.of("xllamacpp", "embedded") from error
-    finally:
-        if mine:
-            os.environ.pop("GOMP_SPINCOUNT", None)
-    return xllamacpp
-
-
-def runtime(threads: int | None) -> str:
-    """What the numbers depend on beside the model: llama.cpp's version, the processor's kernels, the threads."""
-    return f"xllamacpp {version('xllamacpp')}, {_import_xllamacpp().get_system_info()}, {threads or _cores()} threads"
-
-
-def _cores() -> int:
-    # joblib knows affinity, containers' quotas and hyper-threads; llama.cpp's own count knows the last only, and its
-    # threads spin, so one too many costs more than it brings.
-    from joblib import cpu_count  # type: ignore[import-untyped]
-
-    return int(cpu_count(only_physical_cores=True))
 
 
 # --- what the process shares ---

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from langchain_pld.errors import ModelSetupError
 
@@ -40,11 +40,9 @@ def read_gguf_header(path: Path) -> GGUFHeader:
         with path.open("rb") as file:
             values = _key_values(file)
     except OSError as error:
-        msg = f"cannot read the model file {path}: {error.strerror or error}"
-        raise ModelSetupError(msg) from error
-    except (struct.error, UnicodeDecodeError, KeyError, _DamagedError) as error:
-        msg = f"{path} is not a readable GGUF file; llama.cpp loads GGUF files only"
-        raise ModelSetupError(msg) from error
+        raise ModelSetupError(f"cannot read the model file {path}: {error.strerror or error}") from error
+    except (struct.error, ValueError, KeyError, RecursionError) as error:
+        raise ModelSetupError(f"{path} is not a readable GGUF file; llama.cpp loads GGUF files only") from error
     architecture = values.get("general.architecture", "unknown")
     context = values.get(f"{architecture}.context_length")
     kind = values.get("general.file_type")
@@ -55,17 +53,13 @@ def read_gguf_header(path: Path) -> GGUFHeader:
     )
 
 
-class _DamagedError(Exception):
-    """The bytes do not follow the format."""
-
-
 _Value = str | int | float | bool | None
 
 # GGUF value type -> struct code.
 _SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING: Final = 8
 _ARRAY: Final = 9
-# A header string or array beyond this is damage, and reading it would only eat memory.
+# A header string beyond this is damage, and reading it would only eat memory.
 _MOST_BYTES: Final = 1 << 28
 
 # llama.cpp's llama_ftype, which `general.file_type` holds.
@@ -78,48 +72,38 @@ _FILE_TYPES: Final = {
 
 
 def _key_values(file: BinaryIO) -> dict[str, _Value]:
-    magic, version, _tensors, count = struct.unpack("<4sIQQ", file.read(24))
+    magic, version, _tensors, count = _unpack(file, "4sIQQ")
     if magic != b"GGUF" or version < 2:
-        raise _DamagedError
+        raise ValueError(magic)
     values: dict[str, _Value] = {}
     for _ in range(count):
-        key = _string(file).decode()
-        values[key] = _value(file, _scalar(file, "I"))
+        key = str(_value(file, _STRING))
+        values[key] = _value(file, *_unpack(file, "I"))
+        # The vocabulary mostly comes last, and is long.
+        if {"general.file_type", f"{values.get('general.architecture')}.context_length"} <= values.keys():
+            break
     return values
 
 
 def _value(file: BinaryIO, kind: int) -> _Value:
-    if kind == _STRING:
-        # Free text such as a chat template need not be valid UTF-8 to be skipped over.
-        return _string(file).decode(errors="replace")
+    """Read one value; an array is only passed over."""
     if kind == _ARRAY:
-        item, length = _scalar(file, "I"), _scalar(file, "Q")
-        if length > _MOST_BYTES:
-            raise _DamagedError
-        if item == _STRING:
-            for _ in range(length):
-                _string(file)
-        else:
-            file.seek(length * struct.calcsize(_SCALARS[item]), 1)
+        item, length = _unpack(file, "IQ")
+        for _ in range(length):
+            _value(file, item)
         return None
-    value: _Value = _scalar(file, _SCALARS[kind])
+    if kind == _STRING:
+        (length,) = _unpack(file, "Q")
+        if length > _MOST_BYTES or len(data := file.read(length)) < length:
+            raise ValueError(length)
+        # Free text such as a chat template need not be valid UTF-8 to be passed over.
+        return data.decode(errors="replace")
+    value: _Value = _unpack(file, _SCALARS[kind])[0]
     return value
 
 
-def _string(file: BinaryIO) -> bytes:
-    length = _scalar(file, "Q")
-    if length > _MOST_BYTES:
-        raise _DamagedError
-    data = file.read(length)
-    if len(data) != length:
-        raise _DamagedError
-    return data
-
-
-def _scalar(file: BinaryIO, code: str) -> int:
-    value: int
-    (value,) = struct.unpack(f"<{code}", file.read(struct.calcsize(code)))
-    return value
+def _unpack(file: BinaryIO, form: str) -> tuple[Any, ...]:
+    return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))
 
 
 def _from_name(name: str) -> str:
