@@ -330,12 +330,12 @@ def _validation_rows(artifact: DistilledPrompt, file: Path, names: Columns) -> E
 def _scored_again(artifact: DistilledPrompt, rows: ExampleSet, student: str, seed: int) -> DistilledPrompt:
     from langchain_pld.cli.embedded import ready_model
     from langchain_pld.cli.progress import StepBars
-    from langchain_pld.distillation.search.rescoring import arescored
+    from langchain_pld.distillation.search.rescoring import rescore
 
     model = ready_model(student)
     with stoppable(lambda: "nothing was written"), StepBars() as bars:
         progress = bars.counting("student reads the validation rows")
-        return asyncio.run(arescored(artifact, rows, model, seed=seed, on_progress=progress))
+        return asyncio.run(rescore(artifact, rows, model, seed=seed, on_progress=progress))
 
 
 def _summary(artifact: DistilledPrompt, out: Path) -> dict[str, Any]:

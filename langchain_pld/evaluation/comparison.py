@@ -47,6 +47,21 @@ class Comparison(BaseModel):
         """Labels for which the whole interval of the difference lies below zero."""
         return tuple(label for label, interval in self.per_label.items() if interval.high < 0)
 
+    @property
+    def verdict(self) -> str:
+        """The comparison in words."""
+        if self.better or self.worse:
+            return f"detectably {'better' if self.better else 'worse'}"
+        return "no detectable difference"
+
+    def figures(self, role: str) -> str:
+        """The comparison in figures, for rows of a data role."""
+        interval = self.difference
+        return (
+            f"macro-F1 on {self.rows} {role} rows {interval.value:+.3f}, "
+            f"{interval.level:.0%} interval {interval.low:+.3f} to {interval.high:+.3f}, McNemar p {self.mcnemar_p:.2g}"
+        )
+
 
 def compare(
     gold: Sequence[str],

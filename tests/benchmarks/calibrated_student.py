@@ -25,19 +25,17 @@ from rich.console import Console
 from rich.table import Table
 
 from langchain_pld import Task, read_examples
-from langchain_pld.artifact import Calibration
 from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.store import RunStore
-from langchain_pld.distillation.search.answer_formats import answer_formats
+from langchain_pld.distillation.search.answer_formats import student_formats
 from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
 from langchain_pld.student.calibration_metrics import expected_calibration_error
-from langchain_pld.student.providers import fingerprint_of, tokenizer_of
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai")
 RISKS = (0.05, 0.1)
@@ -64,23 +62,20 @@ async def measure(
         sampled(read_examples(folder / name / f"{role}.jsonl", task), options.rows, options.seed)
         for role in ("validation", "test")
     )
-    (answer,) = await asyncio.to_thread(answer_formats, task, ("names",), token_ids=tokenizer_of(model))
     store, config = RunStore(InMemoryStore(), name), DistillConfig(seed=options.seed)
     run = await Run.open("benchmark", task=task, plan=PLANS["light"], store=store, student=model, config=config)
-    scorer = StudentScorer(run, fingerprint_of(model), "logprobs")
+    scorer = StudentScorer(run, await run.student_fingerprint(), "logprobs")
+    (answer,) = await student_formats(run, ("names",))
     scored = await scorer.validate(Candidate(answer=answer), validation, progress(f"{name}, validation"))
     scores = await scorer.score(scored.candidate, test, "test", progress(f"{name}, test"))
     rows = []
-    for card in scorer.cards_of(scored, scores, test, name="zero-shot", role="test"):
-        calibration = scored.calibration if card.calibrated else Calibration.identity(task.label_names)
-        probabilities = [
-            None if score.log_probabilities is None else calibration.apply(score.log_probabilities) for score in scores
-        ]
+    for card in scorer.cards(scored, test, name="zero-shot", role="test", scores=scores):
+        probabilities = scored.calibrate(scores) if card.calibrated else [score.probabilities for score in scores]
         rows.append(
             {
                 "set": name,
                 "scores": "calibrated" if card.calibrated else "raw",
-                "method": calibration.method,
+                "method": scored.calibration.method if card.calibrated else "none",
                 "validation_rows": len(validation),
                 "test_rows": len(test),
                 "macro_f1": card.macro_f1.value,

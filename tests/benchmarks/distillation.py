@@ -38,22 +38,20 @@ from langchain_pld.artifact import Calibration, DistilledPrompt, ScoreCard
 from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.plan import PLANS
-from langchain_pld.distillation.roles import Role
 from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.spending import BudgetSpent, Spending
 from langchain_pld.distillation.run.store import RunStore
-from langchain_pld.distillation.search.answer_formats import answer_formats
+from langchain_pld.distillation.search.answer_formats import student_formats
 from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.distillation.search.racing import stratified_order
 from langchain_pld.distillation.search.scorer import StudentScorer
+from langchain_pld.distillation.search.student_probes import learn_tokens
 from langchain_pld.evaluation.comparison import compare
 from langchain_pld.evaluation.evaluate import Predictions, gold_labels, score_card
 from langchain_pld.examples import ExampleSet
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
-from langchain_pld.student.probe import learn_first_tokens
 from langchain_pld.student.prompt import chat
-from langchain_pld.student.providers import fingerprint_of, most_labels, tokenizer_of
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai", "unfair_tos")
 # A column that gives much away alone: what naive Bayes makes of it on all train rows stands beside the other scores.
@@ -94,26 +92,22 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
 SHOTS = 8
 
 
-class ProseRulesBench(StudentScorer):
-    """A bench whose prompts hold a person's rules as they were written, filed under no label."""
+class VariantScorer(StudentScorer):
+    """Scores candidates under a changed system prompt."""
 
-    prose: str = ""
-
-    def artifact(self, candidate: Candidate, calibration: Calibration | None = None) -> DistilledPrompt:
-        plain = super().artifact(candidate, calibration)
-        labels, _, rest = plain.system_prompt.partition("\n\nThe next message holds")
-        prompt = f"{labels}\n\nRules:\n{self.prose}\n\nThe next message holds{rest}"
-        return plain.model_copy(update={"system_prompt": prompt})
-
-
-class FewShotBench(StudentScorer):
-    """A bench whose prompts end in labelled examples."""
-
-    shots: str = ""
+    def __init__(self, plain: StudentScorer, change: Callable[[str], str]) -> None:
+        super().__init__(plain.run, plain.fingerprint, plain.scorer)
+        self._change = change
 
     def artifact(self, candidate: Candidate, calibration: Calibration | None = None) -> DistilledPrompt:
         plain = super().artifact(candidate, calibration)
-        return plain.model_copy(update={"system_prompt": f"{plain.system_prompt}\n\nExamples:\n{self.shots}"})
+        return plain.model_copy(update={"system_prompt": self._change(plain.system_prompt)})
+
+
+def with_prose_rules(prompt: str, rules: str) -> str:
+    """A prompt with a person's rules as they were written, filed under no label."""
+    labels, _, rest = prompt.partition("\n\nThe next message holds")
+    return f"{labels}\n\nRules:\n{rules}\n\nThe next message holds{rest}"
 
 
 def task_of(name: str, definition: dict[str, Any]) -> Task:
@@ -160,7 +154,7 @@ def in_prose(rules: Sequence[str], answer: AnswerFormat) -> str:
     return "\n".join(f"{n}. {whole.sub(titled, rule.strip())}" for n, rule in enumerate(rules, 1))
 
 
-def counted(name: str, seed: int, step: str) -> Callable[[int, int], None]:
+def progress_line(name: str, seed: int, step: str) -> Callable[[int, int], None]:
     """A progress line on standard error."""
     return lambda done, of: print(f"\r{name} {seed}, {step}: {done}/{of}    ", end="", file=sys.stderr, flush=True)
 
@@ -174,10 +168,10 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
     test = drawn(read_examples(folder / "test.jsonl", task), options.test, seed)
     model = EmbeddedChatModel(model=DEFAULT_MODEL)
     await asyncio.to_thread(model.load)
-    told = partial(counted, name, seed)
+    progress = partial(progress_line, name, seed)
 
-    def progressing(event: Progress) -> None:
-        told(f"{event.node}: {event.step}")(event.done, event.total)
+    def on_progress(event: Progress) -> None:
+        progress(f"{event.node}: {event.step}")(event.done, event.total)
 
     store, started = InMemoryStore(), time.monotonic()
     artifact = await adistill(
@@ -189,7 +183,7 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
         student=model,
         effort=PLANS["light"].model_copy(update={"clustering": options.clustering}),
         seed=seed,
-        on_progress=progressing,
+        on_progress=on_progress,
         store=store,
         run_id=name,
     )
@@ -204,22 +198,22 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
     # The run's own Store: what the student was asked in it is not asked again.
     kept, config = RunStore(store, name), DistillConfig(seed=seed)
     run = await Run.open("benchmark", task=task, plan=PLANS["light"], store=kept, student=model, config=config)
-    benches = {kind: kind(run, fingerprint_of(model), artifact.scorer)
-               for kind in (StudentScorer, FewShotBench, ProseRulesBench)}  # fmt: skip
-    shots = drawn_evenly(read_examples(folder / "train.jsonl", task), SHOTS, seed)
-    benches[FewShotBench].shots = shown(task, shots, answer)  # type: ignore[attr-defined]
-    benches[ProseRulesBench].prose = in_prose(definition["rules"], answer)  # type: ignore[attr-defined]
-    others = {f"{SHOTS}-shot": FewShotBench} | ({"rules by a person": ProseRulesBench} if definition["rules"] else {})
+    scorer = StudentScorer(run, await run.student_fingerprint(), artifact.scorer)
+    shots = shown(task, drawn_evenly(read_examples(folder / "train.jsonl", task), SHOTS, seed), answer)
+    variants = {f"{SHOTS}-shot": VariantScorer(scorer, lambda prompt: f"{prompt}\n\nExamples:\n{shots}")}
+    if definition["rules"]:
+        rules = in_prose(definition["rules"], answer)
+        variants["rules by a person"] = VariantScorer(scorer, lambda prompt: with_prose_rules(prompt, rules))
     predictions = {}
     if artifact.rules:
         shipped = Candidate(rules=artifact.rules, answer=answer)
-        _, predictions["distilled"] = await _cards(benches[StudentScorer], shipped, "distilled", validation, test, told)
+        _, predictions["distilled"] = await _cards(scorer, shipped, "distilled", validation, test, progress)
     if options.clustering == "auto":
-        for prompt, kind in others.items():
-            candidate = Candidate(rules=(), answer=answer)
-            more, predictions[prompt] = await _cards(benches[kind], candidate, prompt, validation, test, told)
-            cards += more
-    plain = await _zero_shot(benches[StudentScorer], validation, test)
+        for prompt, variant in variants.items():
+            found = await _cards(variant, Candidate(answer=answer), prompt, validation, test, progress)
+            cards += found[0]
+            predictions[prompt] = found[1]
+    plain = await _zero_shot(scorer, validation, test)
     return {
         "set": name,
         "seed": seed,
@@ -251,27 +245,24 @@ def _alone(task: Task, folder: Path, column: str, test: ExampleSet, seed: int) -
 
 
 async def _cards(
-    bench: StudentScorer, candidate: Candidate, name: str, validation: ExampleSet, test: ExampleSet, told: Any
+    scorer: StudentScorer, candidate: Candidate, name: str, validation: ExampleSet, test: ExampleSet, progress: Any
 ) -> tuple[list[ScoreCard], list[str | None]]:
     """Score cards on the test rows, and the labels given to them."""
-    scored = await bench.validate(candidate, validation, told(f"{name}, validation"))
-    role: Role = "test"
-    scores = await bench.score(candidate, test, role, told(f"{name}, test"))
-    return bench.cards_of(scored, scores, test, name=name, role=role), bench.labels_of(scored, scores)
+    scored = await scorer.validate(candidate, validation, progress(f"{name}, validation"))
+    scores = await scorer.score(candidate, test, "test", progress(f"{name}, test"))
+    return scorer.cards(scored, test, name=name, role="test", scores=scores), scored.predict(scores)
 
 
-async def _zero_shot(bench: StudentScorer, validation: ExampleSet, test: ExampleSet) -> list[str | None]:
+async def _zero_shot(scorer: StudentScorer, validation: ExampleSet, test: ExampleSet) -> list[str | None]:
     """The labels that the zero-shot prompt gave in the run: the one whose test rows were read."""
-    model, task = bench.run.student, bench.run.task
-    bench.run = replace(bench.run, spending=Spending(Budget(calls=0)))
-    forms = answer_formats(task, PLANS["light"].answer_forms, token_ids=tokenizer_of(model),
-                           most_labels=most_labels(model))  # fmt: skip
-    for form in forms:
-        learned = await learn_first_tokens(model, form) if form.form == "words" else form
-        candidate = Candidate(rules=(), answer=learned)
+    formats = await student_formats(scorer.run, PLANS["light"].answer_forms)
+    learned = [await learn_tokens(scorer.run, answer, scorer.scorer) for answer in formats]
+    scorer.run = replace(scorer.run, spending=Spending(Budget(calls=0)))
+    for answer in learned:
+        candidate = Candidate(answer=answer)
         try:
-            scores = await bench.score(candidate, test, "test", lambda *_: None)
-            return bench.labels_of(await bench.validate(candidate, validation), scores)
+            scores = await scorer.score(candidate, test, "test")
+            return (await scorer.validate(candidate, validation)).predict(scores)
         except BudgetSpent:  # not in the Store
             continue
     msg = "the run has read the test rows with none of the zero-shot prompts"

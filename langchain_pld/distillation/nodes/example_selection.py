@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
-from langchain_core.language_models import BaseChatModel
-
-from langchain_pld.answer import AnswerFormat
 from langchain_pld.distillation.roles import balanced
 from langchain_pld.distillation.run.run import Run
-from langchain_pld.distillation.search.answer_formats import answer_formats
+from langchain_pld.distillation.search.answer_formats import student_formats
 from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.distillation.search.scorer import StudentScorer
-from langchain_pld.distillation.search.student_probes import readable, record_calls
+from langchain_pld.distillation.search.student_probes import prepare_formats
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
-from langchain_pld.student.probe import probe_student
-from langchain_pld.student.prompt import compile_prompt
-from langchain_pld.student.providers import most_labels, tokenizer_of
-from langchain_pld.task import Task
 
 __all__ = ["POOL", "choose_uncertain", "zero_shot_losses"]
 
@@ -53,13 +45,9 @@ async def zero_shot_losses(run: Run, rows: ExampleSet) -> dict[str, float]:
         BudgetSpent: The budget does not allow it.
         StudentError: The student cannot be reached, or none of its answers can be read.
     """
-    task, student = run.task, run.student
-    answer = await asyncio.to_thread(_answer, task, student)
-    async with record_calls(run):
-        probe = await probe_student(student, compile_prompt(task, (), answer), answer, task.render(rows[0].input))
-    answer = answer.model_copy(update={"thinking_tokens": probe.thinking_tokens})
-    answer = await readable(run, answer, probe.scorer)
-    student_scorer = StudentScorer(run, await run.student_fingerprint(), probe.scorer)
+    formats = await student_formats(run, ("names",))
+    (answer,), scorer = await prepare_formats(run, formats[:1], run.task.render(rows[0].input))
+    student_scorer = StudentScorer(run, await run.student_fingerprint(), scorer)
     progress = run.progress("student reads examples without rules")
     scores = await student_scorer.score(Candidate(answer=answer), rows, "train", progress)
     losses: dict[str, float] = {}
@@ -67,11 +55,5 @@ async def zero_shot_losses(run: Run, rows: ExampleSet) -> dict[str, float]:
         if score.log_probabilities is not None:
             losses[row.id] = -score.log_probabilities[gold]
         else:
-            losses[row.id] = 0.0 if score.label == gold else math.log(len(task.labels))
+            losses[row.id] = 0.0 if score.label == gold else math.log(len(run.task.labels))
     return losses
-
-
-def _answer(task: Task, student: BaseChatModel) -> AnswerFormat:
-    # The tokenizer may have to load the model.
-    formats = answer_formats(task, ("names",), token_ids=tokenizer_of(student), most_labels=most_labels(student))
-    return formats[0]

@@ -96,7 +96,7 @@ async def by_outcome(student_scorer: StudentScorer, best: ScoredCandidate, rows:
     scores = await student_scorer.score(best.candidate, rows, "train", progress)
     failures: dict[tuple[str, str], list[Example]] = defaultdict(list)
     successes: list[Example] = []
-    for row, predicted in zip(rows, student_scorer.labels_of(best, scores), strict=True):
+    for row, predicted in zip(rows, best.predict(scores), strict=True):
         if predicted == row.label:
             successes.append(row)
         elif predicted is not None:

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from langchain_pld.answer import AnswerFormat, Scorer
+from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import FinishReason
 from langchain_pld.distillation.nodes.overview import measured
 from langchain_pld.distillation.rules.edits import Proposal, apply_edits
@@ -20,20 +20,25 @@ from langchain_pld.distillation.rules.prompt_size import fit_to_budget, token_co
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.spending import BudgetSpent
-from langchain_pld.distillation.search.answer_formats import answer_formats, described, propose_words, search
+from langchain_pld.distillation.search.answer_formats import (
+    choose_format,
+    describe,
+    propose_words,
+    score_formats,
+    student_formats,
+)
 from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
-from langchain_pld.distillation.search.hill_climbing import Spare, climb, strongest_first
-from langchain_pld.distillation.search.promotion import Contest, release
-from langchain_pld.distillation.search.racing import stratified_order
+from langchain_pld.distillation.search.hill_climbing import SearchSpace, climb, harm_by_label, strongest_first
+from langchain_pld.distillation.search.promotion import Contest, promote, unmeasured
+from langchain_pld.distillation.search.racing import race, stratified_order
 from langchain_pld.distillation.search.scorer import StudentScorer
-from langchain_pld.distillation.search.student_probes import probed, readable
+from langchain_pld.distillation.search.student_probes import learn_tokens, prepare_formats
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.evaluation.metrics import confusion_tables, macro_f1
 from langchain_pld.examples import ExampleSet
-from langchain_pld.student.prompt import compile_prompt
-from langchain_pld.student.providers import fingerprint_of, most_labels, tokenizer_of
-from langchain_pld.verdict import Failure
+from langchain_pld.rules import Rule
+from langchain_pld.student.providers import fingerprint_of
 
 __all__ = ["validate"]
 
@@ -45,7 +50,9 @@ async def validate(state: DistillationState, run: Run) -> dict[str, Any]:
     formats: list[AnswerFormat] = []
     scorer = state.get("scorer")
     if scorer is None:
-        formats, scorer = await _answer_formats(run, rows)
+        proposed = await propose_words(run) if "teacher" in run.plan.answer_forms else []
+        formats = await student_formats(run, run.plan.answer_forms, proposed)
+        formats, scorer = await prepare_formats(run, formats, run.task.render(rows[0].input))
         run.note(f"answers of {fingerprint.spec} are read by {scorer}")
     student_scorer = StudentScorer(run, fingerprint, scorer)
     search_pass = _Pass(student_scorer, rows)
@@ -63,20 +70,16 @@ async def validate(state: DistillationState, run: Run) -> dict[str, Any]:
     if ended is None:
         return update
     assert run.teacher_model is not None
-    artifact, reason = await release(
-        contest,
-        student_scorer,
-        rows,
-        ended=ended,
-        first_choice=formats[0] if formats else state["champion"].answer,
-        origin={
-            "teacher": await asyncio.to_thread(fingerprint_of, run.teacher_model),
-            "data": state["data"],
-            "parent": state["incumbent"].id if state.get("incumbent") else None,
-        },
-        trials=tried,
-    )
-    run.announce(reason)
+    origin = {
+        "teacher": await asyncio.to_thread(fingerprint_of, run.teacher_model),
+        "data": state["data"],
+        "parent": state["incumbent"].id if state.get("incumbent") else None,
+    }
+    if contest is None:
+        artifact = unmeasured(student_scorer, formats[0] if formats else state["champion"].answer, origin)
+    else:
+        artifact = await promote(contest, student_scorer, rows, ended=ended, origin=origin, trials=tried)
+    run.announce(artifact.notes[0])
     return {**update, "artifact": artifact, "finish_reason": artifact.finish_reason}
 
 
@@ -100,24 +103,21 @@ class _Pass:
         """Zero-shot against all rules, then single steps from the better one; `None` where the budget is spent."""
         plan = self._plan
         # The prompt without rules has the same choice of answer forms and the same calibration: a fair fight.
-        zero_shot, without = await search((), formats, plan.answer_forms, self.score, "zero-shot")
+        zero_shot = await self._best_format((), formats, "zero-shot", "without rules")
         if zero_shot is None:
             return None, False
         incumbent = await self._incumbent(state)
         if self._at_ceiling(zero_shot):
-            self.tried += _tried({"without rules": without})
             return Contest(zero_shot, zero_shot, incumbent), False
         rules = strongest_first(state["rules"])
-        all_rules: ScoredCandidate | None = None
-        with_rules: list[ScoredCandidate] = []
-        if rules:
-            all_rules, with_rules = await search(rules, formats, plan.answer_forms, self.score, "all rules")
-        self.tried += _tried({"without rules": without, "with all rules": with_rules})
-        start = all_rules if all_rules is not None and all_rules.loss < zero_shot.loss else zero_shot
-        spare = Spare(rules, state.get("drafts", {}), tuple(state.get("pool", ())), orders=plan.orders)
-        champion = await climb(
-            start, zero_shot, all_rules, gold_labels(self._rows), spare, plan.trials, self.attempt, self._run.announce
-        )
+        all_rules = await self._best_format(rules, formats, "all rules", "with all rules") if rules else None
+        start, harm = zero_shot, {}
+        if all_rules is not None:
+            start = min(all_rules, zero_shot, key=lambda scored: scored.loss)
+            harm = harm_by_label(all_rules, zero_shot, gold_labels(self._rows))
+        pool = tuple(state.get("pool", ()))
+        space = SearchSpace(rules, state.get("drafts", {}), pool, reorder=plan.orders, harm=harm)
+        champion = await climb(start, space, plan.trials, self._race)
         return Contest(zero_shot, champion, incumbent, all_rules), True
 
     async def later(self, state: DistillationState) -> tuple[Contest | None, bool]:
@@ -143,14 +143,9 @@ class _Pass:
             candidate = await asyncio.to_thread(self._edited, champion.candidate, proposal, train, screen, count)
             if candidate == champion.candidate:
                 continue
-            outcome = await self.attempt(candidate, champion, proposal.name)
-            if isinstance(outcome, str):
-                self._run.announce(f"{proposal.name}: {outcome}")
-            elif outcome.loss < champion.loss:
-                self._run.announce(f"{proposal.name}: taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}")
-                champion, improved = outcome, True
-            else:
-                self._run.announce(f"{proposal.name}: not taken, log loss {champion.loss:.3f} to {outcome.loss:.3f}")
+            scored = await self._race(candidate, champion, proposal.name)
+            if scored is not None and scored.loss < champion.loss:
+                champion, improved = scored, True
         all_rules = await self.score(state["all_rules"], "all rules") if "all_rules" in state else None
         return Contest(zero_shot, champion, incumbent, all_rules), improved
 
@@ -177,18 +172,29 @@ class _Pass:
         )
         return scored
 
-    async def attempt(self, candidate: Candidate, best: ScoredCandidate, what: str) -> ScoredCandidate | str:
-        """A candidate in a race with the best so far."""
-        try:
-            return await self._scorer.race(candidate, best, self._rows, self._run.progress(f"student tries {what}"))
-        except BudgetSpent as spent:
-            return f"not scored, {spent}"
+    async def _race(self, candidate: Candidate, best: ScoredCandidate, name: str) -> ScoredCandidate | None:
+        return await race(self._scorer, candidate, best, self._rows, name)
+
+    async def _best_format(
+        self, rules: tuple[Rule, ...], formats: list[AnswerFormat], name: str, what: str
+    ) -> ScoredCandidate | None:
+        """Some rules in their best answer format; `None` where the budget is spent."""
+        evidence = "evidence" in self._plan.answer_forms
+        scored = await score_formats(rules, formats, self.score, evidence=evidence, name=name)
+        if len(scored) > 1:
+            figures = (
+                f"{describe(one.candidate.answer)} log loss {one.loss:.3f}, {one.ms_per_text:.0f} ms, "
+                f"{one.output_tokens:.1f} tokens"
+                for one in scored
+            )
+            self.tried.append(f"answers tried {what}: {'; '.join(figures)}")
+        return choose_format(scored) if scored else None
 
     async def _incumbent(self, state: DistillationState) -> ScoredCandidate | None:
         incumbent = state.get("incumbent")
         if incumbent is None:
             return None
-        answer = await readable(self._run, incumbent.answer_for(self._scorer.fingerprint), self._scorer.scorer)
+        answer = await learn_tokens(self._run, incumbent.answer_for(self._scorer.fingerprint), self._scorer.scorer)
         candidate = Candidate(rules=incumbent.rules, answer=answer)
         return await self.score(candidate, f"the incumbent {incumbent.id}")
 
@@ -213,51 +219,9 @@ class _Pass:
         lines += [f"{rule.id} goes, since the prompt has no room for it" for rule in gone]
         for line in lines:
             self._run.announce(f"{proposal.name}: {line}")
-        return candidate.having(kept)
+        return candidate.with_rules(kept)
 
     def _at_ceiling(self, scored: ScoredCandidate) -> bool:
         labels, ceiling = self._run.task.label_names, self._plan.ceiling
         counts = confusion_tables(gold_labels(self._rows), scored.predictions, labels).sum(axis=0)
         return ceiling is not None and float(macro_f1(counts)) >= ceiling
-
-
-async def _answer_formats(run: Run, rows: ExampleSet) -> tuple[list[AnswerFormat], Scorer]:
-    """The answer forms to try, and how the student's answers can be read."""
-    task, plan, student = run.task, run.plan, run.student
-    proposed: list[dict[str, str]] = []
-    if "teacher" in plan.answer_forms:
-        answer = await propose_words(run.teacher(), task)
-        if isinstance(answer, Failure):
-            run.note(f"the teacher proposed no answer words: {answer.message}")
-        else:
-            proposed = answer
-    # The tokenizer may have to load the model.
-    formats = await asyncio.to_thread(
-        answer_formats,
-        task,
-        plan.answer_forms,
-        proposed=proposed,
-        token_ids=tokenizer_of(student),
-        most_labels=most_labels(student),
-    )
-    prompts = [(compile_prompt(task, (), answer), answer) for answer in formats]
-    probe = await probed(run, prompts, task.render(rows[0].input))
-    formats = [form.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for form in formats]
-    formats = [await readable(run, form, probe.scorer) for form in formats]
-    if probe.thinking_tokens:
-        run.note(f"the student gets {probe.thinking_tokens} tokens to think")
-    return formats, probe.scorer
-
-
-def _tried(searches: dict[str, list[ScoredCandidate]]) -> list[str]:
-    """What each way of answering was worth and cost, where there was a choice."""
-    return [
-        f"answers tried {what}: "
-        + "; ".join(
-            f"{described(one.candidate.answer)} log loss {one.loss:.3f}, {one.ms_per_text:.0f} ms, "
-            f"{one.output_tokens:.1f} tokens"
-            for one in tried
-        )
-        for what, tried in searches.items()
-        if len(tried) > 1
-    ]

@@ -7,24 +7,34 @@ evidence first, and sets that the teacher proposes. All are scored on validation
 
 from __future__ import annotations
 
-import math
+import asyncio
 import statistics
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import BaseModel, Field, ValidationError
+from scipy import stats
 
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.distillation.plan import AnswerSource
-from langchain_pld.distillation.run.teacher import Teacher
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
 from langchain_pld.distillation.templates import fill
 from langchain_pld.rules import Rule
+from langchain_pld.student.providers import most_labels, tokenizer_of
 from langchain_pld.student.scoring import first_tokens_differ, with_first_tokens
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 
-__all__ = ["FAMILIAR_WORDS", "answer_formats", "choose", "described", "propose_words", "search"]
+__all__ = [
+    "FAMILIAR_WORDS",
+    "answer_formats",
+    "choose_format",
+    "describe",
+    "propose_words",
+    "score_formats",
+    "student_formats",
+]
 
 TokenIds = Callable[[str], Sequence[int]]
 
@@ -45,7 +55,7 @@ FAMILIAR_WORDS: tuple[dict[str, str], ...] = (
 )
 """Label names of well-known tasks (lower case, `_` between words) to words that a small student tells apart."""
 
-_MOST_PROPOSALS = 3
+_MAX_PROPOSALS = 3
 
 
 def answer_formats(
@@ -96,61 +106,71 @@ def answer_formats(
     return formats or [AnswerFormat.two_stage(task)]
 
 
-async def search(
+async def student_formats(
+    run: Run, sources: Sequence[AnswerSource], proposed: Iterable[dict[str, str]] = ()
+) -> list[AnswerFormat]:
+    """The answer formats that the run's student can be asked in, see `answer_formats`; may load the model."""
+    return await asyncio.to_thread(
+        lambda: answer_formats(
+            run.task,
+            sources,
+            proposed=proposed,
+            token_ids=tokenizer_of(run.student),
+            most_labels=most_labels(run.student),
+        )
+    )
+
+
+async def score_formats(
     rules: tuple[Rule, ...],
     formats: Sequence[AnswerFormat],
-    sources: Sequence[AnswerSource],
     score: Callable[[Candidate, str], Awaitable[ScoredCandidate | None]],
-    what: str,
-) -> tuple[ScoredCandidate | None, list[ScoredCandidate]]:
-    """Score some rules under each answer format and choose one; see `choose`.
+    *,
+    evidence: bool,
+    name: str,
+) -> list[ScoredCandidate]:
+    """Score some rules under each answer format, for `choose_format`.
 
     Args:
         rules: The rules, none for zero-shot.
         formats: From `answer_formats`.
-        sources: Whether `evidence` is to be tried with the best words.
-        score: Scores a candidate, or gives `None` where the budget does not allow it; its second argument says what is
-            being tried.
-        what: What the rules are, for that text.
-
-    Returns:
-        The chosen one, `None` where none was scored, and all that were scored.
+        score: Scores a candidate under a name; `None` where the budget does not allow it.
+        evidence: Whether an answer with its evidence first is tried with the best words.
+        name: What the run's log calls the rules.
     """
-    tried = [await score(Candidate(rules=rules, answer=answer), f"{what} {described(answer)}") for answer in formats]
-    scored = [one for one in tried if one is not None]
+    results = [await score(Candidate(rules=rules, answer=answer), f"{name} {describe(answer)}") for answer in formats]
+    scored = [result for result in results if result is not None]
     words = [one for one in scored if one.candidate.answer.form == "words"]
-    if "evidence" in sources and words:
+    if evidence and words:
         best = min(words, key=lambda one: one.loss).candidate.answer
         answer = best.model_copy(update={"form": "evidence"})
-        last = await score(Candidate(rules=rules, answer=answer), f"{what} {described(answer)}")
+        last = await score(Candidate(rules=rules, answer=answer), f"{name} {describe(answer)}")
         scored += [last] if last is not None else []
-    return (choose(scored) if scored else None), scored
+    return scored
 
 
-def choose(scored: Sequence[ScoredCandidate]) -> ScoredCandidate:
-    """The candidate to take: the lowest cross-validated log loss, and of those that are as good, the cheapest.
+def choose_format(scored: Sequence[ScoredCandidate]) -> ScoredCandidate:
+    """The candidate with the lowest cross-validated log loss, and of those that are as good, the cheapest.
 
     A candidate is as good as the best when the mean of its paired differences in log loss, row by row, is at most one
     standard error. Cost is counted in output tokens a text, rounded, since milliseconds differ from run to run; of
     equally cheap ones the lower loss wins, then the first.
     """
     best = min(scored, key=lambda one: one.loss)
-    as_good = [one for one in scored if one is best or _as_good(one.losses, best.losses)]
+    as_good = [one for one in scored if one is best or _within_standard_error(one.losses, best.losses)]
     return min(as_good, key=lambda one: (round(one.output_tokens), one.loss))
 
 
-def described(answer: AnswerFormat) -> str:
+def describe(answer: AnswerFormat) -> str:
     """The format in a few words."""
     codes = list(answer.groups or answer.codes.values())
     shown = ", ".join(codes[:6]) + (", …" if len(codes) > 6 else "")
     return f"{answer.form} ({shown})"
 
 
-def _as_good(losses: Sequence[float], best: Sequence[float]) -> bool:
+def _within_standard_error(losses: Sequence[float], best: Sequence[float]) -> bool:
     differences = [one - other for one, other in zip(losses, best, strict=True)]
-    if len(differences) < 2:
-        return False
-    return statistics.fmean(differences) <= statistics.stdev(differences) / math.sqrt(len(differences))
+    return len(differences) > 1 and statistics.fmean(differences) <= float(stats.sem(differences))
 
 
 class WordSets(BaseModel):
@@ -159,23 +179,23 @@ class WordSets(BaseModel):
     sets: list[list[str]] = Field(description="word sets; in each one word a label, in the order of the labels")
 
 
-async def propose_words(teacher: Teacher, task: Task) -> list[dict[str, str]] | Failure:
-    """Ask the teacher for answer words: sets of one plain word a label, at most three; none that does not fit."""
+async def propose_words(run: Run) -> list[dict[str, str]]:
+    """Ask the teacher for sets of answer words: one plain word a label, at most three sets; others are left out."""
+    task = run.task
     labels = "\n".join(
         f"{n}. {label.name}: {label.description or label.name}" for n, label in enumerate(task.labels, 1)
     )
-    answer = await teacher.ask(
-        [SystemMessage(fill("words")), HumanMessage(f"The task: {task.instructions}\n\nThe labels:\n{labels}")],
-        WordSets,
-    )
+    question = f"The task: {task.instructions}\n\nThe labels:\n{labels}"
+    answer = await run.teacher().ask([SystemMessage(fill("words")), HumanMessage(question)], WordSets)
     if isinstance(answer, Failure):
-        return answer
-    fitting = [
+        run.note(f"the teacher proposed no answer words: {answer.message}")
+        return []
+    usable = [
         dict(zip(task.label_names, words, strict=True))
         for words in answer.sets
         if len(words) == len(task.labels) and all(word.isalpha() and len(word) <= 20 for word in words)
     ]
-    return fitting[:_MOST_PROPOSALS]
+    return usable[:_MAX_PROPOSALS]
 
 
 def _familiar(task: Task) -> list[dict[str, str]]:

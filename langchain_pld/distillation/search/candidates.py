@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,13 +14,14 @@ from langchain_pld.artifact import Calibration
 from langchain_pld.rules import Rule
 from langchain_pld.student.calibration import CalibrationFit
 
-__all__ = ["Candidate", "RowScore", "ScoredCandidate"]
+__all__ = ["Candidate", "RowScore", "ScoredCandidate", "most_probable"]
 
-LogProbabilities = dict[str, float]
+Probabilities = dict[str, float]
+"""Label to probability."""
 
 
 class Candidate(BaseModel):
-    """Rules and answer form that make one prompt."""
+    """Rules and answer format that make one prompt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,8 +30,8 @@ class Candidate(BaseModel):
     answer: AnswerFormat
     """What the student answers with."""
 
-    def having(self, rules: tuple[Rule, ...]) -> Candidate:
-        """The same answer form with other rules."""
+    def with_rules(self, rules: tuple[Rule, ...]) -> Candidate:
+        """The same answer format with other rules."""
         return Candidate(rules=rules, answer=self.answer)
 
 
@@ -39,35 +41,46 @@ class RowScore:
 
     label: str | None
     """The most probable label; `None` for a failed answer."""
-    log_probabilities: LogProbabilities | None
+    log_probabilities: dict[str, float] | None
     """Label to log-probability; `None` when the answer failed or carried no scores."""
     latency_ms: float
     output_tokens: int = 0
 
+    @property
+    def probabilities(self) -> Probabilities | None:
+        """Label to probability."""
+        scores = self.log_probabilities
+        return None if scores is None else {label: math.exp(value) for label, value in scores.items()}
+
 
 @dataclass(frozen=True)
 class ScoredCandidate:
-    """A candidate with its validation scores and the calibration that they give."""
+    """A candidate with its scores on validation rows and the calibration that they give."""
 
     candidate: Candidate
     prompt: str
     rows: tuple[RowScore, ...]
     fit: CalibrationFit | None
     """`None` where calibration was refused or there are no scores."""
-    predictions: tuple[str | None, ...]
-    """Label of each row: by out-of-fold calibrated probabilities where there is a fit, else raw."""
+    probabilities: tuple[Probabilities | None, ...]
+    """Of each row: calibrated out of fold where there is a fit, else raw."""
     losses: tuple[float, ...]
-    """Cross-validated log loss of each row in nats; a failed row costs what a wrong sure answer does."""
+    """Log loss of each row by these probabilities, nats; a failed row costs as much as a wrong and certain answer."""
+
+    @property
+    def predictions(self) -> list[str | None]:
+        """The label of each row."""
+        return most_probable(self.probabilities, self.rows)
 
     @property
     def loss(self) -> float:
         """Mean of the losses; lower is better."""
-        return math.fsum(self.losses) / len(self.losses)
+        return fmean(self.losses)
 
     @property
     def output_tokens(self) -> float:
         """Mean tokens that an answer takes."""
-        return math.fsum(row.output_tokens for row in self.rows) / len(self.rows)
+        return fmean(row.output_tokens for row in self.rows)
 
     @property
     def ms_per_text(self) -> float:
@@ -78,3 +91,17 @@ class ScoredCandidate:
     def calibration(self) -> Calibration:
         """The fitted calibration, or none."""
         return self.fit.calibration if self.fit else Calibration.identity(self.candidate.answer.labels)
+
+    def calibrate(self, scores: Sequence[RowScore]) -> list[Probabilities | None]:
+        """Calibrated probabilities of other rows."""
+        rows = (score.log_probabilities for score in scores)
+        return [None if row is None else self.calibration.apply(row) for row in rows]
+
+    def predict(self, scores: Sequence[RowScore]) -> list[str | None]:
+        """The label of each of other rows."""
+        return most_probable(self.calibrate(scores), scores)
+
+
+def most_probable(probabilities: Sequence[Probabilities | None], scores: Sequence[RowScore]) -> list[str | None]:
+    """The most probable label of each row; the label that was read where there are no probabilities."""
+    return [max(p, key=p.__getitem__) if p else s.label for p, s in zip(probabilities, scores, strict=True)]

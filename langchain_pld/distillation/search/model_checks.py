@@ -1,21 +1,18 @@
-"""Whether the models of a run can do their part, found out before the first paid call.
+"""Whether the models of a run can do their part, checked before the first paid call.
 
 The teacher is not asked for this alone: its first question of the run goes ahead of the others, see `Teacher`.
 """
 
 from __future__ import annotations
 
-import asyncio
-
 from langchain_pld.distillation.rules.embeddings import Embedder
 from langchain_pld.distillation.run.run import Run
-from langchain_pld.distillation.search.answer_formats import answer_formats
-from langchain_pld.distillation.search.student_probes import probed
+from langchain_pld.distillation.search.answer_formats import student_formats
+from langchain_pld.distillation.search.student_probes import probe_answers
 from langchain_pld.errors import StudentError
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import MicroRule
-from langchain_pld.student.prompt import compile_prompt
-from langchain_pld.student.providers import model_spec, most_labels, tokenizer_of
+from langchain_pld.student.providers import model_spec
 
 __all__ = ["check_embeddings", "check_student"]
 
@@ -32,18 +29,12 @@ async def check_student(run: Run, rows: ExampleSet) -> None:
     Raises:
         StudentError: It cannot be reached, or none of its answers can be read.
     """
-    task, student = run.task, run.student
-    # The tokenizer may have to load the model.
-    formats = await asyncio.to_thread(
-        answer_formats, task, run.plan.answer_forms, token_ids=tokenizer_of(student), most_labels=most_labels(student)
-    )
-    prompts = [(compile_prompt(task, (), answer), answer) for answer in formats]
+    formats = await student_formats(run, run.plan.answer_forms)
     try:
-        await probed(run, prompts, task.render(rows[0].input))
+        await probe_answers(run, formats, run.task.render(rows[0].input))
     except StudentError as error:
-        message = (
-            f"the student {model_spec(student)} cannot be used: {error.failure.message}. The teacher was not asked"
-        )
+        reason = error.failure.message
+        message = f"the student {model_spec(run.student)} cannot be used: {reason}. The teacher was not asked"
         raise StudentError(error.failure.model_copy(update={"message": message})) from error
 
 

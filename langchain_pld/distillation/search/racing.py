@@ -1,8 +1,8 @@
-"""Racing: a candidate that is clearly behind is not scored to the end.
+"""Racing: scoring stops early for a candidate that is clearly worse than the best so far.
 
-The candidate and the best so far are compared on growing shares of the validation rows, by the same cross-validated
-losses as at the end. A one-sided paired t test of the mean loss a group (`scipy.stats.ttest_1samp`), at a level that
-is divided by the number of looks, decides whether it is behind (Maron & Moore 1994 call such a comparison a race).
+The two are compared on growing shares of the validation rows, by the same cross-validated losses as at the end. A
+one-sided paired t test of the mean loss a group, at a level that is divided by the number of interim comparisons,
+decides whether the candidate is worse (Maron & Moore 1994 call such a comparison a race).
 """
 
 from __future__ import annotations
@@ -14,39 +14,78 @@ from collections.abc import Sequence
 
 from scipy import stats
 
+from langchain_pld.distillation.run.spending import BudgetSpent
+from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
+from langchain_pld.distillation.search.scorer import StudentScorer
+from langchain_pld.evaluation.metrics import cluster_keys
 from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.student.calibration import MINIMUM_ROWS
 
-__all__ = ["behind", "looks", "stratified_order"]
+__all__ = ["interim_sizes", "p_value_worse", "race", "stratified_order"]
 
 _SHARES = (0.5, 0.75)
-_LEAST_GROUPS = 10
+_MIN_GROUPS = 10
 
 
-def looks(rows: int) -> tuple[int, ...]:
-    """After how many rows a race is looked at; none where the first look could not calibrate."""
-    return tuple(seen for seen in (round(share * rows) for share in _SHARES) if MINIMUM_ROWS <= seen < rows)
+async def race(
+    scorer: StudentScorer, candidate: Candidate, best: ScoredCandidate, rows: ExampleSet, name: str
+) -> ScoredCandidate | None:
+    """Score a candidate as long as it may still beat the best so far, and announce the outcome.
+
+    Args:
+        scorer: Scores rows; its plan names the level of the test.
+        candidate: The challenger.
+        best: The best so far, scored on all rows.
+        rows: The validation rows in `stratified_order`.
+        name: What the run's log calls the challenger.
+
+    Returns:
+        The candidate scored on all rows; `None` where it was clearly worse, or the budget did not allow to score it.
+    """
+    run = scorer.run
+    progress = run.progress(f"student tries {name}")
+    sizes = interim_sizes(len(rows))
+    try:
+        for size in sizes:
+            part = ExampleSet(source=rows.source, examples=rows.examples[:size])
+            challenger = await scorer.validate(candidate, part, lambda done, _: progress(done, len(rows)))
+            incumbent = await scorer.validate(best.candidate, part)
+            p_value = p_value_worse(challenger.losses, incumbent.losses, [row.group for row in part])
+            if p_value <= run.plan.race_level / len(sizes):
+                run.announce(
+                    f"{name}: stopped after {size} of {len(rows)} rows: log loss {challenger.loss:.3f} against "
+                    f"{incumbent.loss:.3f}, p = {p_value:.1g}"
+                )
+                return None
+        scored = await scorer.validate(candidate, rows, progress)
+    except BudgetSpent as spent:
+        run.announce(f"{name}: not scored, {spent}")
+        return None
+    outcome = "taken" if scored.loss < best.loss else "not taken"
+    run.announce(f"{name}: {outcome}, log loss {best.loss:.3f} to {scored.loss:.3f}")
+    return scored
 
 
-def behind(
-    challenger: Sequence[float], best: Sequence[float], groups: Sequence[str | None], *, level: float
-) -> float | None:
-    """The p-value that says that the challenger is behind, or `None` when it may still win.
+def interim_sizes(rows: int) -> tuple[int, ...]:
+    """After how many rows the two are compared; never where there are too few to calibrate."""
+    return tuple(size for size in (round(share * rows) for share in _SHARES) if MINIMUM_ROWS <= size < rows)
+
+
+def p_value_worse(challenger: Sequence[float], best: Sequence[float], groups: Sequence[str | None]) -> float:
+    """The p-value of the challenger's mean loss being higher; 1 where the rows are too few or all alike.
 
     Args:
         challenger: Its loss of each row, n.
         best: The loss of the best so far, n.
         groups: Group of each row, n; `None` is a group of its own. Rows of one group count as one.
-        level: Highest p-value that ends the race.
     """
-    by_group: dict[str, list[float]] = defaultdict(list)
-    for number, (new, old, group) in enumerate(zip(challenger, best, groups, strict=True)):
-        by_group[f"row {number}" if group is None else f"group {group}"].append(new - old)
-    means = [statistics.fmean(differences) for differences in by_group.values()]
-    if len(means) < _LEAST_GROUPS or len(set(means)) < 2:
-        return None
-    p_value = float(stats.ttest_1samp(means, 0.0, alternative="greater").pvalue)
-    return p_value if p_value <= level else None
+    differences: dict[str, list[float]] = defaultdict(list)
+    for key, new, old in zip(cluster_keys(groups, len(groups)), challenger, best, strict=True):
+        differences[key].append(new - old)
+    means = list(map(statistics.fmean, differences.values()))
+    if len(means) < _MIN_GROUPS or len(set(means)) < 2:
+        return 1.0
+    return float(stats.ttest_1samp(means, 0.0, alternative="greater").pvalue)
 
 
 def stratified_order(rows: ExampleSet, seed: int) -> ExampleSet:
@@ -59,5 +98,5 @@ def stratified_order(rows: ExampleSet, seed: int) -> ExampleSet:
     for label, members in by_label.items():
         shuffler.shuffle(members)
         placed += [((number + 0.5) / len(members), str(label), row) for number, row in enumerate(members)]
-    ordered = sorted(placed, key=lambda entry: (entry[0], entry[1]))
+    ordered = sorted(placed, key=lambda entry: entry[:2])
     return ExampleSet(source=rows.source, examples=tuple(row for _, _, row in ordered))

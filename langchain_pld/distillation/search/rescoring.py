@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from langchain_core.language_models import BaseChatModel
@@ -11,20 +11,20 @@ from langgraph.store.memory import InMemoryStore
 from langchain_pld.artifact import Calibration, DataFingerprint, DistilledPrompt, Gate
 from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.plan import PLANS
+from langchain_pld.distillation.run.progress import OnProgress
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.store import RunStore
-from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
+from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.distillation.search.promotion import calibration_notes, gate_for
 from langchain_pld.distillation.search.scorer import StudentScorer
-from langchain_pld.distillation.search.student_probes import readable
+from langchain_pld.distillation.search.student_probes import learn_tokens
 from langchain_pld.evaluation.comparison import compare
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import Rule
 from langchain_pld.student.prompt import compile_prompt
-from langchain_pld.task import Task
 
-__all__ = ["UNMEASURED", "arescored", "with_rules"]
+__all__ = ["UNMEASURED", "rescore", "with_rules"]
 
 UNMEASURED = "not measured since the edit: no scores, no calibration; a gate, where there is one, always abstains"
 """The note of a prompt that nobody has scored."""
@@ -67,44 +67,57 @@ def with_rules(artifact: DistilledPrompt, rules: Sequence[Rule], *, trusted: boo
     )
 
 
-async def arescored(
+async def rescore(
     artifact: DistilledPrompt,
     rows: ExampleSet,
     student: BaseChatModel,
     *,
     seed: int = 0,
-    on_progress: Callable[[int, int], None] = lambda *_: None,
+    on_progress: OnProgress = lambda *_: None,
 ) -> DistilledPrompt:
     """The artifact with scores, calibration and gate measured on validation rows, beside the prompt without rules.
 
     The rules stay whatever comes out; the first note says how they compare.
 
     Args:
-        artifact: What `with_rules` gave.
+        artifact: From `with_rules`.
         rows: Labelled validation rows.
         student: The model that decides.
         seed: Seed of folds and bootstraps.
-        on_progress: Told rows done and rows in all, of one prompt after the other.
+        on_progress: Called with rows done and rows in all, of one prompt after the other.
     """
-    task = artifact.task
-    store = RunStore(InMemoryStore(), "rescoring")
-    config = DistillConfig(seed=seed)
-    run = await Run.open("review", task=task, plan=PLANS["light"], store=store, student=student, config=config)
+    run = await Run.open(
+        "review",
+        task=artifact.task,
+        plan=PLANS["light"],
+        store=RunStore(InMemoryStore(), "rescoring"),
+        student=student,
+        config=DistillConfig(seed=seed),
+    )
     fingerprint = await run.student_fingerprint()
-    bench = StudentScorer(run, fingerprint, artifact.scorer)
-    answer = await readable(run, artifact.answer_for(fingerprint), artifact.scorer)
-    zero_shot = await bench.validate(Candidate(answer=answer), rows, on_progress)
+    scorer = StudentScorer(run, fingerprint, artifact.scorer)
+    answer = await learn_tokens(run, artifact.answer_for(fingerprint), artifact.scorer)
+    zero_shot = await scorer.validate(Candidate(answer=answer), rows, on_progress)
     scored = zero_shot
-    cards = bench.cards(zero_shot, rows, name="zero-shot", role="validation")
+    cards = scorer.cards(zero_shot, rows, name="zero-shot")
     note = f"all rules were rejected; the prompt without rules was measured on {len(rows)} validation rows"
     if artifact.rules:
-        scored = await bench.validate(Candidate(rules=artifact.rules, answer=answer), rows, on_progress)
-        cards += bench.cards(scored, rows, name="distilled", role="validation")
-        note = _compared(scored, zero_shot, rows, task, seed)
+        scored = await scorer.validate(Candidate(rules=artifact.rules, answer=answer), rows, on_progress)
+        cards += scorer.cards(scored, rows, name="distilled")
+        found = compare(
+            gold_labels(rows),
+            scored.predictions,
+            zero_shot.predictions,
+            run.task.label_names,
+            [row.group for row in rows],
+            seed=seed,
+        )
+        verdict = "better than" if found.better else "worse than" if found.worse else "not detectably better than"
+        note = f"the reviewed prompt is {verdict} zero-shot: {found.figures('validation')}"
     gate = artifact.gate
-    gate_note: tuple[str, ...] = ()
+    gate_notes: tuple[str, ...] = ()
     if gate is not None:
-        gate, gate_note = gate_for(gate, scored, rows, task, seed)
+        gate, gate_notes = gate_for(gate, scored, rows, run)
     earlier = [found for found in artifact.notes if found != UNMEASURED]
     data = DataFingerprint(sha256=rows.sha256, rows=len(rows), source=rows.source)
     return artifact.model_copy(
@@ -116,17 +129,6 @@ async def arescored(
             "data": {**artifact.data, "validation": data},
             "scores": tuple(cards),
             "ledger": (*artifact.ledger, *run.spending.ledger),
-            "notes": (note, *calibration_notes(scored), *gate_note, *earlier),
+            "notes": (note, *calibration_notes(scored), *gate_notes, *earlier),
         }
-    )
-
-
-def _compared(scored: ScoredCandidate, zero_shot: ScoredCandidate, rows: ExampleSet, task: Task, seed: int) -> str:
-    gold, groups = gold_labels(rows), [row.group for row in rows]
-    found = compare(gold, scored.predictions, zero_shot.predictions, task.label_names, groups, seed=seed)
-    what = "better than" if found.better else "worse than" if found.worse else "not detectably better than"
-    difference = found.difference
-    return (
-        f"the reviewed prompt is {what} zero-shot: macro-F1 on {found.rows} validation rows {difference.value:+.3f}, "
-        f"{difference.level:.0%} interval {difference.low:+.3f} to {difference.high:+.3f}"
     )

@@ -1,4 +1,4 @@
-"""The bench on which candidate prompts are scored with the real student, each prompt and row once."""
+"""Scoring candidate prompts with the real student, each prompt and row once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from statistics import median
 
 from langchain_core.language_models import BaseChatModel
@@ -17,11 +18,16 @@ from langchain_pld.artifact import Calibration, DistilledPrompt, LedgerLine, Mod
 from langchain_pld.distillation.roles import Role
 from langchain_pld.distillation.run.progress import OnProgress
 from langchain_pld.distillation.run.run import Run
-from langchain_pld.distillation.search.candidates import Candidate, LogProbabilities, RowScore, ScoredCandidate
-from langchain_pld.distillation.search.racing import behind, looks
+from langchain_pld.distillation.search.candidates import (
+    Candidate,
+    Probabilities,
+    RowScore,
+    ScoredCandidate,
+    most_probable,
+)
 from langchain_pld.evaluation.evaluate import Predictions, aclassify, gold_labels, score_card
 from langchain_pld.examples import Example, ExampleSet
-from langchain_pld.student.calibration import MINIMUM_ROWS, CalibrationFit, content_free_inputs, fit_calibration
+from langchain_pld.student.calibration import MINIMUM_ROWS, content_free_inputs, fit_calibration
 from langchain_pld.student.classifier import PLDClassifier
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task, TaskInput
@@ -30,8 +36,8 @@ from langchain_pld.verdict import Verdict
 __all__ = ["StudentScorer"]
 
 _CHUNK = 25
-"""Rows after which what was scored is kept and the budget is looked at."""
-_LEAST_PROBABILITY = 1e-6
+"""Rows after which scores are kept and the budget is checked."""
+_MIN_PROBABILITY = 1e-6
 
 
 class StudentScorer:
@@ -41,8 +47,8 @@ class StudentScorer:
     candidate with the same prompt asks only what is missing.
 
     Args:
-        run: The run, with the student; what test rows take is entered under the node `test`.
-        fingerprint: Which model the student is.
+        run: The run, with the student; calls on test rows go into the ledger under the node `test`.
+        fingerprint: Identity of the student.
         scorer: How its answers are read.
     """
 
@@ -64,50 +70,47 @@ class StudentScorer:
         )
 
     async def score(
-        self, candidate: Candidate, rows: ExampleSet, role: Role, on_progress: OnProgress
+        self, candidate: Candidate, rows: ExampleSet, role: Role, on_progress: OnProgress = lambda *_: None
     ) -> tuple[RowScore, ...]:
-        """The student's scores of each row under a candidate's prompt.
+        """Score each row under a candidate's prompt.
 
         Raises:
             BudgetSpent: The budget does not allow the calls; what was scored before is kept.
         """
+        store, spending, spec = self.run.store, self.run.spending, self.fingerprint.spec
         artifact = self.artifact(candidate)
         # Asking for the runtime may import llama.cpp.
         kind = f"scores-{role}-{await asyncio.to_thread(_score_key, artifact, self.run.student)}"
         keys = {row.id: _input_key(row.input) for row in rows}
-        known = await self.run.store.get_many(kind, list(keys.values()))
-        # The reading of the test rows is no part of the search.
-        node = "test" if role == "test" else self.run.node
+        known = await store.get_many(kind, list(keys.values()))
         missing = [row for row in rows if keys[row.id] not in known]
-        if len(missing) < len(rows):
-            await self.run.spending.add(LedgerLine(node=node, model=self.fingerprint.spec, cache_hits=len(known)))
+        # Reading the test rows is no part of the search.
+        line = LedgerLine(node="test" if role == "test" else self.run.node, model=spec)
+        if known:
+            await spending.add(line.model_copy(update={"cache_hits": len(known)}))
         if missing:
             classifier = PLDClassifier(artifact=artifact, student=self.run.student)
-            on_progress(len(known), len(rows))  # it begins here
+            on_progress(len(known), len(rows))  # the step begins, so that its time is its own
         for start in range(0, len(missing), _CHUNK):
-            self.run.spending.check(self.fingerprint.spec)
-            part = ExampleSet(source=rows.source, examples=tuple(missing[start : start + _CHUNK]))
+            spending.check(spec)
+            chunk = missing[start : start + _CHUNK]
             before = len(known)
             verdicts = await aclassify(
                 classifier,
-                part,
+                ExampleSet(source=rows.source, examples=tuple(chunk)),
                 on_progress=lambda done, _: on_progress(before + done, len(rows)),  # noqa: B023
             )
-            fresh = {keys[row.id]: _stored(verdict) for row, verdict in zip(part, verdicts, strict=True)}
-            # Kept before they are entered: killed in between, a run does not pay for them again.
+            fresh = {keys[row.id]: asdict(_row_score(verdict)) for row, verdict in zip(chunk, verdicts, strict=True)}
             # A server that was down is no property of the prompt: such rows are asked again next time.
-            await self.run.store.put_many(
-                kind,
-                {
-                    keys[row.id]: fresh[keys[row.id]]
-                    for row, verdict in zip(part, verdicts, strict=True)
-                    if verdict.failure is None or not verdict.failure.transient
-                },
-            )
-            await self.run.spending.add(
-                _spent(node, self.fingerprint.spec, verdicts),
-                cached_tokens=sum(verdict.usage.cached_tokens for verdict in verdicts),
-            )
+            lasting = {
+                keys[row.id]: fresh[keys[row.id]]
+                for row, verdict in zip(chunk, verdicts, strict=True)
+                if verdict.failure is None or not verdict.failure.transient
+            }
+            # Kept before they are entered: killed in between, a run does not pay for them again.
+            await store.put_many(kind, lasting)
+            cached_tokens = sum(verdict.usage.cached_tokens for verdict in verdicts)
+            await spending.add(_with_usage(line, verdicts), cached_tokens=cached_tokens)
             known |= fresh
         return tuple(RowScore(**known[keys[row.id]]) for row in rows)
 
@@ -120,126 +123,77 @@ class StudentScorer:
             BudgetSpent: The budget does not allow it.
         """
         scores = await self.score(candidate, rows, "validation", on_progress)
-        gold, labels = gold_labels(rows), self.run.task.label_names
-        groups = [row.group for row in rows]
-        usable = [index for index, score in enumerate(scores) if score.log_probabilities is not None]
-        fit: CalibrationFit | None = None
-        raw: list[LogProbabilities] = [scores[index].log_probabilities or {} for index in usable]
+        gold = gold_labels(rows)
+        usable = [
+            (score.log_probabilities, label, row.group)
+            for score, label, row in zip(scores, gold, rows, strict=True)
+            if score.log_probabilities is not None
+        ]
+        fit = None
+        probabilities = [score.probabilities for score in scores]
         if len(usable) >= MINIMUM_ROWS:
-            free = await self.score(candidate, _content_free(self.run.task), "validation", lambda *_: None)
+            content_free = await self.score(candidate, _content_free_rows(self.run.task), "validation")
+            raw, labels, groups = zip(*usable, strict=True)
             fit = fit_calibration(
                 raw,
-                [gold[i] for i in usable],
                 labels,
-                groups=[groups[i] for i in usable],
-                content_free=[s.log_probabilities for s in free if s.log_probabilities] or None,
+                self.run.task.label_names,
+                groups=groups,
+                content_free=[row.log_probabilities for row in content_free if row.log_probabilities] or None,
                 seed=self.run.seed,
             )
-        predictions: list[str | None] = [score.label for score in scores]
-        losses = [0.0 if s.label == g else -math.log(_LEAST_PROBABILITY) for s, g in zip(scores, gold, strict=True)]
-        for position, index in enumerate(usable):
-            probabilities = fit.out_of_fold[position] if fit else {key: math.exp(v) for key, v in raw[position].items()}
-            predictions[index] = max(probabilities, key=probabilities.__getitem__)
-            losses[index] = -math.log(max(probabilities[gold[index]], _LEAST_PROBABILITY))
+            out_of_fold = iter(fit.out_of_fold)
+            probabilities = [None if row is None else next(out_of_fold) for row in probabilities]
         return ScoredCandidate(
             candidate=candidate,
             prompt=self.artifact(candidate).system_prompt,
             rows=scores,
             fit=fit,
-            predictions=tuple(predictions),
-            losses=tuple(losses),
+            probabilities=tuple(probabilities),
+            losses=tuple(map(_loss, probabilities, scores, gold)),
         )
 
-    async def race(
-        self,
-        candidate: Candidate,
-        best: ScoredCandidate,
-        rows: ExampleSet,
-        on_progress: OnProgress = lambda *_: None,
-    ) -> ScoredCandidate | str:
-        """Score a candidate as long as it may still beat the best so far, at the plan's `race_level`; see `racing`.
-
-        Args:
-            candidate: The challenger.
-            best: Scored on all rows.
-            rows: The validation rows in an order in which each beginning stands for the whole.
-            on_progress: Told the rows done.
-
-        Returns:
-            The scored candidate, or why its scoring was stopped.
-
-        Raises:
-            BudgetSpent: The budget does not allow it.
-        """
-        seen = looks(len(rows))
-        for count in seen:
-            part = ExampleSet(source=rows.source, examples=rows.examples[:count])
-            challenger = await self.validate(candidate, part, lambda done, _: on_progress(done, len(rows)))
-            incumbent = await self.validate(best.candidate, part)
-            p_value = behind(
-                challenger.losses,
-                incumbent.losses,
-                [row.group for row in part],
-                level=self.run.plan.race_level / len(seen),
-            )
-            if p_value is not None:
-                return (
-                    f"stopped after {count} of {len(rows)} rows: log loss {challenger.loss:.3f} against "
-                    f"{incumbent.loss:.3f}, p = {p_value:.1g}"
-                )
-        return await self.validate(candidate, rows, on_progress)
-
-    def cards(self, scored: ScoredCandidate, rows: ExampleSet, *, name: str, role: Role) -> list[ScoreCard]:
-        """Raw and calibrated score card on the validation rows; calibrated figures are out of fold."""
-        raw = _probabilities(scored.rows)
-        cards = [self._card(scored, scored.rows, raw, rows, name=name, role=role, calibrated=False)]
-        if scored.fit is not None:
-            held_out = iter(scored.fit.out_of_fold)
-            calibrated = [next(held_out) if p is not None else None for p in raw]
-            cards.append(self._card(scored, scored.rows, calibrated, rows, name=name, role=role, calibrated=True))
-        return cards
-
-    def cards_of(
-        self, scored: ScoredCandidate, scores: Sequence[RowScore], rows: ExampleSet, *, name: str, role: Role
-    ) -> list[ScoreCard]:
-        """Raw and calibrated score card on other rows, with the calibration of the validation rows."""
-        raw = _probabilities(scores)
-        cards = [self._card(scored, scores, raw, rows, name=name, role=role, calibrated=False)]
-        if scored.calibration.method != "none":
-            applied = _calibrated(scored, scores)
-            cards.append(self._card(scored, scores, applied, rows, name=name, role=role, calibrated=True))
-        return cards
-
-    def labels_of(self, scored: ScoredCandidate, scores: Sequence[RowScore]) -> list[str | None]:
-        """The label of each of other rows, with the calibration of the validation rows; `None` where it failed."""
-        return _likeliest(_calibrated(scored, scores), scores)
-
-    def _card(
+    def cards(
         self,
         scored: ScoredCandidate,
-        scores: Sequence[RowScore],
-        probabilities: Sequence[dict[str, float] | None],
         rows: ExampleSet,
         *,
         name: str,
-        role: Role,
-        calibrated: bool,
-    ) -> ScoreCard:
-        predictions = Predictions(
-            _likeliest(probabilities, scores),
-            probabilities,
-            student=self.fingerprint.spec,
-            calibrated=calibrated,
-            prompt_tokens=self._prompt_tokens(scored.prompt),
-            ms_per_text=median(score.latency_ms for score in scores),
-        )
-        return score_card(self.run.task, rows, predictions, name=name, role=role, seed=self.run.seed)
+        role: Role = "validation",
+        scores: Sequence[RowScore] | None = None,
+    ) -> list[ScoreCard]:
+        """Raw and calibrated score card.
+
+        Args:
+            scored: The candidate.
+            rows: The validation rows that it was scored on, whose calibrated figures are out of fold; or other rows.
+            name: Name of the cards.
+            role: Data role of the rows.
+            scores: Scores of other rows.
+        """
+        if scores is None:
+            scores, calibrated = scored.rows, list(scored.probabilities) if scored.fit else None
+        else:
+            calibrated = scored.calibrate(scores) if scored.calibration.method != "none" else None
+        cards = []
+        for probabilities in ([score.probabilities for score in scores], calibrated):
+            if probabilities is not None:
+                predictions = Predictions(
+                    most_probable(probabilities, scores),
+                    probabilities,
+                    student=self.fingerprint.spec,
+                    calibrated=probabilities is calibrated,
+                    prompt_tokens=self._prompt_tokens(scored.prompt),
+                    ms_per_text=median(score.latency_ms for score in scores),
+                )
+                cards.append(score_card(self.run.task, rows, predictions, name=name, role=role, seed=self.run.seed))
+        return cards
 
     def _prompt_tokens(self, prompt: str) -> int | None:
         return self.run.student.get_num_tokens(prompt) if self.fingerprint.spec.startswith("embedded:") else None
 
 
-def _content_free(task: Task) -> ExampleSet:
+def _content_free_rows(task: Task) -> ExampleSet:
     """Inputs without content, for the contextual calibration."""
     rows = tuple(
         Example(id=f"content-free {number}", input=value if isinstance(value, str) else dict(value))
@@ -248,23 +202,10 @@ def _content_free(task: Task) -> ExampleSet:
     return ExampleSet(source="content-free", examples=rows)
 
 
-def _probabilities(scores: Sequence[RowScore]) -> list[dict[str, float] | None]:
-    return [
-        None if score.log_probabilities is None else {k: math.exp(v) for k, v in score.log_probabilities.items()}
-        for score in scores
-    ]
-
-
-def _calibrated(scored: ScoredCandidate, scores: Sequence[RowScore]) -> list[dict[str, float] | None]:
-    return [
-        None if score.log_probabilities is None else scored.calibration.apply(score.log_probabilities)
-        for score in scores
-    ]
-
-
-def _likeliest(probabilities: Sequence[dict[str, float] | None], scores: Sequence[RowScore]) -> list[str | None]:
-    """The likeliest label of each row; the one that was read where there are no probabilities."""
-    return [max(p, key=p.__getitem__) if p else s.label for p, s in zip(probabilities, scores, strict=True)]
+def _loss(probabilities: Probabilities | None, score: RowScore, gold: str) -> float:
+    """Log loss of a row, nats; without probabilities, that of a certain answer."""
+    probability = float(score.label == gold) if probabilities is None else probabilities[gold]
+    return -math.log(max(probability, _MIN_PROBABILITY))
 
 
 def _input_key(value: TaskInput) -> str:
@@ -273,7 +214,7 @@ def _input_key(value: TaskInput) -> str:
 
 
 def _score_key(artifact: DistilledPrompt, student: BaseChatModel) -> str:
-    """Hash of all that an answer depends on beside the text; what is known of a rule's effect is not part of it."""
+    """Hash of all that an answer depends on beside the text; the measured effect of a rule is not part of it."""
     parts = [
         __version__,
         str(getattr(student, "runtime", "")),
@@ -286,26 +227,26 @@ def _score_key(artifact: DistilledPrompt, student: BaseChatModel) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
-def _spent(node: str, model: str, verdicts: Sequence[Verdict]) -> LedgerLine:
-    """What the answers took."""
-    return LedgerLine(
-        node=node,
-        model=model,
-        calls=sum(verdict.usage.calls for verdict in verdicts),
-        failures=sum(verdict.failure is not None for verdict in verdicts),
-        input_tokens=sum(verdict.usage.input_tokens for verdict in verdicts),
-        output_tokens=sum(verdict.usage.output_tokens for verdict in verdicts),
-        seconds=sum(verdict.latency_ms for verdict in verdicts) / 1000,
+def _with_usage(line: LedgerLine, verdicts: Sequence[Verdict]) -> LedgerLine:
+    usages = [verdict.usage for verdict in verdicts]
+    return line.model_copy(
+        update={
+            "calls": sum(usage.calls for usage in usages),
+            "failures": sum(verdict.failure is not None for verdict in verdicts),
+            "input_tokens": sum(usage.input_tokens for usage in usages),
+            "output_tokens": sum(usage.output_tokens for usage in usages),
+            "seconds": sum(verdict.latency_ms for verdict in verdicts) / 1000,
+        }
     )
 
 
-def _stored(verdict: Verdict) -> dict[str, object]:
+def _row_score(verdict: Verdict) -> RowScore:
     probabilities = verdict.probabilities
-    return {
-        "label": verdict.predicted_label,
-        "log_probabilities": None
+    return RowScore(
+        label=verdict.predicted_label,
+        log_probabilities=None
         if probabilities is None
         else {label: math.log(max(p, 1e-12)) for label, p in probabilities.items()},
-        "latency_ms": verdict.latency_ms,
-        "output_tokens": verdict.usage.output_tokens,
-    }
+        latency_ms=verdict.latency_ms,
+        output_tokens=verdict.usage.output_tokens,
+    )

@@ -20,48 +20,39 @@ from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.artifact import LedgerLine
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.student.probe import Probe, learn_first_tokens, probe_formats
+from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.providers import model_spec
 
-__all__ = ["probed", "readable", "record_calls"]
+__all__ = ["learn_tokens", "prepare_formats", "probe_answers", "record_calls"]
 
-_KIND, _PROBES = "first-tokens", "probes"
-
-
-async def readable(run: Run, answer: AnswerFormat, scorer: Scorer) -> AnswerFormat:
-    """The answer format with all that has to be known to read it, see `learn_first_tokens`; learned once a run.
-
-    Args:
-        run: The run, with the student; keeps what was learned.
-        answer: What the student answers with.
-        scorer: How its answers are read; only log-probabilities need to know tokens.
-    """
-    if answer.form != "words" or scorer != "logprobs" or answer.first_tokens is not None:
-        return answer
-    fingerprint = await run.student_fingerprint()
-    key = hashlib.sha256(f"{fingerprint.model_dump_json()}\n{answer.model_dump_json()}".encode()).hexdigest()
-    known = (await run.store.get_many(_KIND, [key])).get(key)
-    if known is not None:
-        return AnswerFormat.model_validate(known)
-    async with record_calls(run):
-        found = await learn_first_tokens(run.student, answer)
-    if found.first_tokens is not None:
-        await run.store.put_many(_KIND, {key: found.model_dump(mode="json")})
-    return found
+_TOKENS, _PROBES = "first-tokens", "probes"
 
 
-async def probed(run: Run, prompts: Sequence[tuple[str, AnswerFormat]], text: str) -> Probe:
-    """How the student's answers can be read, see `probe_formats`; found out once a run, on behalf of `validate`.
+async def prepare_formats(run: Run, formats: Sequence[AnswerFormat], text: str) -> tuple[list[AnswerFormat], Scorer]:
+    """Answer formats with all that the student needs to answer in them, and how its answers are read.
 
     Args:
-        run: The run, with the student; keeps what was found out.
-        prompts: System prompts with the answer format that each asks for; of each form the first is tried.
+        run: The run, with the student.
+        formats: Answer formats.
         text: An input to ask about.
+
+    Raises:
+        StudentError: The student cannot be reached, or none of its answers can be read.
     """
+    probe = await probe_answers(run, formats, text)
+    if probe.thinking_tokens:
+        run.note(f"the student gets {probe.thinking_tokens} tokens to think")
+    with_room = [answer.model_copy(update={"thinking_tokens": probe.thinking_tokens}) for answer in formats]
+    return [await learn_tokens(run, answer, probe.scorer) for answer in with_room], probe.scorer
+
+
+async def probe_answers(run: Run, formats: Sequence[AnswerFormat], text: str) -> Probe:
+    """How the student's answers can be read, see `probe_formats`; found out once a run, for the node `validate`."""
+    prompts = [(compile_prompt(run.task, (), answer), answer) for answer in formats]
+    # Of each form the first is tried; which text is asked about makes no difference.
     firsts = {answer.form: (prompt, answer.model_dump_json()) for prompt, answer in reversed(prompts)}
     fingerprint = await run.student_fingerprint()
-    # Which text is asked about makes no difference to how the answer can be read.
-    asked = json.dumps([fingerprint.model_dump_json(), sorted(firsts.values())])
-    key = hashlib.sha256(asked.encode()).hexdigest()
+    key = _key(json.dumps([fingerprint.model_dump_json(), sorted(firsts.values())]))
     known = (await run.store.get_many(_PROBES, [key])).get(key)
     if known is not None:
         return Probe(**known)
@@ -69,6 +60,32 @@ async def probed(run: Run, prompts: Sequence[tuple[str, AnswerFormat]], text: st
         probe = await probe_formats(run.student, prompts, text)
     await run.store.put_many(_PROBES, {key: asdict(probe)})
     return probe
+
+
+async def learn_tokens(run: Run, answer: AnswerFormat, scorer: Scorer) -> AnswerFormat:
+    """The answer format with the tokens that its words begin with, see `learn_first_tokens`; learned once a run.
+
+    Args:
+        run: The run, with the student.
+        answer: The answer format.
+        scorer: How answers are read; only log-probabilities need to know tokens.
+    """
+    if answer.form != "words" or scorer != "logprobs" or answer.first_tokens is not None:
+        return answer
+    fingerprint = await run.student_fingerprint()
+    key = _key(f"{fingerprint.model_dump_json()}\n{answer.model_dump_json()}")
+    known = (await run.store.get_many(_TOKENS, [key])).get(key)
+    if known is not None:
+        return AnswerFormat.model_validate(known)
+    async with record_calls(run):
+        learned = await learn_first_tokens(run.student, answer)
+    if learned.first_tokens is not None:
+        await run.store.put_many(_TOKENS, {key: learned.model_dump(mode="json")})
+    return learned
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @asynccontextmanager
@@ -84,7 +101,7 @@ async def record_calls(run: Run) -> AsyncIterator[None]:
 
 
 class _Counter(BaseCallbackHandler):
-    """Counts calls and tokens."""
+    """Counts calls and tokens; LangChain's `UsageMetadataCallbackHandler` counts no calls, and needs a model name."""
 
     run_inline = True
 
@@ -101,13 +118,11 @@ class _Counter(BaseCallbackHandler):
 
     @override
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        for generations in response.generations:
-            for generation in generations:
-                message = generation.message if isinstance(generation, ChatGeneration) else None
-                usage = message.usage_metadata if isinstance(message, AIMessage) else None
-                if usage:
-                    self.counts["input_tokens"] += usage["input_tokens"]
-                    self.counts["output_tokens"] += usage["output_tokens"]
+        for generation in (one for several in response.generations for one in several):
+            message = generation.message if isinstance(generation, ChatGeneration) else None
+            if isinstance(message, AIMessage) and message.usage_metadata:
+                self.counts["input_tokens"] += message.usage_metadata["input_tokens"]
+                self.counts["output_tokens"] += message.usage_metadata["output_tokens"]
 
 
 _counter: ContextVar[_Counter | None] = ContextVar("counter", default=None)

@@ -12,13 +12,14 @@ from langgraph.store.memory import InMemoryStore
 from langchain_pld import Task, adistill
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.distillation.plan import PLANS
-from langchain_pld.distillation.run.teacher import Teacher
+from langchain_pld.distillation.run.run import Run
+from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.search.answer_formats import (
     FAMILIAR_WORDS,
     answer_formats,
-    choose,
+    choose_format,
     propose_words,
-    search,
+    score_formats,
 )
 from langchain_pld.distillation.search.candidates import Candidate, RowScore, ScoredCandidate
 from langchain_pld.student.scoring import first_tokens_differ
@@ -96,14 +97,14 @@ def test_more_labels_than_an_answer_shows_are_asked_in_two_stages() -> None:
     assert [one.form for one in answer_formats(many(77, "card_{}"), ("names",), most_labels=198)] == ["two_stage"]
 
 
-def tried(losses: Sequence[float], tokens: int, answer: AnswerFormat) -> ScoredCandidate:
+def scored_candidate(losses: Sequence[float], tokens: int, answer: AnswerFormat) -> ScoredCandidate:
     row = RowScore(label="a", log_probabilities=None, latency_ms=1.0, output_tokens=tokens)
     return ScoredCandidate(
         candidate=Candidate(answer=answer),
         prompt="",
         rows=(row,) * len(losses),
         fit=None,
-        predictions=("a",) * len(losses),
+        probabilities=(None,) * len(losses),
         losses=tuple(losses),
     )
 
@@ -116,7 +117,7 @@ WORDS, YES, EVIDENCE = (
 
 
 def test_the_lowest_loss_wins_among_equally_cheap_answers() -> None:
-    taken = choose([tried([0.9, 1.1, 1.0], 1, WORDS), tried([0.8, 1.0, 0.9], 1, YES)])
+    taken = choose_format([scored_candidate([0.9, 1.1, 1.0], 1, WORDS), scored_candidate([0.8, 1.0, 0.9], 1, YES)])
     assert taken.candidate.answer == YES
 
 
@@ -130,27 +131,34 @@ def test_the_lowest_loss_wins_among_equally_cheap_answers() -> None:
 def test_a_dearer_answer_must_be_better_by_more_than_its_standard_error(
     losses: list[float], winner: AnswerFormat
 ) -> None:
-    taken = choose([tried([0.9, 1.0, 0.9, 1.0], 1, WORDS), tried(losses, 8, EVIDENCE)])
+    taken = choose_format([scored_candidate([0.9, 1.0, 0.9, 1.0], 1, WORDS), scored_candidate(losses, 8, EVIDENCE)])
     assert taken.candidate.answer == winner
 
 
 async def test_evidence_is_tried_with_the_best_words() -> None:
-    async def score(candidate: Candidate, what: str) -> ScoredCandidate:
-        asked.append(what)
+    async def score(candidate: Candidate, name: str) -> ScoredCandidate:
+        names.append(name)
         good = candidate.answer.codes == YES.codes
-        return tried([0.1, 0.2] if good else [1.0, 1.1], 1, candidate.answer)
+        return scored_candidate([0.1, 0.2] if good else [1.0, 1.1], 1, candidate.answer)
 
-    asked: list[str] = []
-    _, scored_all = await search((), [WORDS, YES], ("names", "task", "evidence"), score, "zero-shot")
-    assert asked[-1] == "zero-shot evidence (follows, denies, silent)"
-    assert len(scored_all) == 3
+    names: list[str] = []
+    results = await score_formats((), [WORDS, YES], score, evidence=True, name="zero-shot")
+    assert names[-1] == "zero-shot evidence (follows, denies, silent)"
+    assert len(results) == 3
 
 
 async def test_proposals_that_are_no_plain_words_are_dropped() -> None:
     sets = [["yes", "no", "silent"], ["yes", "no"], ["y e s", "no", "silent"], ["<b>", "no", "silent"]]
     model = FakeChatModel(script=lambda _: AIMessage(json.dumps({"sets": sets})))
-    teacher = Teacher(model, node="validate", store=InMemoryStore(), concurrency=1)
-    assert await propose_words(teacher, NLI) == [dict(zip(NLI.label_names, sets[0], strict=True))]
+    run = await Run.open(
+        "validate",
+        task=NLI,
+        plan=PLANS["light"],
+        store=RunStore(InMemoryStore(), "run"),
+        student=model,
+        teacher_model=model,
+    )
+    assert await propose_words(run) == [dict(zip(NLI.label_names, sets[0], strict=True))]
 
 
 def student_script(messages: list[BaseMessage]) -> AIMessage:

@@ -7,7 +7,7 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.search.candidates import Candidate, RowScore, ScoredCandidate
-from langchain_pld.distillation.search.hill_climbing import Spare, climb
+from langchain_pld.distillation.search.hill_climbing import SearchSpace, climb
 from langchain_pld.rules import Rule
 from tests.distillation.test_graph import PLAN, TASK, rows, student_script, teacher_script
 from tests.fakes import FakeChatModel
@@ -26,32 +26,33 @@ def scored(rules: tuple[Rule, ...], loss: float) -> ScoredCandidate:
         prompt="",
         rows=(row, row),
         fit=None,
-        predictions=GOLD,
+        probabilities=(None, None),
         losses=(loss, loss),
     )
 
 
-async def climbed(
-    best: ScoredCandidate, spare: Spare, trials: int, outcome: float
+async def climb_with(
+    start: ScoredCandidate, space: SearchSpace, trials: int, change: float
 ) -> tuple[ScoredCandidate, list[str]]:
-    tried: list[str] = []
+    """The best prompt and the moves tried, each of which changes the loss as said."""
+    moves: list[str] = []
 
-    async def attempt(candidate: Candidate, so_far: ScoredCandidate, what: str) -> ScoredCandidate | str:
-        tried.append(what)
-        return scored(candidate.rules, so_far.loss + outcome)
+    async def race(candidate: Candidate, best: ScoredCandidate, name: str) -> ScoredCandidate:
+        moves.append(name)
+        return scored(candidate.rules, best.loss + change)
 
-    return await climb(best, scored((), 1.0), None, GOLD, spare, trials, attempt, lambda _: None), tried
+    return await climb(start, space, trials, race), moves
 
 
 async def test_additions_come_from_all_labels_in_turn_whether_they_help_or_not() -> None:
     support = {"amber": 9, "violet": 4}
     pool = tuple(rule(f"{label}-{n}", label, support[label] - n) for label in GOLD for n in range(4))
-    for outcome in (-0.1, 0.1):
-        _, tried = await climbed(scored((), 1.0), Spare(pool=pool), 8, outcome)
+    for change in (-0.1, 0.1):
+        _, tried = await climb_with(scored((), 1.0), SearchSpace(pool=pool), 8, change)
         added = [what.partition("(")[2].rstrip(")") for what in tried if what.startswith("with rule")]
         assert set(added[:2]) == set(GOLD), tried
-        assert set(added[2:4]) == set(GOLD) or outcome < 0
-    best, _ = await climbed(scored((rule("one", "amber"),), 1.0), Spare(pool=pool), 3, -0.1)
+        assert set(added[2:4]) == set(GOLD) or change < 0
+    best, _ = await climb_with(scored((rule("one", "amber"),), 1.0), SearchSpace(pool=pool), 3, -0.1)
     assert {one.label for one in best.candidate.rules} == set(GOLD)
 
 
