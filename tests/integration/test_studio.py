@@ -18,7 +18,7 @@ from langchain_pld import DistilledPrompt
 from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.plan import PLANS
-from langchain_pld.distillation.templates import NAMES, shipped
+from langchain_pld.distillation.templates import NAMES, default_text
 from langchain_pld.errors import ArtifactError
 from langchain_pld.models.fetch import model_path
 from tests.integration.server import ROOT, Studio, serving
@@ -152,7 +152,7 @@ def test_every_setting_is_shown_with_what_it_is_and_at_which_nodes(studio: Studi
     context = studio.client.assistants.get_schemas(studio.assistant())["context_schema"]
     assert context is not None
     fields: dict[str, Any] = context["properties"]
-    prompts = {f"{name}_prompt": shipped(name) for name in NAMES}
+    prompts = {f"{name}_prompt": default_text(name) for name in NAMES}
     assert {name: field["default"] for name, field in fields.items()} == {
         "teacher": "embedded:qwen2.5-coder-1.5b",
         "student": "embedded:qwen2.5-coder-1.5b",
@@ -284,7 +284,7 @@ def test_a_fork_with_an_edited_prompt_asks_with_it_and_pays_for_nothing_before(s
     first = ended_with(studio, finished)
     fork = checkpoint_before(studio, finished, "consolidate")
     before = len(studio.ollama.requests)
-    edited = f"{shipped('merge')}\nBe brief, as on a telegram."
+    edited = f"{default_text('merge')}\nBe brief, as on a telegram."
     run(studio, finished, input=None, checkpoint=fork, context={"merge_prompt": edited})
     questions = asked(studio, before)
     assert questions
