@@ -9,7 +9,7 @@ from langchain_pld.cli.spending import estimate_table
 from langchain_pld.distillation.estimate import estimate
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.run.progress import Progress
-from tests.distillation.test_graph import TASK, rows
+from tests.distillation.scenarios import TASK, rows
 
 
 @pytest.fixture(params=["pipe", "terminal"])

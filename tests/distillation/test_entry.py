@@ -14,18 +14,10 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_pld import adistill, adistill_many, distill, distill_many
 from langchain_pld.errors import InputError
-from tests.distillation.test_graph import PLAN, TASK, rows, student_script, teacher_script
+from tests.distillation.scenarios import PLAN, TASK, rows, student, teacher, teacher_script
 from tests.fakes import FakeChatModel
 
 SETS: dict[str, Any] = {"train": rows("train", 12), "validation": rows("validation", 60)}
-
-
-def teacher() -> FakeChatModel:
-    return FakeChatModel(script=teacher_script)
-
-
-def student() -> FakeChatModel:
-    return FakeChatModel(script=student_script)
 
 
 MISSING: list[tuple[Callable[..., Any], dict[str, Any], str]] = [

@@ -28,7 +28,7 @@ from langchain_pld.distillation.run_directory import RunDirectory
 from langchain_pld.errors import AnswersPendingError
 from langchain_pld.models.batch import BatchChatModel, BatchFolder
 from langchain_pld.models.batch_rows import Question
-from tests.distillation.test_resume import comparable
+from tests.distillation.scenarios import comparable
 from tests.fakes import FakeChatModel
 from tests.teams import TASK, rows, rule_for, student_script
 

@@ -11,11 +11,9 @@ from typing import Any
 
 import pytest
 
-from langchain_pld import adistill
 from langchain_pld.distillation.run_directory import RunDirectory
 from langchain_pld.errors import DistillationError
-from tests.distillation.test_graph import TASK, rows, student_script, teacher_script
-from tests.distillation.test_resume import PLAN
+from tests.distillation.scenarios import PLAN_WITH_CEILING, distil, teacher, teacher_script
 from tests.fakes import FakeChatModel
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="psycopg wants another event loop there")
@@ -40,19 +38,10 @@ def database() -> Iterator[str]:
 async def test_a_run_in_postgres_is_resumed_and_shares_paid_answers_with_the_next_one(
     database: str, tmp_path: Path
 ) -> None:
-    async def distil(teacher: FakeChatModel, run_id: str) -> Any:
+    async def run(writer: FakeChatModel, run_id: str) -> Any:
         async with RunDirectory(tmp_path).opened(postgres=database) as (store, checkpointer):
-            return await adistill(
-                TASK,
-                train=rows("train", 12),
-                validation=rows("validation", 60),
-                teacher=teacher,
-                student=FakeChatModel(script=student_script),
-                effort=PLAN,
-                store=store,
-                checkpointer=checkpointer,
-                run_id=run_id,
-            )
+            kept: dict[str, Any] = {"store": store, "checkpointer": checkpointer, "run_id": run_id}
+            return await distil(teacher=writer, effort=PLAN_WITH_CEILING, **kept)
 
     calls = 0
 
@@ -62,13 +51,13 @@ async def test_a_run_in_postgres_is_resumed_and_shares_paid_answers_with_the_nex
         return teacher_script(messages) if calls <= 5 else RuntimeError("quota")
 
     with pytest.raises(DistillationError, match="3 of 8 calls"):
-        await distil(FakeChatModel(script=tiring), "one")
-    mended = FakeChatModel(script=teacher_script)
-    artifact = await distil(mended, "one")
+        await run(teacher(tiring), "one")
+    mended = teacher()
+    artifact = await run(mended, "one")
     assert artifact.rules
     asked = len(mended.asked)
-    assert await distil(mended, "one") == artifact
-    await distil(mended, "two")
+    assert await run(mended, "one") == artifact
+    await run(mended, "two")
     assert len(mended.asked) == asked
 
 

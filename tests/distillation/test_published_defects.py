@@ -13,15 +13,23 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.store.memory import InMemoryStore
 
-from langchain_pld import DistilledPrompt, adistill
 from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.run.store import RunStore
-from tests.distillation import test_loop
-from tests.distillation.test_graph import PLAN, TASK, rows, teacher_script
-from tests.fakes import FakeChatModel, scored, text_of
-
-SETS: dict[str, Any] = {"train": rows("train", 12), "validation": rows("validation", 60), "test": rows("test", 20)}
+from tests.distillation.scenarios import (
+    PLAN,
+    REVISION_PLAN,
+    SETS,
+    TASK,
+    distil,
+    revised_student_script,
+    revising_teacher_script,
+    stubborn_student_script,
+    student,
+    teacher,
+    text_of_all,
+)
+from tests.fakes import scored, text_of
 
 
 def number(messages: list[BaseMessage]) -> int:
@@ -33,26 +41,16 @@ def has_rules(messages: list[BaseMessage]) -> bool:
     return "Rules" in str(messages[0].text)
 
 
-async def distilled(student: Any, **numbers: Any) -> DistilledPrompt:
-    return await adistill(
-        TASK,
-        teacher=FakeChatModel(script=teacher_script),
-        student=FakeChatModel(script=student),
-        effort=PLAN.model_copy(update=numbers),
-        **SETS,
-    )
-
-
 @pytest.mark.parametrize(
     "failing",
     [AIMessage("I would rather not say."), RuntimeError("the request cannot be used"), AIMessage("")],
     ids=["unreadable", "an error", "empty"],
 )
 async def test_when_all_candidates_fail_the_old_prompt_stays(failing: Any) -> None:
-    def student(messages: list[BaseMessage]) -> Any:
+    def script(messages: list[BaseMessage]) -> Any:
         return failing if has_rules(messages) else scored({"amber": 0.6, "violet": 0.4})
 
-    artifact = await distilled(student, trials=3, rounds=1)
+    artifact = await distil(student=student(script), effort=PLAN.model_copy(update={"trials": 3, "rounds": 1}))
     assert artifact.finish_reason == "no_gain"
     assert artifact.rules == ()
     assert "the zero-shot prompt stays" in artifact.notes[0]
@@ -66,14 +64,12 @@ async def test_the_loop_never_sees_a_test_id() -> None:
     for role, found in SETS.items():
         await RunStore(store, "r").put_examples(role, found)
 
-    def teacher(messages: list[BaseMessage]) -> AIMessage:
-        asked.append(test_loop.told(messages))
-        return test_loop.teacher_script(messages)
+    def script(messages: list[BaseMessage]) -> AIMessage:
+        asked.append(text_of_all([messages]))
+        return revising_teacher_script(messages)
 
-    graph = build_distillation_graph(
-        teacher=FakeChatModel(script=teacher), student=FakeChatModel(script=test_loop.student_script), store=store
-    )
-    start: Any = {"run_id": "r", "task": TASK, "plan": test_loop.PLAN}
+    graph = build_distillation_graph(teacher=teacher(script), student=student(revised_student_script), store=store)
+    start: Any = {"run_id": "r", "task": TASK, "plan": REVISION_PLAN}
     async for state in graph.astream(start, context=DistillConfig(), stream_mode="values"):
         known = [rule.sources for rule in [*state.get("rules", ()), *state.get("pool", ())]]
         known += [proposal.examples for proposal in state.get("proposals", ())]
@@ -85,7 +81,7 @@ async def test_the_loop_never_sees_a_test_id() -> None:
 
 
 async def test_rules_that_look_better_but_not_detectably_so_are_not_picked_by_a_rule_of_thumb() -> None:
-    def student(messages: list[BaseMessage]) -> AIMessage:
+    def script(messages: list[BaseMessage]) -> AIMessage:
         right, wrong = ("amber", "violet") if "invoice" in text_of(messages) else ("violet", "amber")
         # With rules it is right about one row more of sixty, and a little surer.
         mistaken = {7, 18, 33} if has_rules(messages) else {7, 18, 33, 41}
@@ -94,7 +90,7 @@ async def test_rules_that_look_better_but_not_detectably_so_are_not_picked_by_a_
             {wrong: sure, right: 1 - sure} if number(messages) in mistaken else {right: sure, wrong: 1 - sure}
         )
 
-    artifact = await distilled(student)
+    artifact = await distil(student=student(script))
     scores = {
         (card.name, card.calibrated): card.macro_f1.value for card in artifact.scores if card.role == "validation"
     }
@@ -108,9 +104,10 @@ async def test_a_prompt_without_rules_is_no_empty_prompt() -> None:
     def mute(_: list[BaseMessage]) -> AIMessage:
         return AIMessage(json.dumps({"reason": "", "condition": ""}))
 
-    student = FakeChatModel(script=lambda _: scored({"amber": 0.6, "violet": 0.4}))
-    plan = PLAN.model_copy(update={"max_failure_share": 1.0})
-    artifact = await adistill(TASK, teacher=FakeChatModel(script=mute), student=student, effort=plan, **SETS)
+    reader = student(stubborn_student_script)
+    artifact = await distil(
+        teacher=teacher(mute), student=reader, effort=PLAN.model_copy(update={"max_failure_share": 1.0})
+    )
     assert artifact.rules == ()
     assert TASK.instructions in artifact.system_prompt
-    assert artifact.system_prompt in {str(messages[0].text) for messages in student.asked}
+    assert artifact.system_prompt in {str(messages[0].text) for messages in reader.asked}

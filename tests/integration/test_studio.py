@@ -269,8 +269,8 @@ def test_a_prompt_that_the_run_could_not_fill_is_refused(prompt: dict[str, str],
 
 def test_limits_and_review_go_before_the_plan_and_what_is_not_set_leaves_it() -> None:
     plan = PLANS["medium"].model_copy(update={"budget": Budget(calls=5, minutes=2.0), "max_risk": 0.1})
-    assert DistillConfig(seed=1).over(plan) == plan
-    changed = DistillConfig(max_calls=9, max_risk=0.02, require_review=True).over(plan)
+    assert DistillConfig(seed=1).resolve_plan(plan) == plan
+    changed = DistillConfig(max_calls=9, max_risk=0.02, require_review=True).resolve_plan(plan)
     assert (changed.budget, changed.max_risk) == (Budget(calls=9, minutes=2.0), 0.02)
     assert changed.require_review
 

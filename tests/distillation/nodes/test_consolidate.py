@@ -15,8 +15,7 @@ from langchain_pld.distillation.nodes.extract import extract
 from langchain_pld.distillation.nodes.generate import generate
 from langchain_pld.distillation.rules.clustering import Clustering
 from langchain_pld.rules import MicroRule
-from tests.distillation.running import run_nodes
-from tests.distillation.test_graph import TASK, rows, student_script, teacher_script
+from tests.distillation.scenarios import TASK, rows, run_nodes, student_script, teacher_script
 from tests.fakes import FakeChatModel
 
 GOOD = "If the text is about an invoice that was sent"
@@ -55,8 +54,8 @@ async def test_a_merged_rule_that_rests_on_its_label_is_asked_for_once_more_with
     assert len(questions) == 2
     assert questions[1].startswith(questions[0])
     assert "Do not write a label" in questions[1]
-    assert "became 2 rules, clusters of amber 4; violet 4" in state["said"]
-    assert "amber: the rule of 4 micro-rules rests on a label instead of the text" in state["said"]
+    assert "became 2 rules, clusters of amber 4; violet 4" in state["log"]
+    assert "amber: the rule of 4 micro-rules rests on a label instead of the text" in state["log"]
 
 
 async def test_a_run_tells_how_many_micro_rules_of_a_label_are_in_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +64,7 @@ async def test_a_run_tells_how_many_micro_rules_of_a_label_are_in_no_cluster(mon
 
     monkeypatch.setattr("langchain_pld.distillation.nodes.consolidate.cluster_label", without_the_last)
     state = await merged(FakeChatModel(script=teacher_script))
-    assert "clusters of amber 3 (1 in no cluster); violet 3 (1 in no cluster)" in state["said"]
+    assert "clusters of amber 3 (1 in no cluster); violet 3 (1 in no cluster)" in state["log"]
 
 
 async def test_where_the_second_answer_is_no_better_the_strongest_micro_rule_stands_for_the_cluster() -> None:
@@ -75,7 +74,7 @@ async def test_where_the_second_answer_is_no_better_the_strongest_micro_rule_sta
     assert len(questions) == 2
     assert amber.condition == GOOD
     assert amber.support == 4, "it stands for all of the cluster"
-    assert "its strongest one stands for them" in state["said"]
+    assert "its strongest one stands for them" in state["log"]
 
 
 async def test_a_merged_rule_that_copies_a_text_is_asked_for_once_more_as_well() -> None:

@@ -11,8 +11,7 @@ from langchain_pld.distillation.nodes.critique import critique, screened
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import MicroRule
-from tests.distillation.poisoned import TASK
-from tests.distillation.running import run_nodes
+from tests.distillation.scenarios import TASK, run_nodes
 from tests.fakes import FakeChatModel
 
 SCREEN = Screen.of(TASK, [])
@@ -28,7 +27,7 @@ async def judged(answer: object, *drafts: MicroRule) -> tuple[list[str], str, Fa
     train = ExampleSet.of([Example(id="row", input="a text", label="amber")], TASK)
     before = {"micro_rules": list(drafts)}
     state = await run_nodes(critique, task=TASK, sets={"train": train}, teacher=teacher, state=before, judge=True)
-    return [one.condition for one in state["micro_rules"]], state["said"], teacher
+    return [one.condition for one in state["micro_rules"]], state["log"], teacher
 
 
 def test_the_same_condition_for_two_labels_goes_out_on_both_sides() -> None:

@@ -14,7 +14,7 @@ from langchain_pld.distillation.nodes.voting import vote_messages
 from langchain_pld.distillation.roles import Role
 from langchain_pld.distillation.run.store import ChosenRow, RunStore
 from langchain_pld.examples import ExampleSet
-from tests.distillation.running import run_nodes
+from tests.distillation.scenarios import run_nodes
 from tests.fakes import FakeChatModel, scored, text_of
 
 TASK = Task(name="notes", instructions="Decide which team.", labels=[{"name": "amber"}, {"name": "violet"}])
@@ -58,7 +58,7 @@ async def generate(
     sets: dict[Role, ExampleSet] = {"train": train, "validation": balanced_rows(4, "validation")}
     state = await run_nodes(generate_node, task=TASK, sets=sets, teacher=teacher, student=student, **numbers)
     store: RunStore = state["store"]
-    return await store.chosen(), state["said"]
+    return await store.chosen(), state["log"]
 
 
 async def test_unlabelled_rows_get_the_label_on_which_all_votes_agree() -> None:

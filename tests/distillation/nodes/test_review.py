@@ -2,26 +2,96 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from langgraph.types import Command
+from langgraph.graph import START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from langgraph.store.memory import InMemoryStore
+from langgraph.types import Checkpointer, Command
 
-from langchain_pld.distillation.nodes.review import ReviewForm, aresume_review, near_conflicts
+from langchain_pld import Example
+from langchain_pld.distillation.config import DistillConfig
+from langchain_pld.distillation.nodes.review import (
+    ReviewForm,
+    after_review,
+    after_validate,
+    aresume_review,
+    near_conflicts,
+    review,
+)
+from langchain_pld.distillation.plan import PLANS
+from langchain_pld.distillation.run.run import Run
+from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.state import DistillationState
 from langchain_pld.errors import DistillationError, InputError
+from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import Rule
-from tests.distillation.reviewed_run import CHEER, CONFIG, EVEN, LOSS, RULES, TEXTS, begin, review_graph, waiting
-from tests.student.small_artifact import TASK
+from langchain_pld.student.prompt import compile_prompt
+from tests.fakes import FakeChatModel
+from tests.student.small_artifact import TASK, WORDS, artifact
+
+CONFIG: RunnableConfig = {"configurable": {"thread_id": "run"}}
+TEXTS = {"t1": "Our old dog died on Monday and the whole house is quiet.", "t2": "We won the match!"}
+LOSS = Rule(id="r-loss", label="sad", condition="It mourns a loss.", cues=("died",), sources=("t1",), support=1)
+CHEER = Rule(id="r-cheer", label="glad", condition="It cheers.", sources=("t2", "gone"), support=2, effect=0.25)
+EVEN = Rule(id="r-even", label="calm", condition="It mourns some loss.", support=0)
+RULES = (LOSS, CHEER, EVEN)
+
+
+def review_graph(
+    checkpointer: Checkpointer, *, scored: list[Any] | None = None
+) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """`validate -> review -> validate -> review`, as in the whole graph."""
+
+    async def validate(state: DistillationState) -> dict[str, Any]:
+        rules = tuple(state["rules"])
+        if scored is not None:
+            scored.append((rules, state.get("reviewed")))
+        prompt = compile_prompt(TASK, rules, WORDS)
+        return {"artifact": artifact(rules=rules, system_prompt=prompt, require_review=True), "log": ["validate"]}
+
+    async def review_in_run(state: DistillationState, runtime: Runtime[DistillConfig]) -> dict[str, Any]:
+        run = await Run.open(
+            "review",
+            task=TASK,
+            plan=PLANS["light"],
+            store=RunStore(runtime.store, "run"),
+            student=FakeChatModel(script=lambda _: AssertionError("asked")),
+            config=runtime.context,
+        )
+        update = await review(state, run)
+        return {**update, "log": run.log}
+
+    graph = StateGraph(DistillationState, context_schema=DistillConfig)
+    graph.add_node("validate", validate)
+    graph.add_node("review", review_in_run)
+    graph.add_edge(START, "validate")
+    graph.add_conditional_edges("validate", after_validate)
+    graph.add_conditional_edges("review", after_review)
+    return graph.compile(checkpointer=checkpointer, store=InMemoryStore())
+
+
+async def begin(graph: CompiledStateGraph[Any, Any, Any, Any]) -> dict[str, Any]:
+    """Run until the reviewer is asked; gives the request."""
+    assert graph.store is not None
+    rows = ExampleSet.of([Example(id=key, input=text, label="sad") for key, text in TEXTS.items()], TASK)
+    await RunStore(graph.store, "run").put_examples("train", rows)
+    await graph.ainvoke({"run_id": "run", "task": TASK, "rules": list(RULES)}, CONFIG)
+    return await waiting(graph)
+
+
+async def waiting(graph: CompiledStateGraph[Any, Any, Any, Any]) -> dict[str, Any]:
+    """What the run waits for."""
+    (found,) = (await graph.aget_state(CONFIG)).interrupts
+    return dict(found.value)
+
 
 APPROVE = {"type": "approve"}
 REJECT = {"type": "reject", "message": "too broad"}
@@ -146,17 +216,9 @@ async def test_a_prompt_without_rules_is_not_reviewed() -> None:
     assert end["artifact"].review is None
 
 
-def run_until_killed(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.distillation.reviewed_run", str(path)]
-    root = Path(__file__).parents[3]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=root)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
-async def test_a_run_that_was_killed_while_it_waited_is_answered_by_another_process(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoints.sqlite"
-    killed = await asyncio.to_thread(run_until_killed, path)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+async def test_an_answer_that_cannot_be_read_is_asked_for_again_until_the_run_ends() -> None:
+    graph = review_graph(InMemorySaver())
+    await begin(graph)
     asked: list[dict[str, Any]] = []
 
     def ask(request: dict[str, Any]) -> Any:
@@ -164,8 +226,7 @@ async def test_a_run_that_was_killed_while_it_waited_is_answered_by_another_proc
         decisions = [REJECT, APPROVE, APPROVE] if len(asked) > 1 else "no"
         return {"reviewer": "Ilka", "decisions": decisions}
 
-    async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
-        artifact = await aresume_review(review_graph(saver), CONFIG, ask)
+    artifact = await aresume_review(graph, CONFIG, ask)
     assert [len(request["action_requests"]) for request in asked] == [3, 3]
     assert artifact.rules == (CHEER, EVEN)
     artifact.require_usable()

@@ -16,7 +16,7 @@ from langchain_pld.distillation.roles import Role
 from langchain_pld.examples import ExampleSet
 from langchain_pld.student.sanitize import clean_text, skeleton
 from tests.distillation.poisoned import HONEST_ROWS, INJECTION_ROWS, INJECTIONS, TASK, WRONG_LABELS, subject
-from tests.distillation.running import run_nodes
+from tests.distillation.scenarios import run_nodes
 from tests.fakes import FakeChatModel, scored, text_of
 
 NODES = (generate, extract, critique)
@@ -79,7 +79,7 @@ async def test_wrong_labels_lose_against_the_right_ones() -> None:
     }
     state = await run_nodes(*NODES, task=TASK, sets=sets, teacher=obedient_teacher(0), train_examples=100)
     assert {one.source for one in state["micro_rules"]} == {row.id for row in HONEST_ROWS[:40]}
-    assert "10 that argue for several labels at once" in state["said"]
+    assert "10 that argue for several labels at once" in state["log"]
 
 
 async def test_no_injected_instruction_reaches_a_prompt_or_the_artifact() -> None:

@@ -9,7 +9,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.store.memory import InMemoryStore
 
-from langchain_pld import DistilledPrompt, adistill
+from langchain_pld import DistilledPrompt
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import LedgerLine
 from langchain_pld.distillation.budget import Budget
@@ -23,34 +23,30 @@ from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.errors import StudentError
 from langchain_pld.student.providers import fingerprint_of
-from tests.distillation.test_graph import TASK, rows, student_script, teacher_script
-from tests.distillation.test_resume import PLAN
+from tests.distillation.scenarios import (
+    PLAN_WITH_CEILING as PLAN,
+)
+from tests.distillation.scenarios import (
+    SETS,
+    TASK,
+    costly_teacher_script,
+    distil,
+    student_script,
+)
 from tests.fakes import FakeChatModel, scored
 
-TRAIN, VALIDATION, TEST = rows("train", 12), rows("validation", 60), rows("test", 20)
 PRICES = {"teacher": Price(input=5.0, output=10.0), "student": Price(input=0, output=0)}
 
 
-def priced(messages: list[BaseMessage]) -> Any:
-    answer = teacher_script(messages)
-    answer.usage_metadata = {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150}
-    return answer
+def models(**scripts: Any) -> dict[str, Any]:
+    scripts = {"teacher": costly_teacher_script, "student": student_script, **scripts}
+    return {role: FakeChatModel(script=script, model=role) for role, script in scripts.items()}
 
 
-async def run(budget: Budget, seen: list[Progress] | None = None) -> tuple[DistilledPrompt, Any, Any]:
-    teacher = FakeChatModel(script=priced, model="teacher")
-    student = FakeChatModel(script=student_script, model="student")
-    artifact = await adistill(
-        TASK,
-        train=TRAIN,
-        validation=VALIDATION,
-        test=TEST,
-        teacher=teacher,
-        student=student,
-        effort=PLAN.model_copy(update={"budget": budget, "prices": PRICES}),
-        on_progress=None if seen is None else seen.append,
-    )
-    return artifact, teacher, student
+async def run(budget: Budget, **options: Any) -> tuple[DistilledPrompt, Any, Any]:
+    plan = PLAN.model_copy(update={"budget": budget, "prices": PRICES})
+    asked = models()
+    return await distil(effort=plan, **asked, **options), asked["teacher"], asked["student"]
 
 
 @pytest.mark.parametrize("budget", [Budget(calls=0), Budget(tokens=0), Budget(minutes=0)])
@@ -82,7 +78,7 @@ async def test_a_run_that_is_stopped_while_the_student_scores_keeps_the_best_so_
 
 async def test_the_ledger_of_a_whole_run_has_costs_and_stays_below_the_estimate() -> None:
     seen: list[Progress] = []
-    artifact, teacher, student = await run(Budget(), seen)
+    artifact, teacher, student = await run(Budget(), on_progress=seen.append)
     costs = {(line.node, line.model): line.cost for line in artifact.ledger}
     assert costs["generate", "fake-chat:teacher"] == pytest.approx(8 * 0.001)
     assert costs["validate", "fake-chat:student"] == 0.0
@@ -90,9 +86,7 @@ async def test_the_ledger_of_a_whole_run_has_costs_and_stays_below_the_estimate(
     told = estimate(
         TASK,
         PLAN.model_copy(update={"prices": PRICES}),
-        train=TRAIN,
-        validation=VALIDATION,
-        test=TEST,
+        **SETS,
         teacher="fake-chat:teacher",
         students=["fake-chat:student"],
     )
@@ -107,7 +101,9 @@ async def test_the_ledger_of_a_whole_run_has_costs_and_stays_below_the_estimate(
 
 
 def test_an_estimate_tells_minutes_of_the_embedded_model_and_unknown_prices() -> None:
-    told = estimate(TASK, PLAN, train=TRAIN, validation=VALIDATION, teacher="embedded:x", students=["openai:gpt-99"])
+    told = estimate(
+        TASK, PLAN, train=SETS["train"], validation=SETS["validation"], teacher="embedded:x", students=["openai:gpt-99"]
+    )
     assert told.seconds is not None
     assert told.seconds > 60
     assert told.cost is None
@@ -137,12 +133,10 @@ def test_a_budget_in_dollars_allows_no_call_whose_price_nobody_knows() -> None:
 
 @pytest.mark.parametrize("choose", ["random", "uncertain"])
 async def test_every_call_stands_in_the_ledger_those_that_find_out_how_to_read_answers_included(choose: str) -> None:
-    teacher = FakeChatModel(script=priced, model="teacher")
-    student = FakeChatModel(script=student_script, model="student")
+    asked = models()
+    teacher, student = asked.values()
     plan = PLAN.model_copy(update={"choose": choose, "rounds": 1, "ceiling": None})
-    artifact = await adistill(
-        TASK, train=TRAIN, validation=VALIDATION, test=TEST, teacher=teacher, student=student, effort=plan
-    )
+    artifact = await distil(effort=plan, **asked)
     calls: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
     for line in artifact.ledger:
@@ -156,48 +150,37 @@ async def test_every_call_stands_in_the_ledger_those_that_find_out_how_to_read_a
 
 
 async def test_the_calls_that_learn_how_an_incumbent_is_read_stand_in_the_ledger() -> None:
-    def models() -> dict[str, Any]:
-        teacher, student = (FakeChatModel(script=one, model="m") for one in (priced, student_script))
-        return {"teacher": teacher, "student": student.model_copy(update={"model": "student"})}
-
-    roles: dict[str, Any] = {"train": TRAIN, "validation": VALIDATION, "effort": PLAN}
-    before = await adistill(TASK, **roles, **models())
+    before = await distil(effort=PLAN, **models())
     incumbent = before.model_copy(update={"answer": before.answer.model_copy(update={"first_tokens": None})})
     again = models()
-    artifact = await adistill(TASK, **roles, **again, incumbent=incumbent)
+    artifact = await distil(effort=PLAN, **again, incumbent=incumbent)
     calls = sum(line.calls for line in artifact.ledger if line.model == "fake-chat:student")
     assert calls == len(again["student"].asked)
 
 
 async def test_what_was_learned_about_reading_answers_is_asked_once_in_a_run_of_several_passes() -> None:
     def writes(messages: list[BaseMessage]) -> AIMessage:
-        told = str(messages[-1].text)
-        return scored({told.split()[-1]: 0.9}) if told.startswith("Write this word") else student_script(messages)
+        question = str(messages[-1].text)
+        word = question.startswith("Write this word")
+        return scored({question.split()[-1]: 0.9}) if word else student_script(messages)
 
     plan = PLAN.model_copy(update={"choose": "uncertain", "train_examples": 8, "rounds": 2, "ceiling": None})
-    roles: dict[str, Any] = {"train": TRAIN, "validation": VALIDATION, "effort": plan}
-    before = await adistill(TASK, **roles, teacher=FakeChatModel(script=priced), student=FakeChatModel(script=writes))
+    before = await distil(effort=plan, **models(student=writes), test=None)
     incumbent = before.model_copy(update={"answer": before.answer.model_copy(update={"first_tokens": None})})
-    student = FakeChatModel(script=writes, model="student")
-    artifact = await adistill(TASK, **roles, teacher=FakeChatModel(script=priced), student=student, incumbent=incumbent)
+    again = models(student=writes)
+    artifact = await distil(effort=plan, **again, incumbent=incumbent, test=None)
     nodes = {line.node for line in artifact.ledger if line.model == "fake-chat:student"}
     assert nodes == {"generate", "critique", "validate"}
-    written = [told for messages in student.asked if (told := str(messages[-1].text)).startswith("Write this word")]
-    assert sorted(written) == [f"Write this word and nothing else: {label}" for label in ("amber", "violet")]
+    questions = [str(messages[-1].text) for messages in again["student"].asked]
+    assert sorted(question for question in questions if question.startswith("Write this word")) == [
+        f"Write this word and nothing else: {label}" for label in ("amber", "violet")
+    ]
 
 
 async def test_calls_of_a_student_that_cannot_be_read_stand_in_the_ledger_as_well() -> None:
     kept = InMemoryStore()
     with pytest.raises(StudentError):
-        await adistill(
-            TASK,
-            train=TRAIN,
-            validation=VALIDATION,
-            teacher=FakeChatModel(script=priced, model="teacher"),
-            student=FakeChatModel(script=lambda _: AIMessage("I would rather not."), model="student"),
-            effort=PLAN,
-            store=kept,
-        )
+        await distil(effort=PLAN, **models(student=lambda _: AIMessage("I would rather not.")), store=kept)
     found = await Spending.of(RunStore(kept, "default"), PLAN)
     assert [line.calls for line in found.ledger if line.model == "fake-chat:student"] == [3]
 
@@ -219,8 +202,8 @@ async def test_student_answers_are_kept_before_they_are_entered() -> None:
         return StudentScorer(run, fingerprint_of(student), "logprobs")
 
     with pytest.raises(KilledError):
-        await student_scorer(Spending(keep=die)).score(candidate, TEST, "test", lambda *_: None)
+        await student_scorer(Spending(keep=die)).score(candidate, SETS["test"], "test", lambda *_: None)
     paid = len(student.asked)
-    assert paid == len(TEST)
-    await student_scorer(Spending()).score(candidate, TEST, "test", lambda *_: None)
+    assert paid == len(SETS["test"])
+    await student_scorer(Spending()).score(candidate, SETS["test"], "test", lambda *_: None)
     assert len(student.asked) == paid

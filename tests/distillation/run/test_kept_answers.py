@@ -7,9 +7,9 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.store.memory import InMemoryStore
 
-from langchain_pld import DistilledPrompt, Example, adistill
+from langchain_pld import DistilledPrompt, Example
 from langchain_pld.examples import ExampleSet
-from tests.distillation.test_graph import PLAN, TASK, teacher_script
+from tests.distillation.scenarios import TASK, distil
 from tests.fakes import FakeChatModel, scored, text_of
 
 
@@ -35,8 +35,7 @@ async def distilled(store: InMemoryStore, student: FakeChatModel, *, swapped: bo
     sets: dict[str, Any] = {
         role: rows(role, count, swapped=swapped) for role, count in {"train": 12, "validation": 60, "test": 20}.items()
     }
-    teacher = FakeChatModel(script=teacher_script)
-    return await adistill(TASK, teacher=teacher, student=student, effort=PLAN, store=store, **sets)
+    return await distil(student=student, store=store, **sets)
 
 
 def accuracy(artifact: DistilledPrompt) -> float:

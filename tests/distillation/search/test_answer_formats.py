@@ -23,7 +23,7 @@ from langchain_pld.distillation.search.answer_formats import (
 )
 from langchain_pld.distillation.search.candidates import Candidate, RowScore, ScoredCandidate
 from langchain_pld.student.scoring import first_tokens_differ
-from tests.distillation.test_graph import rows, teacher_script
+from tests.distillation.scenarios import rows, teacher_script
 from tests.fakes import FakeChatModel, scored, text_of
 
 NLI = Task(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_pld import DistilledPrompt, PLDClassifier, adistill
-from tests.distillation.test_graph import PLAN, TASK, rows, teacher_script
+from tests.distillation.scenarios import PLAN, TASK, rows, teacher_script
 from tests.fakes import FakeChatModel, scored, text_of
 
 ALPHA = 0.1

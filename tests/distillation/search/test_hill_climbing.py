@@ -9,7 +9,7 @@ from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.search.candidates import Candidate, RowScore, ScoredCandidate
 from langchain_pld.distillation.search.hill_climbing import SearchSpace, climb
 from langchain_pld.rules import Rule
-from tests.distillation.test_graph import PLAN, TASK, rows, student_script, teacher_script
+from tests.distillation.scenarios import PLAN, TASK, rows, student_script, teacher_script
 from tests.fakes import FakeChatModel
 
 GOLD = ("amber", "violet")

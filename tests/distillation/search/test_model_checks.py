@@ -13,7 +13,7 @@ from langgraph.store.memory import InMemoryStore
 
 from langchain_pld import adistill, adistill_many
 from langchain_pld.errors import DistillationError, ModelSetupError, StudentError
-from tests.distillation.test_graph import PLAN, TASK, rows, student_script, teacher_script
+from tests.distillation.scenarios import PLAN, TASK, rows, student_script, teacher_script
 from tests.fakes import FakeChatModel
 
 SETS: dict[str, Any] = {"train": rows("train", 12), "validation": rows("validation", 60)}

@@ -14,9 +14,17 @@ from langchain_pld import adistill
 from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.graph import build_distillation_graph
+from langchain_pld.distillation.prices import Price
 from langchain_pld.distillation.run.store import RunStore
-from tests.distillation.run.test_budget import run
-from tests.distillation.test_graph import PLAN, TASK, rows, student_script, teacher_script
+from tests.distillation.scenarios import (
+    PLAN,
+    TASK,
+    costly_teacher_script,
+    distil,
+    rows,
+    student_script,
+    teacher_script,
+)
 from tests.fakes import FakeChatModel, scored, text_of
 
 ROLES: dict[str, Any] = {
@@ -67,7 +75,13 @@ async def test_after_a_budget_end_the_test_rows_are_unread_until_the_search_is_o
 
 
 async def test_money_that_is_spent_leaves_the_test_rows_unread_though_the_student_is_free() -> None:
-    artifact, _, student = await run(Budget(usd=0.003))
+    prices = {"teacher": Price(input=5.0, output=10.0), "student": Price(input=0, output=0)}
+    student = FakeChatModel(script=student_script, model="student")
+    artifact = await distil(
+        teacher=FakeChatModel(script=costly_teacher_script, model="teacher"),
+        student=student,
+        effort=PLAN.model_copy(update={"ceiling": 0.99, "budget": Budget(usd=0.003), "prices": prices}),
+    )
     assert artifact.finish_reason == "budget"
     assert not [messages for messages in student.asked if "test number" in text_of(messages)]
 

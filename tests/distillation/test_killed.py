@@ -1,7 +1,7 @@
-"""A run in a process of its own, and a fake server that watches what is asked and kills the process.
+"""A run that is killed at any place goes on as if nothing had happened.
 
-The run goes twice through its loop: of each of two teams the teacher learns one subject from the mistakes of the first
-pass, and the other one in the second.
+The run is a process of its own; a fake server watches what is asked and kills it. It goes twice through its loop: of
+each of two teams the teacher learns one subject from the mistakes of the first pass, and the other one in the second.
 """
 
 from __future__ import annotations
@@ -9,21 +9,26 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import multiprocessing
 import os
 import signal
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from langchain_ollama import ChatOllama
 
-from langchain_pld import Example, adistill
+from langchain_pld import DistilledPrompt, Example, adistill
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run_directory import RunDirectory
 from langchain_pld.examples import ExampleSet
+from tests.distillation.scenarios import comparable
 from tests.servers.fake_answers import FakeAnswer
+from tests.servers.ollama import OllamaServer
 from tests.teams import TASK
 
 CONCURRENCY = 4
@@ -59,18 +64,18 @@ def work(folder: Path, url: str, stop_at_note: tuple[str, int] | None) -> None:
     """Distil in the run directory `folder`; write the artifact beside it; or die at a node's n-th note."""
     notes: list[str] = []
 
-    def watch(progress: Progress) -> None:
+    def die_at_note(progress: Progress) -> None:
         notes.extend([progress.node] * bool(progress.note))
         if stop_at_note and notes.count(stop_at_note[0]) == stop_at_note[1]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("langgraph").addHandler(_Refusing())
-    artifact = asyncio.run(_distil(folder, url, watch))
+    artifact = asyncio.run(_run(folder, url, die_at_note))
     artifact.save(folder.with_suffix(".pld.json"))
 
 
-async def _distil(folder: Path, url: str, watch: Callable[[Progress], None]) -> Any:
+async def _run(folder: Path, url: str, on_progress: Callable[[Progress], None]) -> Any:
     # An option that the watcher reads: who asks.
     model = ChatOllama(model="fake", base_url=url, keep_alive=str(os.getpid()))
     async with RunDirectory(folder).opened() as (store, checkpointer):
@@ -82,7 +87,7 @@ async def _distil(folder: Path, url: str, watch: Callable[[Progress], None]) -> 
             teacher=model,
             student=model,
             effort=PLAN,
-            on_progress=watch,
+            on_progress=on_progress,
             store=store,
             checkpointer=checkpointer,
             run_id="run",
@@ -187,3 +192,92 @@ def probabilities(system_prompt: str, text: str) -> dict[str, float]:
         if any(subject in text and subject in system_prompt for subject in subjects):
             return {other: 0.9 if other == label else 0.04 for other in SUBJECTS}
     return {"amber": 0.5, "violet": 0.3, "green": 0.1}
+
+
+NOTES = (
+    ("generate", 1),
+    ("extract", 1),
+    ("critique", 1),
+    ("consolidate", 1),
+    ("critique", 1),
+    ("critique", 2),
+    ("validate", 1),
+)
+"""Nodes and which of their notes in a process: the last ones of critique are those of the loop's two passes."""
+
+
+@pytest.fixture(scope="module")
+def forks() -> Any:
+    """Processes whose imports are done; they deserialise strictly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LANGGRAPH_STRICT_MSGPACK", "true")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.distillation.test_killed", "langchain_pld.distillation.nodes.validate"])
+        yield context
+
+
+def run(forks: Any, folder: Path, url: str, *, note: tuple[str, int] | None = None) -> int | None:
+    """One process at work on a run, until its end; returns its exit code."""
+    process = forks.Process(target=work, args=(folder, url, note))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def places_to_die(whole: Watcher) -> list[tuple[str, int]]:
+    """Kinds of requests, and at which one of a kind a run is to be killed; in the order in which a run comes to them.
+
+    The first request of a kind comes when the node before is done, the middle one in the midst of a fan-out. Of the
+    questions about mistakes these are the first and the second one of each pass of the loop.
+    """
+    kinds = whole.kinds()
+    places = {kind: {1, (count + 1) // 2} if kind != "Revision" else {1, 2, 3, 4} for kind, count in kinds.items()}
+    seen: dict[str, set[str]] = {kind: set() for kind in kinds}
+    ordered: dict[tuple[str, int], None] = {}
+    for kind, content in whole.asked:
+        seen[kind].add(content)
+        if len(seen[kind]) in places[kind]:
+            ordered[kind, len(seen[kind])] = None
+    return list(ordered)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_a_run_killed_at_every_node_and_inside_every_fan_out_ends_as_an_unbroken_one(
+    forks: Any, tmp_path: Path
+) -> None:
+    whole = Watcher()
+    with OllamaServer(whole) as server:
+        assert run(forks, tmp_path / "unbroken" / "run", server.url) == 0
+    expected = DistilledPrompt.load(tmp_path / "unbroken" / "run.pld.json")
+    kinds = whole.kinds()
+    assert {"Explanation", "Explanation again", "MergedRule"} <= set(kinds)
+    assert kinds["Revision"] == 4, "two passes of the loop, two confusions in each"
+    assert len(expected.rules) >= 4
+
+    # Runs in one folder share the answers that were paid for: these have a folder each.
+    broken, folder, kills = Watcher(), tmp_path / "broken" / "run", list[str]()
+    with OllamaServer(broken) as server:
+        for kind, place in places_to_die(whole):
+            broken.kill_at = (kind, place)
+            assert run(forks, folder, server.url) == -signal.SIGKILL, (kind, place)
+            broken.killed()
+            kills.append(kind)
+        assert run(forks, folder, server.url) == 0
+    resumed = DistilledPrompt.load(tmp_path / "broken" / "run.pld.json")
+    assert comparable(resumed) == comparable(expected)
+    assert broken.paid_twice() == []
+    assert len(kills) >= 13
+    assert kills.count("Revision") == 4
+
+    noted, folder = Watcher(), tmp_path / "noted" / "run"
+    with OllamaServer(noted) as server:
+        # A node tells its note when its work is done and not yet in a checkpoint.
+        for note in NOTES:
+            assert run(forks, folder, server.url, note=note) == -signal.SIGKILL, note
+        assert run(forks, folder, server.url) == 0
+    assert comparable(DistilledPrompt.load(tmp_path / "noted" / "run.pld.json")) == comparable(expected)
+    assert noted.paid_twice() == []
+    # What killed processes paid stands in the ledger, too.
+    paid = sum(line.calls for line in expected.ledger if line.node == "generate")
+    assert sum(line.calls for line in resumed.ledger if line.node == "generate") >= paid
