@@ -39,9 +39,8 @@ class AnswerFormat(BaseModel):
     first_tokens: dict[str, tuple[str, ...]] | None = Field(default=None, exclude_if=lambda known: known is None)
     """Label name to first tokens of its code, as the student's tokenizer cuts it, that are too short to be told from
     another word's without knowing this; `None` where it is not known."""
-    orders: int = Field(default=1, ge=1, le=24)
-    """Label orders that each text is asked in; their log-probabilities are averaged. Every order is a call of its own,
-    and an answer without probabilities is asked in one order."""
+    orders: Literal[1] = 1
+    """Always 1: the label orders that each text is asked in, kept because artifacts' hashes cover it."""
 
     @model_validator(mode="after")
     def _codes_can_be_read(self) -> AnswerFormat:
@@ -126,21 +125,6 @@ class AnswerFormat(BaseModel):
             ValueError: The group has one label only, so that there is nothing to ask.
         """
         return self._stage({name: self.codes[name][1] for name in self.groups[group]})
-
-    def rotated(self) -> tuple[AnswerFormat, ...]:
-        """This format in each of its `orders`, evenly rotated; the first order is the format's own.
-
-        Words move with their labels, letters stay in place: A is always the first. Two stages have one order.
-        """
-        names, codes = list(self.codes), list(self.codes.values())
-        count = 1 if self.form == "two_stage" else min(self.orders, len(names))
-        turned = []
-        for turn in range(count):
-            cut = turn * len(names) // count
-            order = names[cut:] + names[:cut]
-            moved = codes if self.form == "letters" else [self.codes[name] for name in order]
-            turned.append(self.model_copy(update={"codes": dict(zip(order, moved, strict=True)), "orders": 1}))
-        return tuple(turned)
 
     def _stage(self, codes: dict[str, str]) -> AnswerFormat:
         return AnswerFormat(form="letters", codes=codes, thinking_tokens=self.thinking_tokens)

@@ -41,7 +41,7 @@ class ClassifierCall:
 
     def steps(self, value: ClassifierInput, config: RunnableConfig, deadline_s: float) -> Steps[Verdict]:
         """Its verdict; a failed one where it raised, took too long, gave something else or is not to be asked now."""
-        failure = self._breaker.refuses()
+        failure = self._breaker.refusal()
         if failure is not None:
             return Verdict(status="failed", failure=failure)
         context = nostream_context(config)

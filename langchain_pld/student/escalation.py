@@ -7,17 +7,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field
 
-from langchain_pld.student.deadlines import call_within
+from langchain_pld.steps import Call, Steps
+from langchain_pld.student.deadlines import call_within, remaining_s
 from langchain_pld.student.failures import failure_of, passes_through
 from langchain_pld.student.inputs import ClassifierInput
 from langchain_pld.verdict import Failure, Opinion, Verdict
 
-__all__ = ["Escalation", "EscalationBudget", "ask_other", "ask_other_async", "joined", "opinion"]
+__all__ = ["Escalation", "EscalationBudget", "ask_other", "merge_verdicts"]
 
 
 class Escalation(BaseModel):
@@ -35,9 +37,9 @@ class Escalation(BaseModel):
     per: Literal["process", "minute"] = "process"
     """What the budget is for: the lifetime of the classifier in this process, or any sixty seconds."""
     timeout_s: float = Field(default=60.0, gt=0)
-    """Seconds that the other may take."""
+    """Seconds that the other may take; less where a deadline is nearer."""
 
-    def wanted(self, verdict: Verdict) -> bool:
+    def applies_to(self, verdict: Verdict) -> bool:
         """Whether a verdict is to be escalated."""
         if verdict.failure is not None and verdict.failure.kind == "input":
             return False
@@ -75,34 +77,32 @@ class EscalationBudget:
 
 def ask_other(
     escalation: Escalation, value: ClassifierInput, config: RunnableConfig, labels: tuple[str, ...]
-) -> Verdict:
-    """The other's verdict; whatever it raises or gives instead of a label is a failed one."""
-    started = time.perf_counter()
+) -> Steps[Verdict]:
+    """Ask for the other's verdict; whatever it raises or gives instead of a label is a failed one.
+
+    Args:
+        escalation: Whom to ask, and how long at most.
+        value: The input, as it came.
+        config: Handed on.
+        labels: The labels that the other may decide for.
+    """
+    other, started = escalation.to, time.perf_counter()
+    seconds = min(escalation.timeout_s, remaining_s())
+
+    async def await_other() -> Any:
+        async with asyncio.timeout(seconds):
+            return await other.ainvoke(value, config)
+
     try:
-        given = call_within(escalation.timeout_s, lambda: escalation.to.invoke(value, config))
+        answer = yield Call(lambda: call_within(seconds, partial(other.invoke, value, config)), await_other)
     except Exception as error:
         if passes_through(error):
             raise
-        given = failure_of(error, _name(escalation.to))
-    return _as_verdict(given, escalation.to, labels, (time.perf_counter() - started) * 1000)
+        answer = failure_of(error, _name(other))
+    return _as_verdict(answer, _name(other), labels, (time.perf_counter() - started) * 1000)
 
 
-async def ask_other_async(
-    escalation: Escalation, value: ClassifierInput, config: RunnableConfig, labels: tuple[str, ...]
-) -> Verdict:
-    """The same without blocking the event loop."""
-    started = time.perf_counter()
-    try:
-        async with asyncio.timeout(escalation.timeout_s):
-            given = await escalation.to.ainvoke(value, config)
-    except Exception as error:
-        if passes_through(error):
-            raise
-        given = failure_of(error, _name(escalation.to))
-    return _as_verdict(given, escalation.to, labels, (time.perf_counter() - started) * 1000)
-
-
-def joined(first: Verdict, second: Verdict, *, decider: str) -> Verdict:
+def merge_verdicts(first: Verdict, second: Verdict, *, decider: str) -> Verdict:
     """One verdict of two: the second's where it decided, else the first's; with both opinions and what both cost.
 
     Args:
@@ -110,20 +110,18 @@ def joined(first: Verdict, second: Verdict, *, decider: str) -> Verdict:
         second: The other's.
         decider: The student's name.
     """
-    decided = second.status == "decided"
     shared = {
-        "opinions": (opinion(first, decider), *(second.opinions or (opinion(second, second.decided_by or "-"),))),
+        "opinions": (_opinion(first, decider), *(second.opinions or (_opinion(second, second.decided_by or "-"),))),
         "usage": first.usage + second.usage,
         "latency_ms": first.latency_ms + second.latency_ms,
         "chunks": max(first.chunks, second.chunks),
     }
-    if not decided:
+    if second.status != "decided":
         return first.model_copy(update=shared)
     return second.model_copy(update={**shared, "artifact_id": second.artifact_id or first.artifact_id})
 
 
-def opinion(verdict: Verdict, decider: str) -> Opinion:
-    """What a verdict says, in short."""
+def _opinion(verdict: Verdict, decider: str) -> Opinion:
     return Opinion(
         decider=decider,
         status=verdict.status,
@@ -138,16 +136,15 @@ def _name(other: Runnable[Any, Any]) -> str:
     return spec if isinstance(spec, str) else other.get_name()
 
 
-def _as_verdict(given: Any, other: Runnable[Any, Any], labels: tuple[str, ...], latency_ms: float) -> Verdict:
-    name = _name(other)
-    if isinstance(given, Verdict) and given.label is not None and given.label not in labels:
-        given = given.label
-    if isinstance(given, Verdict):
-        return given if given.decided_by else given.model_copy(update={"decided_by": name})
-    if isinstance(given, str) and given in labels:
-        return Verdict(status="decided", label=given, predicted_label=given, decided_by=name, latency_ms=latency_ms)
-    if not isinstance(given, Failure):
+def _as_verdict(answer: Any, name: str, labels: tuple[str, ...], latency_ms: float) -> Verdict:
+    if isinstance(answer, Verdict) and answer.label is not None and answer.label not in labels:
+        answer = answer.label
+    if isinstance(answer, Verdict):
+        return answer if answer.decided_by else answer.model_copy(update={"decided_by": name})
+    if isinstance(answer, str) and answer in labels:
+        return Verdict(status="decided", label=answer, predicted_label=answer, decided_by=name, latency_ms=latency_ms)
+    if not isinstance(answer, Failure):
         # What it gave may quote the user's text: only its type is told.
-        what = "a label that the task does not have" if isinstance(given, str) else f"a {type(given).__name__}"
-        given = Failure(kind="unreadable", message=f"{name} gave {what}; a Verdict or one of the labels is needed")
-    return Verdict(status="failed", failure=given, decided_by=name, latency_ms=latency_ms)
+        what = "a label that the task does not have" if isinstance(answer, str) else f"a {type(answer).__name__}"
+        answer = Failure(kind="unreadable", message=f"{name} gave {what}; a Verdict or one of the labels is needed")
+    return Verdict(status="failed", failure=answer, decided_by=name, latency_ms=latency_ms)

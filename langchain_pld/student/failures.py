@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 import sys
 import threading
 import time
@@ -12,8 +14,9 @@ from typing import Any, TypeVar
 import httpx
 from langchain_core.exceptions import ContextOverflowError, OutputParserException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from langchain_pld.steps import Call, Steps, arun_steps, pause
+from langchain_pld.student.deadlines import remaining_s
 from langchain_pld.verdict import Failure, FailureKind
 
 __all__ = ["CircuitBreaker", "RetryPolicy", "failure_of", "passes_through"]
@@ -33,55 +36,24 @@ class RetryPolicy(BaseModel):
     max_s: float = Field(default=5.0, ge=0)
     """Longest wait, in seconds."""
 
-    def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Call a function that blocks; again only after a transient failure, whose exception is raised at the end."""
-        try:
-            return function(*args)
-        except Exception as error:
-            if self.attempts == 1 or not _is_transient(error):
-                raise
-            first = [error]
+    def repeat(self, call: Call) -> Steps[Any]:
+        """Make a call, again after a transient failure while attempts and the deadline allow it.
 
-        # Going through tenacity costs more than the rest of a verdict: it is left to the calls that need it. What the
-        # plain call raised stands for its first attempt.
-        def attempt() -> T:
-            if first:
-                raise first.pop()
-            return function(*args)
+        What the last attempt raised is raised.
+        """
+        for attempt in itertools.count():
+            try:
+                return (yield call)
+            except Exception as error:
+                wait_s = min(self.initial_s * 2**attempt + random.uniform(0, self.initial_s), self.max_s)
+                if attempt + 1 >= self.attempts or not _is_transient(error) or wait_s >= remaining_s():
+                    raise
+            yield pause(wait_s)
 
-        return self.retrying()(attempt)
-
-    async def acall(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """The same for an awaited call."""
-        try:
-            return await function(*args)
-        except Exception as error:
-            if self.attempts == 1 or not _is_transient(error):
-                raise
-            first = [error]
-
-        async def attempt() -> T:
-            if first:
-                raise first.pop()
-            return await function(*args)
-
-        return await self.async_retrying()(attempt)
-
-    def retrying(self) -> Retrying:
-        """The policy for calls that block."""
-        return Retrying(**self._settings())
-
-    def async_retrying(self) -> AsyncRetrying:
-        """The policy for awaited calls."""
-        return AsyncRetrying(**self._settings())
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "stop": stop_after_attempt(self.attempts),
-            "wait": wait_exponential_jitter(initial=self.initial_s, max=self.max_s, jitter=self.initial_s),
-            "retry": retry_if_exception(_is_transient),
-            "reraise": True,
-        }
+    async def acall(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Await a function as `repeat` does."""
+        result: T = await arun_steps(self.repeat(Call(function, function)))
+        return result
 
 
 class CircuitBreaker:
@@ -106,7 +78,7 @@ class CircuitBreaker:
         self._failures = 0
         self._open_until: float | None = None
 
-    def refuses(self) -> Failure | None:
+    def refusal(self) -> Failure | None:
         """The failure to return without asking, or `None` when the call may go ahead."""
         if not self._failures:
             return None

@@ -14,20 +14,17 @@ starts as in Learn then Test (Angelopoulos et al. 2021, section 2.3): the allowe
 starting points; a threshold that passes hands its share to the next; one that fails loses it. A wrong threshold can
 pass only at the first wrong one or at a later start, and the shares add up to `1 - confidence`.
 
-- `clopper-pearson` tests the ranks of the rows themselves: the most confident m rows, for growing m. Given how many
-  rows lie above the last good threshold, the errors among the first m beyond it are at least Binomial(m, alpha),
-  provided that errors do not become rarer as confidence falls below that threshold. All rows are used.
-- `learn-then-test` takes its thresholds from a random half of the rows and tests them on the other half. It assumes
-  nothing about how errors depend on confidence and needs about twice the rows.
+The thresholds are the ranks of the rows themselves: the most confident m rows, for growing m. Given how many rows lie
+above the last good threshold, the errors among the first m beyond it are at least Binomial(m, alpha), provided that
+errors do not become rarer as confidence falls below that threshold. All rows are used.
 
-Both assume rows drawn independently from what the student will see. Probabilities must be out of fold: by a calibration
+It assumes rows drawn independently from what the student will see. Probabilities must be out of fold: by a calibration
 that did not see the row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from langchain_pld.artifact import Gate
 from langchain_pld.errors import InputError, MissingExtraError
@@ -39,16 +36,13 @@ try:
 except ImportError as error:
     raise MissingExtraError.of("scipy", "distill") from error
 
-__all__ = ["LABEL_ROWS", "MINIMUM_ROWS", "GateMethod", "fit_gate"]
+__all__ = ["LABEL_ROWS", "MINIMUM_ROWS", "fit_gate"]
 
 MINIMUM_ROWS = 50
 """Fewer independent labelled rows than this are refused."""
 
 LABEL_ROWS = 100
 """A label that is predicted for at least this many rows gets a threshold of its own."""
-
-GateMethod = Literal["clopper-pearson", "learn-then-test"]
-"""How thresholds are proposed and tested; see the module's text."""
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -61,8 +55,6 @@ def fit_gate(
     *,
     alpha: float,
     confidence: float = 0.9,
-    method: GateMethod = "clopper-pearson",
-    per_label: bool = True,
     groups: Sequence[str | None] | None = None,
     seed: int = 0,
 ) -> Gate:
@@ -77,10 +69,8 @@ def fit_gate(
         labels: The declared labels.
         alpha: Highest share of wrong labels among decided inputs, between 0 and 1.
         confidence: Probability, over the draw of the rows, that the risk is kept.
-        method: How thresholds are proposed and tested.
-        per_label: Give labels thresholds of their own where counts allow.
         groups: Group of each row. Rows of one group are not independent: one of each is drawn and the rest left out.
-        seed: Seed of that draw and of the split of `learn-then-test`.
+        seed: Seed of that draw.
 
     Returns:
         The gate; its threshold is `None`, and it abstains always, when no threshold passes.
@@ -89,8 +79,7 @@ def fit_gate(
         InputError: Fewer than `MINIMUM_ROWS` independent rows, or lengths, labels, alpha or confidence that do not fit.
     """
     _check(probabilities, gold, labels, alpha, confidence, groups)
-    rng = np.random.default_rng(seed)
-    kept = _independent(groups, len(gold), rng)
+    kept = _independent(groups, len(gold), np.random.default_rng(seed))
     if len(kept) < MINIMUM_ROWS:
         what = "labelled rows" if len(kept) == len(gold) else f"groups of labelled rows ({len(gold)} rows)"
         msg = f"a gate needs at least {MINIMUM_ROWS} {what}, got {len(kept)}; add validation rows, or go without a gate"
@@ -102,7 +91,7 @@ def fit_gate(
     sure = np.floor(np.array([max(row.values()) for row in rows], dtype=float) * 1e6) / 1e6
     wrong = np.array([label != gold[index] for label, index in zip(predicted, read, strict=True)], dtype=bool)
 
-    own = [label for label in labels if predicted.count(label) >= LABEL_ROWS] if per_label else []
+    own = [label for label in labels if predicted.count(label) >= LABEL_ROWS]
     others = np.array([label not in own for label in predicted], dtype=bool)
     # Labels too rare for a threshold must not lose the chance that they have together with the others.
     if len(own) < 2 or (len(own) < len(labels) and others.sum() < LABEL_ROWS):
@@ -111,7 +100,7 @@ def fit_gate(
     delta = (1 - confidence) / strata
 
     def lowest(rows: Mask) -> float | None:
-        return _lowest_threshold(sure[rows], wrong[rows], alpha, delta, method, rng)
+        return _lowest_threshold(sure[rows], wrong[rows], alpha, delta)
 
     own_thresholds = {label: lowest(np.array([one == label for one in predicted], dtype=bool)) for label in own}
     if len(own) < len(labels):
@@ -124,7 +113,6 @@ def fit_gate(
         threshold=threshold,
         label_thresholds=own_thresholds,
         rows=len(kept),
-        method=method,
     )
     decided = np.array([gate.admits(label, float(p)) for label, p in zip(predicted, sure, strict=True)], dtype=bool)
     return gate.model_copy(
@@ -135,20 +123,14 @@ def fit_gate(
     )
 
 
-def _lowest_threshold(
-    sure: Array, wrong: Mask, alpha: float, delta: float, method: GateMethod, rng: np.random.Generator
-) -> float | None:
-    proposing = testing = np.arange(len(sure))
-    if method == "learn-then-test":
-        shuffled = rng.permutation(len(sure))
-        proposing, testing = shuffled[::2], shuffled[1::2]
-    if not len(testing):
+def _lowest_threshold(sure: Array, wrong: Mask, alpha: float, delta: float) -> float | None:
+    if not len(sure):
         return None
-    thresholds = np.sort(sure[proposing])[::-1]
-    order = np.argsort(-sure[testing], kind="stable")
+    order = np.argsort(-sure, kind="stable")
+    thresholds = sure[order]
     # Rows at or above each threshold, and the errors among them; tied rows are decided together.
-    decided = np.searchsorted(-sure[testing][order], -thresholds, side="right")
-    errors = np.concatenate([[0], np.cumsum(wrong[testing][order])])[decided]
+    decided = np.searchsorted(-thresholds, -thresholds, side="right")
+    errors = np.concatenate([[0], np.cumsum(wrong[order])])[decided]
     passed = _passed(np.asarray(stats.binom.cdf(errors, decided, alpha)), _shares(len(thresholds), alpha, delta))
     return float(thresholds[passed]) if passed is not None else None
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.task import WRAPPING
 
-__all__ = ["SHORTEST_PREFIX", "Masses", "TokenLogprobs", "Words", "word_masses"]
+__all__ = ["SHORTEST_PREFIX", "LabelWords", "Masses", "TokenLogprobs", "word_masses"]
 
 SHORTEST_PREFIX = 3
 """Characters from which on the beginning of a word counts for it; shorter ones are too often those of another."""
@@ -44,7 +44,7 @@ class Masses(NamedTuple):
     """What is no label's word."""
 
 
-class Words:
+class LabelWords:
     """The words of an answer format, folded for comparing.
 
     Case, surrounding spaces and punctuation do not count.
@@ -57,7 +57,7 @@ class Words:
         self._known = first_tokens is not None
 
     @classmethod
-    def of(cls, answer: AnswerFormat) -> Words:
+    def of(cls, answer: AnswerFormat) -> LabelWords:
         """Those of a format, with what is known of the student's tokenizer."""
         return cls(answer.codes, answer.first_tokens)
 
@@ -116,7 +116,7 @@ class Words:
         )
 
 
-def word_masses(tokens: Sequence[TokenLogprobs], words: Words, *, cut: bool) -> Masses:
+def word_masses(tokens: Sequence[TokenLogprobs], words: LabelWords, *, cut: bool) -> Masses:
     """Add up the probability of each label's word.
 
     Where the token that was written leaves open which word it begins, the next one tells. A written word that goes on

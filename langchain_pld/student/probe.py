@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 from langchain_core.language_models import BaseChatModel
@@ -13,7 +14,8 @@ from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.errors import ModelSetupError, StudentError
 from langchain_pld.student.failures import RetryPolicy, failure_of, passes_through
 from langchain_pld.student.prompt import chat
-from langchain_pld.student.providers import bind_student, model_spec
+from langchain_pld.student.providers import profile_of
+from langchain_pld.student.sanitize import clean_text
 from langchain_pld.student.scoring import Scores, read_answer, thinks, with_written_tokens
 from langchain_pld.student.two_stage import first_question
 from langchain_pld.verdict import Failure
@@ -80,7 +82,7 @@ async def learn_first_tokens(student: BaseChatModel, answer: AnswerFormat, *, ti
     """
     if answer.first_tokens is not None or answer.thinking_tokens:
         return answer
-    bound = bind_student(student, answer, "logprobs", timeout_s=timeout_s)
+    bound = profile_of(student).bind(answer, "logprobs", timeout_s=timeout_s)
     written: dict[str, AIMessage] = {}
     for label, code in answer.codes.items():
         try:
@@ -109,34 +111,33 @@ async def probe_student(
     Raises:
         StudentError: The model cannot be reached, or none of its answers can be read.
     """
+    profile, clean = profile_of(student), clean_text(text)
     failure: Failure | None = None
     thinking = False
-    for room in (0, THINKING_TOKENS):
-        asked = answer.model_copy(update={"thinking_tokens": room})
-        messages, shown = chat(system_prompt, text), asked
+    scorers: tuple[Scorer, ...] = get_args(Scorer)
+    for tokens in (0, THINKING_TOKENS):
+        asked = shown = answer.model_copy(update={"thinking_tokens": tokens})
+        messages = chat(system_prompt, clean)
         if asked.form == "two_stage":
-            messages, shown = first_question(system_prompt, text, asked)
-        scorers: tuple[Scorer, ...] = get_args(Scorer)
+            messages, shown = first_question(system_prompt, clean, asked)
         for scorer in scorers:
             try:
-                bound = bind_student(student, asked, scorer, timeout_s=timeout_s)
-                reply: AIMessage = await RetryPolicy().async_retrying()(bound.ainvoke, messages)
+                bound = profile.bind(asked, scorer, timeout_s=timeout_s)
+                reply = await RetryPolicy().acall(partial(bound.ainvoke, messages))
             except (NotImplementedError, ModelSetupError):
                 continue
             except Exception as error:  # typed below, and raised when the model cannot be reached at all
                 if passes_through(error):
                     raise
-                failure = failure_of(error, model_spec(student))
+                failure = failure_of(error, profile.spec)
                 if failure.kind in NOT_ANSWERING:
                     raise StudentError(failure) from error
                 continue
             outcome = read_answer(reply, shown, scorer)
             if isinstance(outcome, Scores):
-                return Probe(scorer, room)
+                return Probe(scorer, tokens)
             failure = outcome
             thinking = thinking or thinks(reply)
         if not thinking:
             break
-    raise StudentError(
-        failure or Failure(kind="unreadable", message=f"{model_spec(student)} gave no answer that can be read")
-    )
+    raise StudentError(failure or Failure(kind="unreadable", message=f"{profile.spec} gave no answer that can be read"))

@@ -11,7 +11,7 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.rules import Rule
-from langchain_pld.student.sanitize import ANSWER_MARKER, CLOSE, OPEN, clean_text, delimited
+from langchain_pld.student.sanitize import ANSWER_MARKER, CLOSE, OPEN, CleanText, delimited
 from langchain_pld.student.two_stage import group_line
 from langchain_pld.task import Task
 
@@ -45,9 +45,9 @@ def compile_prompt(task: Task, rules: Sequence[Rule], answer: AnswerFormat) -> s
     return "\n\n".join(parts)
 
 
-def chat(system_prompt: str, text: str) -> list[BaseMessage]:
-    """The messages that ask about one text, cleaned and delimited."""
-    return [SystemMessage(system_prompt), HumanMessage(delimited(clean_text(text)))]
+def chat(system_prompt: str, text: CleanText) -> list[BaseMessage]:
+    """The messages that ask about one text."""
+    return [SystemMessage(system_prompt), HumanMessage(delimited(text))]
 
 
 def _label_line(name: str, code: str, description: str) -> str:

@@ -1,11 +1,11 @@
-"""Setting a chat model up for short, scored answers: what each provider calls the same few options."""
+"""What chat models of each provider can do, and how one is set up for short, scored answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, SimpleChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence
 
@@ -13,129 +13,223 @@ from langchain_pld.answer import MOST_OPTIONS, AnswerFormat, Scorer
 from langchain_pld.artifact import ModelFingerprint
 from langchain_pld.errors import ModelSetupError
 from langchain_pld.provider_names import provider_of
-from langchain_pld.student.label_words import Words
+from langchain_pld.student.label_words import LabelWords
 from langchain_pld.student.sanitize import OPENING
 from langchain_pld.student.scoring import EVIDENCE_TOKENS, answer_schema
 
-__all__ = ["MAX_ALTERNATIVES", "bind_student", "fingerprint_of", "model_spec", "most_labels", "tokenizer_of"]
+__all__ = ["ModelProfile", "fingerprint_of", "model_spec", "most_labels", "profile_of", "tokenizer_of"]
 
-MAX_ALTERNATIVES = {"embedded": 200, "ollama": 20}
-"""Most alternatives a token that a provider lists; 20 for the others, as OpenAI's interface has it."""
-
-_ALTERNATIVES = 20
 _TEXT_TOKENS = 16
 _WORD_TOKENS = 8
 _CHARS_PER_TOKEN = 4
 _STRUCTURED_TOKENS = 96
+_OLLAMA_CONTEXT = 4096
+_OLLAMA_ROOM = 2048
+_OLLAMA_MARGIN = 16
 
 
-def bind_student(
-    model: BaseChatModel, answer: AnswerFormat, scorer: Scorer, *, timeout_s: float
-) -> Runnable[Any, AIMessage]:
-    """The model with everything set that a scored answer needs.
-
-    Temperature 0, few tokens, no thinking; log-probabilities or a JSON schema as the scorer asks.
+class ModelProfile:
+    """A chat model as a student. This class knows LangChain's common interface; its subclasses a provider's own ways.
 
     Args:
-        model: Any chat model; its own settings are kept where an answer does not need others.
-        answer: What the student answers with.
-        scorer: How the answer will be read.
-        timeout_s: Seconds that a call may take, set on the client where it has no finite limit of its own.
-
-    Raises:
-        ModelSetupError: The scorer is `structured`, and the model has no structured output.
+        model: The chat model; its own settings are kept where an answer does not need others.
     """
-    tokens = _max_tokens(answer, scorer)
-    provider = model_spec(model).partition(":")[0]
-    if provider == "ollama":
-        return _ollama(model, answer, scorer, tokens, timeout_s)
-    if provider == "embedded":
-        options: dict[str, Any] = {"max_tokens": tokens, "temperature": 0.0, "opening": OPENING}
+
+    max_alternatives: ClassVar[int] = 20
+    """Most alternatives a token that the provider lists."""
+    in_process: ClassVar[bool] = False
+    """Whether the model runs inside this process, one call at a time."""
+    bound_to_loop: ClassVar[bool] = False
+    """Whether the client keeps connections that die with their event loop."""
+
+    def __init__(self, model: BaseChatModel) -> None:
+        self.model = model
+        self.spec = model_spec(model)
+        """The model as `provider:name`."""
+
+    @property
+    def tokenizer(self) -> Callable[[str], list[int]] | None:
+        """Text to token ids by the model's own tokenizer, where it is at hand; the first call may load the model."""
+        return None  # LangChain's default is the tokenizer of GPT-2
+
+    @property
+    def has_async_form(self) -> bool:
+        """Whether awaiting the model does not block; else LangChain would run it in the event loop's executor."""
+        return type(self.model)._agenerate not in {BaseChatModel._agenerate, SimpleChatModel._agenerate}
+
+    def keeps_time(self, timeout_s: float) -> bool:
+        """Whether the model's client gives up by itself, so that nobody has to watch over a call that blocks."""
+        own = (getattr(self.model, name, None) for name in ("timeout", "request_timeout", "default_request_timeout"))
+        return any(isinstance(seconds, int | float) and 0 < seconds <= timeout_s for seconds in own)
+
+    def context_length(self, measured: int | None, prompt_tokens: int) -> int | None:
+        """Tokens that fit into one request, as far as that is known; asks nobody and loads nothing.
+
+        Args:
+            measured: What the artifact says.
+            prompt_tokens: What one request needs at least, estimated.
+        """
+        del prompt_tokens
+        return measured
+
+    def loaded_context_length(self) -> int | None:
+        """The context of the loaded model, where it can be had; loads it."""
+        return None
+
+    def was_cut(self, reply: AIMessage, context_length: int) -> bool:
+        """Whether the provider may have cut the prompt without a word."""
+        del reply, context_length
+        return False
+
+    def fingerprint(self, *, ask_server: bool = True) -> ModelFingerprint:
+        """Which model this is, as exactly as its provider tells; see `fingerprint_of`."""
+        del ask_server
+        return ModelFingerprint(spec=self.spec)
+
+    def bind(
+        self, answer: AnswerFormat, scorer: Scorer, *, timeout_s: float, context_length: int | None = None
+    ) -> Runnable[Any, AIMessage]:
+        """The model with everything set that a scored answer needs.
+
+        Temperature 0, few tokens, no thinking; log-probabilities or a JSON schema as the scorer asks.
+
+        Args:
+            answer: What the student answers with.
+            scorer: How the answer will be read.
+            timeout_s: Seconds that a call may take, set on the client where it has no finite limit of its own.
+            context_length: Tokens of the context to ask for, where the model does not say.
+
+        Raises:
+            ModelSetupError: The scorer is `structured`, and the model has no structured output.
+        """
+        del timeout_s, context_length
+        if scorer == "structured":
+            try:
+                parsed = self.model.with_structured_output(answer_schema(answer), include_raw=True)
+            except NotImplementedError as error:
+                msg = f"{self.spec} has no structured output; use the scorer 'logprobs' or 'text', or another model"
+                raise ModelSetupError(msg) from error
+            return RunnableSequence(parsed, RunnableLambda(lambda result: result["raw"]))
         if scorer == "logprobs":
-            options |= {"logprobs": True, "top_logprobs": _alternatives(answer, provider)}
+            tokens = _max_tokens(answer, scorer)
+            return self.model.bind(**self._logprob_options(answer), max_tokens=tokens, temperature=0.0)
+        return self.model
+
+    def _logprob_options(self, answer: AnswerFormat) -> dict[str, Any]:
+        # A label's mass is spread over spellings (case, a leading space): ask for several a label.
+        options = MOST_OPTIONS if answer.form == "two_stage" else len(answer.codes)
+        return {"logprobs": True, "top_logprobs": min(self.max_alternatives, max(20, 4 * options))}
+
+    def _answer_options(self, answer: AnswerFormat, scorer: Scorer, schema_option: str) -> dict[str, Any]:
+        """The options by which a model of our own or of Ollama gives short answers."""
+        options: dict[str, Any] = {"temperature": 0.0}
+        if scorer == "logprobs":
+            options |= self._logprob_options(answer)
         elif scorer == "structured":
-            options |= {"response_format": answer_schema(answer)}
-        if _one_line(answer, scorer):
-            options |= {"stop": ["\n"]}
-        return model.bind(**options)
-    if scorer == "structured":
-        try:
-            parsed = model.with_structured_output(answer_schema(answer), include_raw=True)
-        except NotImplementedError as error:
-            msg = f"{model_spec(model)} has no structured output; use the scorer 'logprobs' or 'text', or another model"
-            raise ModelSetupError(msg) from error
-        return RunnableSequence(parsed, RunnableLambda(_raw))
-    if scorer == "logprobs":
-        return model.bind(
-            logprobs=True, top_logprobs=_alternatives(answer, provider), max_tokens=tokens, temperature=0.0
+            options[schema_option] = answer_schema(answer)
+        # Thinking has lines of its own.
+        if answer.form == "evidence" and scorer != "structured" and not answer.thinking_tokens:
+            options["stop"] = ["\n"]
+        return options
+
+
+class _EmbeddedProfile(ModelProfile):
+    max_alternatives = 200
+    in_process = True
+
+    @property
+    def tokenizer(self) -> Callable[[str], list[int]]:
+        return self.model.get_token_ids
+
+    def keeps_time(self, timeout_s: float) -> bool:  # noqa: ARG002
+        return True  # a wait in its queue is no hang
+
+    def context_length(self, measured: int | None, prompt_tokens: int) -> int | None:  # noqa: ARG002
+        own = getattr(self.model, "n_ctx", None)
+        return min((size for size in (own, measured) if size is not None), default=None)
+
+    def loaded_context_length(self) -> int | None:
+        return getattr(self.model, "context_length", None)
+
+    def fingerprint(self, *, ask_server: bool = True) -> ModelFingerprint:  # noqa: ARG002
+        return ModelFingerprint(
+            spec=self.spec,
+            digest=getattr(self.model, "model_digest", None),
+            quantization=getattr(self.model, "quantization", None),
+            context_length=self.loaded_context_length(),
         )
-    return model
+
+    def bind(
+        self,
+        answer: AnswerFormat,
+        scorer: Scorer,
+        *,
+        timeout_s: float,  # noqa: ARG002
+        context_length: int | None = None,  # noqa: ARG002
+    ) -> Runnable[Any, AIMessage]:
+        options = self._answer_options(answer, scorer, "response_format")
+        return self.model.bind(**options, max_tokens=_max_tokens(answer, scorer), opening=OPENING)
 
 
-def _raw(result: Any) -> Any:
-    return result["raw"]
+class _OllamaProfile(ModelProfile):
+    bound_to_loop = True
+
+    def keeps_time(self, timeout_s: float) -> bool:  # noqa: ARG002
+        return True  # `bind` sees to it
+
+    def context_length(self, measured: int | None, prompt_tokens: int) -> int | None:
+        own = getattr(self.model, "num_ctx", None)
+        # Ollama's own default depends on its version and on the memory of the graphics card.
+        needed = -(-(prompt_tokens + _OLLAMA_ROOM) // 1024) * 1024
+        return int(own) if own is not None else measured or max(_OLLAMA_CONTEXT, needed)
+
+    def was_cut(self, reply: AIMessage, context_length: int) -> bool:
+        # Ollama drops the middle and says nothing, but its token count tells.
+        counted = reply.usage_metadata
+        return counted is not None and counted["input_tokens"] >= context_length - _OLLAMA_MARGIN
+
+    def fingerprint(self, *, ask_server: bool = True) -> ModelFingerprint:
+        if not ask_server:
+            return ModelFingerprint(spec=self.spec)
+        import httpx
+        import ollama
+
+        fingerprint = ModelFingerprint(spec=self.spec, context_length=getattr(self.model, "num_ctx", None))
+        client = ollama.Client(host=getattr(self.model, "base_url", None), timeout=5.0)
+        try:
+            listed = client.list().models
+        except (httpx.HTTPError, ollama.ResponseError, ConnectionError):
+            return fingerprint
+        name = self.spec.removeprefix("ollama:")
+        full_name = name if ":" in name else f"{name}:latest"
+        entry = next((entry for entry in listed if entry.model == full_name), None)
+        if entry is None:
+            return fingerprint
+        level = entry.details.quantization_level if entry.details else None
+        return fingerprint.model_copy(update={"digest": entry.digest, "quantization": level})
+
+    def bind(
+        self, answer: AnswerFormat, scorer: Scorer, *, timeout_s: float, context_length: int | None = None
+    ) -> Runnable[Any, AIMessage]:
+        model = self.model
+        options = {name: getattr(model, name) for name in model.model_fields_set}
+        client = dict(options.get("client_kwargs") or {})
+        if client.get("timeout") is None:
+            client["timeout"] = timeout_s
+        if options.get("num_ctx") is None and context_length is not None:
+            options["num_ctx"] = context_length
+        options.setdefault("reasoning", False)
+        options |= {"client_kwargs": client, "validate_model_on_init": False}
+        options |= {"num_predict": _max_tokens(answer, scorer), **self._answer_options(answer, scorer, "format")}
+        return type(model)(**options)
 
 
-def _max_tokens(answer: AnswerFormat, scorer: Scorer) -> int:
-    if scorer == "structured":
-        tokens = _STRUCTURED_TOKENS
-    elif answer.form == "evidence":
-        tokens = EVIDENCE_TOKENS
-    elif scorer == "text":
-        tokens = _TEXT_TOKENS
-    else:
-        # Behind thinking, white space may come before the answer.
-        tokens = _word_tokens(answer) + (3 if answer.thinking_tokens else 0)
-    return answer.thinking_tokens + tokens
+_PROFILES = {"embedded": _EmbeddedProfile, "ollama": _OllamaProfile}
 
 
-def _word_tokens(answer: AnswerFormat) -> int:
-    """Enough to see whether a word that was begun goes on as the label's: one token where all words are short."""
-    words = Words(answer.codes)
-    # Of two words that begin alike, the token behind the shorter one tells which it is.
-    nested = any(map(words.nests, answer.codes.values()))
-    return min(_WORD_TOKENS, -(-max(map(len, answer.codes.values())) // _CHARS_PER_TOKEN) + nested)
-
-
-def _one_line(answer: AnswerFormat, scorer: Scorer) -> bool:
-    # Thinking has lines of its own.
-    return answer.form == "evidence" and scorer != "structured" and not answer.thinking_tokens
-
-
-def _alternatives(answer: AnswerFormat, provider: str) -> int:
-    # A label's mass is spread over spellings (case, a leading space): ask for several a label.
-    options = MOST_OPTIONS if answer.form == "two_stage" else len(answer.codes)
-    return min(MAX_ALTERNATIVES.get(provider, _ALTERNATIVES), max(_ALTERNATIVES, 4 * options))
-
-
-def _ollama(
-    model: BaseChatModel, answer: AnswerFormat, scorer: Scorer, tokens: int, timeout_s: float
-) -> Runnable[Any, AIMessage]:
-    options = {name: getattr(model, name) for name in model.model_fields_set}
-    # Ollama's client waits for ever unless it is told otherwise.
-    client = dict(options.get("client_kwargs") or {})
-    if client.get("timeout") is None:
-        client["timeout"] = timeout_s
-    options |= {"client_kwargs": client, "temperature": 0.0, "num_predict": tokens, "validate_model_on_init": False}
-    options.setdefault("reasoning", False)
-    if scorer == "logprobs":
-        options |= {"logprobs": True, "top_logprobs": _alternatives(answer, "ollama")}
-    elif scorer == "structured":
-        options |= {"format": answer_schema(answer)}
-    if _one_line(answer, scorer):
-        options |= {"stop": ["\n"]}
-    return type(model)(**options)
-
-
-def most_labels(model: BaseChatModel) -> int:
-    """How many labels one answer of this model can show, with room for two more spellings."""
-    return MAX_ALTERNATIVES.get(model_spec(model).partition(":")[0], _ALTERNATIVES) - 2
-
-
-def tokenizer_of(model: BaseChatModel) -> Callable[[str], list[int]] | None:
-    """Text to token ids by the model's own tokenizer, where it is at hand; the first call may load the model."""
-    # LangChain's default for other models is the tokenizer of GPT-2.
-    return model.get_token_ids if model_spec(model).startswith("embedded:") else None
+def profile_of(model: BaseChatModel) -> ModelProfile:
+    """The profile of a chat model's provider."""
+    return _PROFILES.get(model_spec(model).partition(":")[0], ModelProfile)(model)
 
 
 def model_spec(model: BaseChatModel) -> str:
@@ -153,37 +247,32 @@ def fingerprint_of(model: BaseChatModel, *, ask_server: bool = True) -> ModelFin
         ask_server: Ask an Ollama server for the digest of the weights, which blocks for five seconds at most; when it
             does not answer, or is not to be asked, only the name is known.
     """
-    spec = model_spec(model)
-    provider, _, name = spec.partition(":")
-    if provider == "embedded":
-        return ModelFingerprint(
-            spec=spec,
-            digest=getattr(model, "model_digest", None),
-            quantization=getattr(model, "quantization", None),
-            context_length=getattr(model, "context_length", None),
-        )
-    if provider == "ollama" and ask_server:
-        return _ollama_fingerprint(model, spec, name)
-    return ModelFingerprint(spec=spec)
+    return profile_of(model).fingerprint(ask_server=ask_server)
 
 
-def _ollama_fingerprint(model: BaseChatModel, spec: str, name: str) -> ModelFingerprint:
-    import httpx
-    import ollama
+def most_labels(model: BaseChatModel) -> int:
+    """How many labels one answer of this model can show, with room for two more spellings."""
+    return profile_of(model).max_alternatives - 2
 
-    client = ollama.Client(host=getattr(model, "base_url", None), timeout=5.0)
-    context = getattr(model, "num_ctx", None)
-    try:
-        listed = client.list().models
-    except (httpx.HTTPError, ollama.ResponseError, ConnectionError):
-        return ModelFingerprint(spec=spec, context_length=context)
-    wanted = name if ":" in name else f"{name}:latest"
-    entry = next((entry for entry in listed if entry.model == wanted), None)
-    if entry is None:
-        return ModelFingerprint(spec=spec, context_length=context)
-    return ModelFingerprint(
-        spec=spec,
-        digest=entry.digest,
-        quantization=entry.details.quantization_level if entry.details else None,
-        context_length=context,
-    )
+
+def tokenizer_of(model: BaseChatModel) -> Callable[[str], list[int]] | None:
+    """See `ModelProfile.tokenizer`."""
+    return profile_of(model).tokenizer
+
+
+def _max_tokens(answer: AnswerFormat, scorer: Scorer) -> int:
+    if scorer == "structured":
+        tokens = _STRUCTURED_TOKENS
+    elif answer.form == "evidence":
+        tokens = EVIDENCE_TOKENS
+    elif scorer == "text":
+        tokens = _TEXT_TOKENS
+    else:
+        # Enough to see whether a word that was begun goes on as the label's: one token where all words are short. Of
+        # two words that begin alike, the token behind the shorter one tells which it is.
+        words = LabelWords(answer.codes)
+        longest, nested = max(map(len, answer.codes.values())), any(map(words.nests, answer.codes.values()))
+        tokens = min(_WORD_TOKENS, -(-longest // _CHARS_PER_TOKEN) + nested)
+        # Behind thinking, white space may come before the answer.
+        tokens += 3 if answer.thinking_tokens else 0
+    return answer.thinking_tokens + tokens

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import NewType
 
-__all__ = ["ANSWER_MARKER", "CLOSE", "OPEN", "OPENING", "clean_text", "delimited", "skeleton"]
+__all__ = ["ANSWER_MARKER", "CLOSE", "OPEN", "OPENING", "CleanText", "clean_text", "delimited", "skeleton"]
+
+CleanText = NewType("CleanText", str)
+"""A text that may be put into a prompt; every part of it is clean as well."""
 
 OPEN = "<<<"
 """Stands before the text in the prompt."""
@@ -46,7 +50,7 @@ _CONTROL_TOKEN = re.compile(
 )
 
 
-def clean_text(text: str) -> str:
+def clean_text(text: str) -> CleanText:
     """The text as the student may read it.
 
     Compatibility forms are folded (NFKC), invisible, bidirectional and control characters removed, look-alikes in
@@ -108,8 +112,8 @@ def _fold_mixed(match: re.Match[str]) -> str:
     return word.translate(_LOOKALIKES) if _LATIN.search(word) and _FOREIGN.search(word) else word
 
 
-def _neutralise(text: str) -> str:
+def _neutralise(text: str) -> CleanText:
     text = text.replace("<<<", "\u2039" * 3).replace(">>>", "\u203a" * 3).replace(ANSWER_MARKER, "= >")
     if "<" not in text and "[" not in text:
-        return text
-    return _CONTROL_TOKEN.sub(lambda match: "\u2039" if match.group() == "<" else "(", text)
+        return CleanText(text)
+    return CleanText(_CONTROL_TOKEN.sub(lambda match: "\u2039" if match.group() == "<" else "(", text))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from langchain_core.messages import AIMessage
 
 from langchain_pld.answer import AnswerFormat, Scorer
-from langchain_pld.student.label_words import SHORTEST_PREFIX, TokenLogprobs, Words, word_masses
+from langchain_pld.student.label_words import SHORTEST_PREFIX, LabelWords, TokenLogprobs, word_masses
 from langchain_pld.student.sanitize import ANSWER_MARKER
 from langchain_pld.task import WRAPPING
 from langchain_pld.verdict import Failure
@@ -133,7 +133,7 @@ def first_token_matches(token: str, codes: Mapping[str, str]) -> str | None:
     Case, surrounding spaces and quotation marks are folded. A beginning counts from three characters on: shorter
     ones are too often the start of something else.
     """
-    return Words(codes).label(token)
+    return LabelWords(codes).label(token)
 
 
 def with_first_tokens(answer: AnswerFormat, token_ids: Callable[[str], Sequence[int]]) -> AnswerFormat:
@@ -173,7 +173,7 @@ def with_written_tokens(answer: AnswerFormat, written: Mapping[str, AIMessage]) 
 def _knowing(answer: AnswerFormat, found: Mapping[str, Iterable[str | None]]) -> AnswerFormat:
     """The format with those of the first tokens that are one label's alone, and that their letters do not tell."""
     starts = {label: {(text or "").strip(WRAPPING) for text in texts} - {""} for label, texts in found.items()}
-    owners, words = Counter(start for one in starts.values() for start in one), Words(answer.codes)
+    owners, words = Counter(start for one in starts.values() for start in one), LabelWords(answer.codes)
     telling = {
         label: tuple(
             sorted(
@@ -204,7 +204,7 @@ def first_tokens_differ(answer: AnswerFormat, token_ids: Callable[[str], Sequenc
 
 def _told_apart_by_tokens(answer: AnswerFormat, token_ids: Callable[[str], Sequence[int]], space: str) -> bool:
     alone = token_ids(space)[:1] if space else []
-    words = Words.of(answer)
+    words = LabelWords.of(answer)
     for label, code in answer.codes.items():
         first = token_ids(space + code)[:1]
         if first and first == alone:  # the space is a token of its own: nothing is said yet
@@ -280,7 +280,7 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
                 return Failure(kind="cut", message="the answer ended at the token limit before the label")
             return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
         position, evidence = found
-    read = word_masses(tokens[position:], Words.of(answer), cut=_was_cut(message))
+    read = word_masses(tokens[position:], LabelWords.of(answer), cut=_was_cut(message))
     masses = {label: read.labels.get(label, 0.0) for label in answer.codes}
     unclear = read.unclear
     mass = math.fsum(masses.values())

@@ -13,12 +13,14 @@ times how likely it was in its group compared with the best one there.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Mapping
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from langchain_pld.answer import AnswerFormat, Scorer
-from langchain_pld.student.sanitize import clean_text, delimited
+from langchain_pld.answer import AnswerFormat
+from langchain_pld.artifact import DistilledPrompt
+from langchain_pld.steps import Steps
+from langchain_pld.student.sanitize import CleanText, delimited
 from langchain_pld.student.scoring import LOG_FLOOR, Scores, read_answer
 from langchain_pld.verdict import Failure
 
@@ -26,41 +28,36 @@ __all__ = ["first_question", "group_line", "group_question", "last_line", "two_s
 
 
 def two_stage(
-    system_prompt: str, text: str, answer: AnswerFormat, scorer: Scorer, *, min_label_mass: float = 0.0
-) -> Generator[list[BaseMessage], AIMessage | Failure, Scores | Failure]:
-    """Decide about one text: yields the chats to ask one after another, is sent the replies, returns the scores.
-
-    An answer that cannot be read makes the whole unreadable.
+    artifact: DistilledPrompt, text: CleanText, ask: Callable[[list[BaseMessage]], Steps[AIMessage | Failure]]
+) -> Steps[Scores | Failure]:
+    """Decide about one text. An answer that cannot be read makes the whole unreadable.
 
     Args:
-        system_prompt: The artifact's.
-        text: The input, laid out; it is cleaned and delimited here.
-        answer: A format of the form `two_stage`.
-        scorer: How answers are read.
-        min_label_mass: Below this probability on valid answers, an answer is unreadable.
+        artifact: Its answer format is of the form `two_stage`.
+        text: The input.
+        ask: Asks the student.
     """
-    content = delimited(clean_text(text))
-    within: dict[str, Scores] = {}
+    prompt, answer, content = artifact.system_prompt, artifact.answer, delimited(text)
+    of_group: dict[str, Scores] = {}
     for group, labels in answer.groups.items():
         if len(labels) == 1:
-            within[group] = Scores(log_probabilities={labels[0]: 0.0}, label=labels[0], label_mass=None)
+            of_group[group] = Scores(log_probabilities={labels[0]: 0.0}, label=labels[0], label_mass=None)
             continue
-        reply = yield group_question(system_prompt, content, answer, group)
-        one = _read(reply, answer.member_letters(group), scorer, min_label_mass)
-        if isinstance(one, Failure):
-            return one
-        within[group] = one
-    best = {group: one.label for group, one in within.items()}
-    reply = yield _last_question(system_prompt, content, best)
-    last = _read(reply, answer.best_letters(best), scorer, min_label_mass)
+        reply = yield from ask(group_question(prompt, content, answer, group))
+        scores = _read(reply, answer.member_letters(group), artifact)
+        if isinstance(scores, Failure):
+            return scores
+        of_group[group] = scores
+    best = {group: scores.label for group, scores in of_group.items()}
+    last = _read((yield from ask(_last_question(prompt, content, best))), answer.best_letters(best), artifact)
     if isinstance(last, Failure) or last.log_probabilities is None:
         return last
-    return _joined(last, within, answer)
+    return _joint_scores(last, of_group, answer)
 
 
-def first_question(system_prompt: str, text: str, answer: AnswerFormat) -> tuple[list[BaseMessage], AnswerFormat]:
+def first_question(system_prompt: str, text: CleanText, answer: AnswerFormat) -> tuple[list[BaseMessage], AnswerFormat]:
     """The first question about a text, and the format of its answer."""
-    content = delimited(clean_text(text))
+    content = delimited(text)
     for group, labels in answer.groups.items():
         if len(labels) > 1:
             return group_question(system_prompt, content, answer, group), answer.member_letters(group)
@@ -105,23 +102,23 @@ def _line_start(answer: AnswerFormat, group: str) -> str:
     return f"Group {group}: {answer.codes[name][1]} = {name}"
 
 
-def _read(reply: AIMessage | Failure, answer: AnswerFormat, scorer: Scorer, min_label_mass: float) -> Scores | Failure:
+def _read(reply: AIMessage | Failure, answer: AnswerFormat, artifact: DistilledPrompt) -> Scores | Failure:
     if isinstance(reply, Failure):
         return reply
-    return read_answer(reply, answer, scorer, min_label_mass=min_label_mass)
+    return read_answer(reply, answer, artifact.scorer, min_label_mass=artifact.min_label_mass)
 
 
-def _joined(last: Scores, within: Mapping[str, Scores], answer: AnswerFormat) -> Scores:
+def _joint_scores(last: Scores, of_group: Mapping[str, Scores], answer: AnswerFormat) -> Scores:
     """One distribution over all labels, in which the last answer's choice is the likeliest."""
     shares, joint = last.log_probabilities or {}, {}
-    for one in within.values():
-        inside = one.log_probabilities or {}
-        for label, value in inside.items():
-            joint[label] = max(shares[one.label] + value - inside[one.label], LOG_FLOOR)
+    for scores in of_group.values():
+        members = scores.log_probabilities or {}
+        for label, value in members.items():
+            joint[label] = max(shares[scores.label] + value - members[scores.label], LOG_FLOOR)
     total = math.log(math.fsum(map(math.exp, joint.values())))
     return Scores(
         log_probabilities={label: joint[label] - total for label in answer.labels},
         label=last.label,
         # An answer is as good as the weakest that it rests on.
-        label_mass=min(one.label_mass for one in (last, *within.values()) if one.label_mass is not None),
+        label_mass=min(one.label_mass for one in (last, *of_group.values()) if one.label_mass is not None),
     )

@@ -34,6 +34,7 @@ from rich.table import Table
 
 from langchain_pld import PLDClassifier
 from langchain_pld.student.prompt import chat
+from langchain_pld.student.sanitize import clean_text
 from tests.fakes import FakeChatModel, scored
 from tests.student.small_artifact import artifact
 
@@ -90,7 +91,7 @@ def main() -> None:
         for called in ("sync", "sync unbounded", "async"):
             student = FakeInstantModel(script=None, latency_s=latency, timeout=None if "unbounded" in called else 20.0)
             classifier = PLDClassifier(artifact=artifact(), student=student)
-            messages = chat(classifier.artifact.system_prompt, TEXT)
+            messages = chat(classifier.artifact.system_prompt, clean_text(TEXT))
             if called == "async":
                 single, together = asyncio.run(measure_async(student, classifier, messages, calls, options.rounds))
             else:

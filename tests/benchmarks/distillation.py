@@ -52,6 +52,7 @@ from langchain_pld.evaluation.evaluate import Predictions, gold_labels, score_ca
 from langchain_pld.examples import ExampleSet
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
 from langchain_pld.student.prompt import chat
+from langchain_pld.student.sanitize import clean_text
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai", "unfair_tos")
 # A column that gives much away alone: what naive Bayes makes of it on all train rows stands beside the other scores.
@@ -136,7 +137,9 @@ def drawn_evenly(rows: ExampleSet, count: int, seed: int) -> ExampleSet:
 
 def shown(task: Task, rows: ExampleSet, answer: AnswerFormat) -> str:
     """Labelled examples as the prompt shows them, laid out like the text to classify."""
-    return "\n".join(f"{chat('', task.render(row.input))[-1].text}\n{answer.codes[str(row.label)]}" for row in rows)
+    return "\n".join(
+        f"{chat('', clean_text(task.render(row.input)))[-1].text}\n{answer.codes[str(row.label)]}" for row in rows
+    )
 
 
 def in_prose(rules: Sequence[str], answer: AnswerFormat) -> str:

@@ -23,6 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from langchain_ollama import ChatOllama
@@ -32,9 +33,11 @@ from rich.table import Table
 from langchain_pld import PLDClassifier
 from langchain_pld.artifact import ModelFingerprint
 from langchain_pld.guardrail import Decision, Guard, GuardrailPolicy
+from langchain_pld.steps import blocking_call, run_steps
 from langchain_pld.student.failures import RetryPolicy
 from langchain_pld.student.prompt import chat
-from langchain_pld.student.providers import bind_student
+from langchain_pld.student.providers import profile_of
+from langchain_pld.student.sanitize import clean_text
 from tests.servers.fake_answers import FakeAnswer, Faults, user_text
 from tests.servers.ollama import OllamaServer
 from tests.student.small_artifact import artifact
@@ -99,10 +102,10 @@ def guarded_calls(url: str) -> tuple[Callable[[str], Any], Callable[[str], Await
 def direct_calls(url: str) -> tuple[Callable[[str], Any], Callable[[str], Awaitable[Any]]]:
     prompt = artifact().system_prompt
     model = student(url).model_copy(update={"num_ctx": 4096})
-    bound = bind_student(model, artifact().answer, artifact().scorer, timeout_s=TIMEOUT_S)
+    bound = profile_of(model).bind(artifact().answer, artifact().scorer, timeout_s=TIMEOUT_S)
     return (
-        lambda text: RETRY.call(bound.invoke, chat(prompt, text)),
-        lambda text: RETRY.acall(bound.ainvoke, chat(prompt, text)),
+        lambda text: run_steps(RETRY.repeat(blocking_call(partial(bound.invoke, chat(prompt, clean_text(text)))))),
+        lambda text: RETRY.acall(partial(bound.ainvoke, chat(prompt, clean_text(text)))),
     )
 
 

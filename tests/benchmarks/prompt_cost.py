@@ -25,7 +25,8 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
 from langchain_pld.rules import Rule
 from langchain_pld.student.prompt import chat, compile_prompt
-from langchain_pld.student.providers import bind_student
+from langchain_pld.student.providers import profile_of
+from langchain_pld.student.sanitize import clean_text
 
 EXAMPLE = Path(__file__).parents[2] / "langchain_pld" / "example_data" / "shop_inbox"
 CONDITIONS = (
@@ -72,14 +73,14 @@ def main() -> None:
     train = read_examples(EXAMPLE / "train.jsonl", task)
     texts = [str(row.input) for row in read_examples(EXAMPLE / "test.jsonl", task)]
     model = EmbeddedChatModel(model=options.model, slots=4)
-    scoring = bind_student(model, AnswerFormat.words(task), "logprobs", timeout_s=300)
+    scoring = profile_of(model).bind(AnswerFormat.words(task), "logprobs", timeout_s=300)
     thinking = model.bind(max_tokens=THINKING_TOKENS, temperature=0.0, opening="<<<\n")
     systems = prompts(task, [(str(row.input), str(row.label)) for row in train[:8]])
 
     written: dict[str, list[int]] = {name: [] for name in systems}
 
     def ask(name: str, system: str, text: str) -> float:
-        messages = chat(system, text)
+        messages = chat(system, clean_text(text))
         call = scoring.invoke
         if name == "chain of thought":
             call = thinking.invoke

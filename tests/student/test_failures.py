@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,8 @@ from langchain_core.exceptions import OutputParserException
 from pydantic import BaseModel
 
 from langchain_pld.models.errors import PromptTooLongError
+from langchain_pld.steps import arun_steps, blocking_call, run_steps
+from langchain_pld.student.deadlines import set_deadline
 from langchain_pld.student.failures import CircuitBreaker, RetryPolicy, failure_of
 from langchain_pld.verdict import Failure
 
@@ -62,17 +65,28 @@ async def test_only_transient_failures_are_tried_again(error: Exception, kind: s
         calls.append(1)
         raise error
 
-    async def aask() -> None:
-        ask()
-
     policy = RetryPolicy(attempts=3, initial_s=0)
     expected = 3 if Failure(kind=kind, message="").transient else 1  # type: ignore[arg-type]
     with pytest.raises(type(error)):
-        policy.call(ask)
+        run_steps(policy.repeat(blocking_call(ask)))
     assert len(calls) == expected
     with pytest.raises(type(error)):
-        await policy.acall(aask)
+        await arun_steps(policy.repeat(blocking_call(ask)))
     assert len(calls) == 2 * expected
+
+
+async def test_a_wait_that_would_outlast_the_deadline_is_not_begun() -> None:
+    calls: list[int] = []
+
+    async def ask() -> None:
+        calls.append(1)
+        raise httpx.ConnectError("x")
+
+    set_deadline(5)
+    started = time.monotonic()
+    with pytest.raises(httpx.ConnectError):
+        await RetryPolicy(attempts=3, initial_s=60, max_s=60).acall(ask)
+    assert (len(calls), time.monotonic() - started < 1) == (1, True)
 
 
 def test_the_circuit_opens_lets_one_try_and_closes() -> None:
@@ -80,22 +94,22 @@ def test_the_circuit_opens_lets_one_try_and_closes() -> None:
     breaker = CircuitBreaker(threshold=2, cooldown_s=10, clock=lambda: now[0])
     down = Failure(kind="connection", message="")
     breaker.record(down)
-    assert breaker.refuses() is None
+    assert breaker.refusal() is None
     breaker.record(down)
-    refused = breaker.refuses()
+    refused = breaker.refusal()
     assert refused is not None
     assert refused.kind == "circuit_open"
     assert "failed 2 times in a row; it is asked again in 10 s" in refused.message
     now[0] = 10
-    assert breaker.refuses() is None
-    assert breaker.refuses() is not None
+    assert breaker.refusal() is None
+    assert breaker.refusal() is not None
     breaker.record(down)
     now[0] = 19
-    assert breaker.refuses() is not None
+    assert breaker.refusal() is not None
     now[0] = 20
-    assert breaker.refuses() is None
+    assert breaker.refusal() is None
     breaker.record(None)
-    assert breaker.refuses() is None
+    assert breaker.refusal() is None
 
 
 def test_an_input_that_is_refused_says_nothing_about_a_dead_model() -> None:
@@ -103,13 +117,13 @@ def test_an_input_that_is_refused_says_nothing_about_a_dead_model() -> None:
     for _ in range(2):
         breaker.record(Failure(kind="connection", message="…"))
         breaker.record(Failure(kind="input", message="…"))
-    assert breaker.refuses() is not None
+    assert breaker.refusal() is not None
 
 
 def test_unreadable_answers_do_not_open_the_circuit() -> None:
     breaker = CircuitBreaker(threshold=1)
     breaker.record(Failure(kind="unreadable", message=""))
-    assert breaker.refuses() is None
+    assert breaker.refusal() is None
 
 
 class Body(BaseModel):
@@ -137,20 +151,18 @@ def test_a_reply_that_no_client_can_read_and_a_prompt_that_does_not_fit_have_kin
 
 
 async def test_a_call_that_succeeds_at_last_gives_its_result() -> None:
-    left: list[Exception] = [httpx.ConnectError("x"), ollama.ResponseError("x", 503)]
+    left: list[Exception] = []
 
-    def ask(number: int) -> int:
+    def ask() -> int:
         if left:
             raise left.pop()
-        return number
-
-    async def aask(number: int) -> int:
-        return ask(number)
+        return 7
 
     policy = RetryPolicy(attempts=3, initial_s=0)
-    assert policy.call(ask, 7) == 7
     left[:] = [httpx.ConnectError("x"), ollama.ResponseError("x", 503)]
-    assert await policy.acall(aask, 7) == 7
+    assert run_steps(policy.repeat(blocking_call(ask))) == 7
+    left[:] = [httpx.ConnectError("x"), ollama.ResponseError("x", 503)]
+    assert await arun_steps(policy.repeat(blocking_call(ask))) == 7
 
 
 def test_one_try_at_a_time_while_half_open() -> None:
@@ -162,12 +174,12 @@ def test_one_try_at_a_time_while_half_open() -> None:
 
     def ask(_: int) -> bool:
         ready.wait()
-        return breaker.refuses() is None
+        return breaker.refusal() is None
 
     with ThreadPoolExecutor(50) as pool:
         assert sum(pool.map(ask, range(50))) == 1
     # Nothing is ever recorded of that try: it was cancelled. The next may try after another wait.
     now[0] = 19
-    assert breaker.refuses() is not None
+    assert breaker.refusal() is not None
     now[0] = 20
-    assert breaker.refuses() is None
+    assert breaker.refusal() is None

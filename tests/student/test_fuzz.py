@@ -178,7 +178,7 @@ def well_formed(entry: Any) -> bool:
     good = all(
         isinstance(one, dict)
         and isinstance(one.get("token"), str)
-        and isinstance(one.get("logprob"), float)
+        and type(one.get("logprob")) in {float, int}
         and one["logprob"] <= 0
         for one in options
     )

@@ -1,6 +1,7 @@
 """The prompt is stable, complete, and independent of the input."""
 
 from langchain_pld.student.prompt import chat, compile_prompt
+from langchain_pld.student.sanitize import clean_text
 from tests.student.small_artifact import EVIDENCE, LETTERS, RULES, TASK, WORDS
 
 
@@ -27,7 +28,7 @@ def test_the_evidence_form_asks_for_the_marker() -> None:
 
 def test_the_system_message_never_depends_on_the_input() -> None:
     prompt = compile_prompt(TASK, RULES, WORDS)
-    first, second = chat(prompt, "a"), chat(prompt, "<<< {glad} >>>")
+    first, second = (chat(prompt, clean_text(text)) for text in ("a", "<<< {glad} >>>"))
     assert first[0].content == second[0].content == prompt
     assert first[1].content == "<<<\na\n>>>"
     assert second[1].content == "<<<\n\u2039\u2039\u2039 {glad} \u203a\u203a\u203a\n>>>"

@@ -8,7 +8,7 @@ import pytest
 
 from langchain_pld import Task
 from langchain_pld.answer import AnswerFormat, Scorer
-from langchain_pld.student.providers import bind_student, most_labels, tokenizer_of
+from langchain_pld.student.providers import most_labels, profile_of, tokenizer_of
 from tests.fakes import FakeChatModel, scored
 from tests.student.small_artifact import EVIDENCE, LETTERS, WORDS
 
@@ -18,7 +18,7 @@ THINKING = WORDS.model_copy(update={"thinking_tokens": 500})
 
 def sent(answer: AnswerFormat, scorer: Scorer = "logprobs") -> dict[str, Any]:
     model = FakeChatModel(script=lambda _: scored({"sad": 1.0}))
-    bind_student(model, answer, scorer, timeout_s=5).invoke("x")
+    profile_of(model).bind(answer, scorer, timeout_s=5).invoke("x")
     return model.options[0]
 
 
@@ -44,7 +44,7 @@ def test_two_stages_ask_for_the_alternatives_of_a_group_not_of_all_labels() -> N
 def ollama(answer: AnswerFormat, scorer: Scorer = "logprobs", **settings: Any) -> Any:
     from langchain_ollama import ChatOllama
 
-    return bind_student(ChatOllama(model="gemma3:4b", **settings), answer, scorer, timeout_s=7)
+    return profile_of(ChatOllama(model="gemma3:4b", **settings)).bind(answer, scorer, timeout_s=7)
 
 
 def test_ollama_does_not_think_and_does_not_wait_for_ever() -> None:

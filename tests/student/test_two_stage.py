@@ -14,7 +14,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_pld import DistilledPrompt, PLDClassifier, Task
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, ModelFingerprint
+from langchain_pld.steps import Steps, run_steps
 from langchain_pld.student.prompt import compile_prompt
+from langchain_pld.student.sanitize import clean_text
 from langchain_pld.student.scoring import Scores
 from langchain_pld.student.two_stage import first_question, group_question, two_stage
 from langchain_pld.verdict import Failure
@@ -45,16 +47,32 @@ def student(members: dict[str, dict[str, float]], last: dict[str, float]) -> Any
     return script
 
 
-def decide(script: Any, answer: AnswerFormat = ANSWER, **options: Any) -> tuple[Scores | Failure, int]:
-    steps = two_stage(PROMPT, "where is my card", answer, options.pop("scorer", "logprobs"), **options)
-    asked = 0
-    try:
-        messages = next(steps)
-        while True:
-            asked += 1
-            messages = steps.send(script(messages))
-    except StopIteration as done:
-        return done.value, asked
+def bank_artifact(answer: AnswerFormat = ANSWER, **changes: Any) -> DistilledPrompt:
+    labels = tuple(label for label in BANK.labels if label.name in answer.codes)
+    return DistilledPrompt(
+        **{
+            "task": BANK.model_copy(update={"labels": labels}),
+            "system_prompt": PROMPT,
+            "answer": answer,
+            "calibration": Calibration.identity(answer.labels),
+            "student": ModelFingerprint(spec="fake-chat:fake"),
+            "min_label_mass": 0.0,
+            **changes,
+        }
+    )
+
+
+def decide(script: Any, answer: AnswerFormat = ANSWER, **changes: Any) -> tuple[Scores | Failure, int]:
+    """The outcome for one text, and how many questions it took."""
+    asked: list[list[BaseMessage]] = []
+
+    def ask(messages: list[BaseMessage]) -> Steps[AIMessage | Failure]:
+        asked.append(messages)
+        return script(messages)
+        yield
+
+    outcome = run_steps(two_stage(bank_artifact(answer, **changes), clean_text("where is my card"), ask))
+    return outcome, len(asked)
 
 
 def test_seventy_seven_labels_make_five_groups_of_at_most_eighteen() -> None:
@@ -148,7 +166,7 @@ def test_a_group_of_one_is_asked_about_in_the_end_only() -> None:
     assert isinstance(outcome, Scores)
     assert (outcome.label, asked) == ("intent_00", 2)
     alone = AnswerFormat(form="two_stage", codes={"intent_00": "AA", "intent_01": "BA"})
-    messages, shown = first_question(PROMPT, "where is my card", alone)
+    messages, shown = first_question(PROMPT, clean_text("where is my card"), alone)
     assert str(messages[1].text).endswith("Best of each group: A = intent_00, B = intent_01")
     assert shown.codes == {"intent_00": "A", "intent_01": "B"}
 
@@ -179,15 +197,8 @@ def test_too_few_or_too_many_labels_are_refused(count: int) -> None:
 
 
 async def test_the_classifier_decides_among_seventy_seven_labels() -> None:
-    artifact = DistilledPrompt(
-        task=BANK,
-        system_prompt=PROMPT,
-        answer=ANSWER,
-        calibration=Calibration.identity(ANSWER.labels),
-        student=ModelFingerprint(spec="fake-chat:fake"),
-    )
     script = student({"D": {"B": 0.9, "A": 0.1}}, {"D": 0.7, "A": 0.3})
-    classifier = PLDClassifier(artifact=artifact, student=FakeChatModel(script=script))
+    classifier = PLDClassifier(artifact=bank_artifact(), student=FakeChatModel(script=script))
     verdict = classifier.invoke("where is my card")
     assert verdict.label == GROUPS["D"][1]
     assert verdict.probabilities is not None

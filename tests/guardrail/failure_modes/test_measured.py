@@ -16,7 +16,7 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Gate, ModelFingerprint
 from langchain_pld.errors import PLDError
 from langchain_pld.guardrail import Guard, GuardrailPolicy, PLDGuardrailMiddleware
-from langchain_pld.student.flip_rates import verdict_flips
+from langchain_pld.student.flip_rates import flip_rates
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.scoring import answer_schema
 from tests.fakes import FakeChatModel, scored, text_of
@@ -37,27 +37,6 @@ def turned(task: Task, by: int) -> Task:
     return task.model_copy(update={"labels": (*task.labels[by:], *task.labels[:by])})
 
 
-@ways()
-def test_wrong_12_a_student_that_leans_on_a_place_decides_nothing_once_orders_are_averaged(way: Way) -> None:
-    """What can be promised: order and format are part of the artifact, whose hash tells them apart, so that no verdict
-    comes from an order that was not scored. A flip by order is taken out where the artifact asks in several orders
-    (`AnswerFormat.orders`), and what is left of it lies below the gate; with one order it is in the measured error."""
-    gate = Gate(alpha=0.05, threshold=0.5, rows=100)
-    for by in range(3):
-        task = turned(TASK, by)
-        for orders in (1, 3):
-            answer = AnswerFormat.letters(task).model_copy(update={"orders": orders})
-            prompt = compile_prompt(task, RULES, answer)
-            result = way(watch(leans, task=task, answer=answer, system_prompt=prompt, gate=gate), "good morning")
-            if orders == 1:
-                blocked = task.label_names[0] == "sad"
-                assert result.reached == (not blocked), "with one order the first label wins"
-                assert (BLOCKED in str(result)) == blocked
-            else:
-                assert not result.reached, "uncertain, whichever label stands first"
-                assert "could not be cleared" in str(result)
-
-
 async def test_wrong_12_what_an_order_or_a_format_flips_is_measured() -> None:
     """The share of texts whose label hangs on its place in the prompt, or on the word that it is answered with."""
     letters = AnswerFormat.letters(TASK)
@@ -69,24 +48,24 @@ async def test_wrong_12_what_an_order_or_a_format_flips_is_measured() -> None:
             artifact=artifact(answer=answer, system_prompt=prompt), student=FakeChatModel(script=script)
         )
 
-    dependent_on_place = await verdict_flips(made(leans, letters), texts)
-    assert dependent_on_place.flipped == (1.0, 1.0)
-    steady = await verdict_flips(made(lambda _: scored({"sad": 0.9, "glad": 0.1}), WORDS), texts)
-    assert (steady.flipped, steady.any_flip, steady.rows) == ((0.0, 0.0), 0.0, 10)
+    dependent_on_place = await flip_rates(made(leans, letters), texts)
+    assert dependent_on_place.of_format == (1.0, 1.0)
+    steady = await flip_rates(made(lambda _: scored({"sad": 0.9, "glad": 0.1}), WORDS), texts)
+    assert (steady.of_format, steady.any_format, steady.rows) == ((0.0, 0.0), 0.0, 10)
 
     def sometimes(messages: Any) -> AIMessage:
         """Glad where that word stands first in the prompt, for every second text."""
         first = str(messages[0].text).partition("Labels:\n- ")[2].startswith("glad")
         return scored({"glad": 0.9, "sad": 0.1} if first and int(text_of(messages)[-1]) % 2 else {"sad": 0.9})
 
-    half = await verdict_flips(made(sometimes, WORDS), texts)
-    assert (half.flipped, half.any_flip) == ((0.5, 0.5), 0.5)
-    other_words = await verdict_flips(
+    half = await flip_rates(made(sometimes, WORDS), texts)
+    assert (half.of_format, half.any_format) == ((0.5, 0.5), 0.5)
+    other_words = await flip_rates(
         made(lambda _: scored({"sad": 0.9, "glad": 0.1}), WORDS),
         texts,
         formats=[AnswerFormat.words(TASK, {"glad": "up", "sad": "down", "calm": "flat"})],
     )
-    assert other_words.any_flip == 1.0, "an answer that cannot be read in the other form is a flip"
+    assert other_words.any_format == 1.0, "an answer that cannot be read in the other form is a flip"
 
 
 @pytest.mark.parametrize("sync", [True, False])
@@ -100,7 +79,7 @@ async def test_wrong_12_the_order_of_alternatives_and_of_spellings_does_not_flip
 
 
 def test_wrong_12_another_order_or_format_is_another_artifact(tmp_path: Path) -> None:
-    made = [artifact(), artifact(answer=LETTERS), artifact(answer=WORDS.model_copy(update={"orders": 3}))]
+    made = [artifact(), artifact(answer=LETTERS)]
     task = turned(TASK, 1)
     words = AnswerFormat.words(task)
     made += [artifact(task=task, answer=words, system_prompt=compile_prompt(task, RULES, words))]

@@ -1,0 +1,176 @@
+"""From an input to a verdict: lay it out, ask the student, read its answer, calibrate it, and gate it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+
+from langchain_pld.artifact import DistilledPrompt, ModelFingerprint
+from langchain_pld.errors import InputError
+from langchain_pld.steps import Steps, blocking_call
+from langchain_pld.student.chunks import LongInput, mean_scores, most_severe, worst_chunk
+from langchain_pld.student.context_window import ContextWindow
+from langchain_pld.student.failures import RetryPolicy
+from langchain_pld.student.inputs import ClassifierInput, input_text
+from langchain_pld.student.model_caller import ModelCaller, Reply
+from langchain_pld.student.prompt import chat
+from langchain_pld.student.providers import ModelProfile
+from langchain_pld.student.sanitize import CleanText, clean_text
+from langchain_pld.student.scoring import Scores, read_answer
+from langchain_pld.student.two_stage import two_stage
+from langchain_pld.verdict import Failure, Usage, Verdict
+
+__all__ = ["Decider"]
+
+
+class Decider:
+    """Decides with one artifact and one student, without I/O of its own.
+
+    Args:
+        artifact: The distilled prompt.
+        profile: The student.
+        fingerprint: Which model the student is, as far as that is known.
+        long_input: What happens to an input that does not fit the student's context.
+        timeout_s: Seconds that one model call may take.
+        retry: When a transient failure is tried again.
+    """
+
+    def __init__(
+        self,
+        artifact: DistilledPrompt,
+        profile: ModelProfile,
+        fingerprint: ModelFingerprint,
+        *,
+        long_input: LongInput,
+        timeout_s: float,
+        retry: RetryPolicy,
+    ) -> None:
+        self.artifact_id = artifact.id
+        self.spec = profile.spec
+        self.other_student = artifact.student.differs_from(fingerprint)
+        """What makes the student another one than the artifact's; `None` when nothing known does."""
+        self.calibrated = self.other_student is None and artifact.calibration.method != "none"
+        """Whether this student's probabilities were calibrated on labelled rows."""
+        # What is known of one student's tokenizer says nothing about another one's.
+        self._artifact = artifact.model_copy(update={"answer": artifact.answer_for(fingerprint)})
+        self._rule_ids = {
+            name: tuple(rule.id for rule in artifact.rules_for(name)) for name in artifact.task.label_names
+        }
+        self._window = ContextWindow(artifact, profile, long_input)
+        self._long_input = long_input
+        self._severity = long_input.severity(artifact.task)
+        self._caller = ModelCaller(
+            profile,
+            artifact.answer,
+            artifact.scorer,
+            timeout_s=timeout_s,
+            retry=retry,
+            context_length=self._window.length,
+        )
+
+    def steps(self, value: ClassifierInput, config: RunnableConfig) -> Steps[Verdict]:
+        """Decide about one input.
+
+        Args:
+            value: The input.
+            config: Handed on to the student.
+        """
+        started, usage = time.perf_counter(), Usage()
+
+        def ask(messages: list[BaseMessage]) -> Steps[Reply]:
+            nonlocal usage
+            reply = yield from self._caller.ask(messages, config)
+            usage = usage + _usage(reply) if usage.calls else _usage(reply)
+            return reply
+
+        def verdict(outcome: Scores | Failure) -> Verdict:
+            return self._verdict(outcome, usage, (time.perf_counter() - started) * 1000)
+
+        chunks = yield from self._chunks(value)
+        if isinstance(chunks, Failure):
+            return verdict(chunks)
+        outcomes: list[Scores | Failure] = []
+        for chunk in chunks:
+            if self._artifact.answer.form == "two_stage":
+                outcome = yield from two_stage(self._artifact, chunk, ask)
+            else:
+                outcome = self._read((yield from ask(chat(self._artifact.system_prompt, chunk))))
+            outcomes.append(outcome)
+        if len(outcomes) == 1:
+            return verdict(outcomes[0])
+        long_input = self._long_input
+        worst = worst_chunk.get() if long_input.combine is None and not long_input.severe else None
+        if worst is None and self._severity:
+            worst = partial(most_severe, severity=self._severity)
+        whole = verdict(mean_scores(outcomes)) if worst is None else worst([verdict(outcome) for outcome in outcomes])
+        return whole.model_copy(update={"chunks": len(chunks)})
+
+    def _chunks(self, value: ClassifierInput) -> Steps[list[CleanText] | Failure]:
+        """The text of an input in parts that fit the context; one part, mostly."""
+        try:
+            text = clean_text(input_text(self._artifact.task, value))
+        except InputError as error:
+            return Failure(kind="input", message=str(error))
+        if self._window.surely_fits(text):
+            return [text]
+        chunks: list[CleanText] | Failure = yield blocking_call(partial(self._window.split, text))
+        return chunks
+
+    def _read(self, reply: Reply) -> Scores | Failure:
+        if isinstance(reply, Failure):
+            return reply
+        artifact = self._artifact
+        return read_answer(reply, artifact.answer, artifact.scorer, min_label_mass=artifact.min_label_mass)
+
+    def _verdict(self, outcome: Scores | Failure, usage: Usage, latency_ms: float) -> Verdict:
+        common: dict[str, Any] = {"artifact_id": self.artifact_id, "usage": usage, "latency_ms": latency_ms}
+        if isinstance(outcome, Failure):
+            return Verdict(status="failed", failure=outcome, **common)
+        probabilities, label, confidence = None, outcome.label, None
+        if outcome.log_probabilities is not None:
+            probabilities = self._artifact.calibration.apply(outcome.log_probabilities)
+            label = max(probabilities, key=probabilities.__getitem__)
+            confidence = probabilities[label]
+        gate = self._artifact.gate
+        # A gate cannot be passed without a probability, nor by a student whose risk it was not fitted to.
+        admitted = gate is None or (
+            confidence is not None and self.other_student is None and gate.admits(label, confidence)
+        )
+        decided = admitted and not (probabilities is not None and _is_tied(probabilities))
+        return Verdict(
+            status="decided" if decided else "abstained",
+            label=label if decided else None,
+            predicted_label=label,
+            probabilities=probabilities,
+            confidence=confidence,
+            calibrated=probabilities is not None and self.calibrated,
+            label_mass=outcome.label_mass,
+            evidence=outcome.evidence,
+            rule_ids=self._rule_ids[label],
+            decided_by=self.spec if decided else None,
+            **common,
+        )
+
+
+def _is_tied(probabilities: Mapping[str, float]) -> bool:
+    """Whether two labels are equally likely, so that their order alone would decide."""
+    most = max(probabilities.values())
+    return sum(math.isclose(value, most, rel_tol=1e-9) for value in probabilities.values()) > 1
+
+
+def _usage(reply: Reply) -> Usage:
+    if isinstance(reply, Failure) or reply.usage_metadata is None:
+        return Usage(calls=1)
+    counted = reply.usage_metadata
+    return Usage(
+        input_tokens=counted["input_tokens"],
+        output_tokens=counted["output_tokens"],
+        cached_tokens=counted.get("input_token_details", {}).get("cache_read", 0) or 0,
+        calls=1,
+    )
