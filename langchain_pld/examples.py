@@ -276,7 +276,12 @@ def _explained(bad: Sequence[BadRow]) -> str:
         lines = [f"{first.source}, {first.unit} {first.line} and {len(bad) - 1} more: {first.reason}"]
     else:
         lines = [*map(str, bad[:_SHOWN]), *([f"… and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else [])]
-    return "\n".join([*lines, f"Fix {'them' if len(bad) > 1 else 'it'}, or skip bad rows."])
+    return "\n".join(
+        [
+            *lines,
+            f"Fix {'them' if len(bad) > 1 else 'it'}, or leave out bad rows with --skip-bad-rows (skip_bad_rows=True).",
+        ]
+    )
 
 
 def _check_columns(found: Mapping[str, None], columns: Columns, source: str, *, labelled: bool) -> None:

@@ -23,7 +23,7 @@ from langchain_pld.cli.options import (
     check_writable,
     columns,
 )
-from langchain_pld.cli.printing import complain, output, print_json, print_notes
+from langchain_pld.cli.printing import complain, count, output, print_json, print_notes
 from langchain_pld.errors import InputError, PLDError
 
 if TYPE_CHECKING:
@@ -273,6 +273,13 @@ def _job(record: RunRecord) -> _Job:
         for role, file in record.data.items()
     }
     print_notes(files.values())
+    for rows in files.values():
+        unlabelled = [row.id for row in rows if row.label is None]
+        if unlabelled:
+            complain(
+                f"note: {rows.source}: {count(len(unlabelled), 'row')} without a label, e.g. {unlabelled[0]!r}; the "
+                "teacher votes on such rows where the labelled ones are few"
+            )
     sets: dict[Role, ExampleSet] = {role: files[role] for role in record.data if role != "all"}
     if "all" in files:
         sets = split_examples(task, files["all"], validation=_VALIDATION, test=_TEST, seed=record.seed)

@@ -97,7 +97,7 @@ def import_feedback(
         print_json({"output": str(out), "counts": {name: counts[name] for name in _COUNTS}, "labels": labels})
         return
     for name, meaning in _COUNTS.items():
-        if counts[name]:
+        if counts[name] or name in ("answers", "written"):
             typer.echo(f"{counts[name]} {meaning}")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from langchain_pld.examples import ExampleSet
 
-__all__ = ["PIPE_WIDTH", "complain", "output", "print_json", "print_notes", "printable", "table"]
+__all__ = ["PIPE_WIDTH", "complain", "count", "output", "print_json", "print_notes", "printable", "table"]
 
 PIPE_WIDTH = 110
 """Columns of what is no terminal."""

@@ -61,7 +61,7 @@ def replay(
     inputs = [_input(prompt.task, record, known) for record in records]
     at_hand = [(record, value) for record, value in zip(records, inputs, strict=True) if value is not None]
     if records and not at_hand:
-        complain(f"none of the {len(records)} records' texts is at hand; pass them with --texts (and --key-env)")
+        complain(f"the texts of all {len(records)} records are missing; pass them with --texts (and --key-env)")
         raise typer.Exit(CHECK_FAILED)
     classifier = load_classifier(artifact, student or prompt.student.spec)
 

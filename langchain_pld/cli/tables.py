@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from langchain_pld.artifact import DistilledPrompt, ScoreCard
+from langchain_pld.artifact import DistilledPrompt, FinishReason, ScoreCard
 from langchain_pld.cli.printing import count, output, printable, table
 from langchain_pld.task import Task, TaskInput
 from langchain_pld.verdict import Verdict
@@ -73,10 +73,20 @@ def print_scores(artifact: DistilledPrompt) -> None:
 
 def print_end(artifact: DistilledPrompt) -> None:
     """Print how the run ended and what a reader should know."""
-    typer.echo(f"Ended with: {artifact.finish_reason or 'no reason given'}")
+    if artifact.finish_reason is not None:
+        typer.echo(f"Ended with: {artifact.finish_reason}, {_ENDS[artifact.finish_reason]}")
     for note in artifact.notes:
         typer.echo(f"Note: {printable(note)}")
     typer.echo()
+
+
+_ENDS: dict[FinishReason, str] = {
+    "converged": "no further change of the rules helped",
+    "no_gain": "the rules brought no detectable gain",
+    "ceiling": "nothing was left to gain",
+    "budget": "a limit was reached",
+    "reviewed": "a person decided about the rules",
+}
 
 
 def rules_list(artifact: DistilledPrompt) -> RenderableType:

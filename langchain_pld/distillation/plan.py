@@ -100,17 +100,33 @@ class Plan(BaseModel):
             if self.synthetic_per_small_label
             else "",
             "judges what it wrote" if self.judge else "",
-            f"writes up to {self.rules_per_label} rules a label{several}",
-            f"corrects them after the student's mistakes, {self.rounds} times at most" if self.rounds else "",
-            f"the student tries up to {self.trials} changes of the rules, with answers from "
-            + ", ".join(self.answer_forms),
-            f"a new prompt has to be better by a {self.replace_level:.0%} interval",
+            f"writes up to {_count(self.rules_per_label, 'rule')} a label{several}",
+            f"corrects them in view of the student's mistakes, in at most {_count(self.rounds, 'pass', 'passes')}"
+            if self.rounds
+            else "",
+            f"the student tries up to {_count(self.trials, 'change')} of the rules, and answers with "
+            + ", ".join(_ANSWERS[source] for source in self.answer_forms),
+            f"new rules are kept if the {self.replace_level:.0%} interval of their gain lies above zero",
             f"clusters by {self.clustering}" if self.clustering != "auto" else "",
             "a person reviews the rules" if self.require_review else "",
             f"a gate at a risk of {self.max_risk:g}" if self.max_risk is not None else "",
             f"budget: {self.budget.describe()}",
         )
         return "; ".join(filter(None, parts))
+
+
+_ANSWERS: dict[AnswerSource, str] = {
+    "names": "the labels' names",
+    "task": "the task's own words",
+    "familiar": "familiar words",
+    "teacher": "words of the teacher's choice",
+    "letters": "letters",
+    "evidence": "a word after a quotation",
+}
+
+
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 PLANS: dict[Effort, Plan] = {

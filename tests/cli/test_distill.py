@@ -36,11 +36,28 @@ def test_a_run_writes_the_artifact_and_shows_scores_reason_rules_and_the_next_st
     assert "test rows: 21" in done.stdout
     for name in ("zero-shot, raw", "distilled, raw", "majority", "n-gram"):
         assert name in done.stdout
-    assert "Ended with: ceiling" in done.stdout
+    assert "Ended with: ceiling, nothing was left to gain" in done.stdout
     assert made.rules[0].condition in done.stdout
     assert done.stdout.splitlines()[-1] == f'Artifact {made.id} is in {out}. Next: pld classify {out} "a text"'
     assert "generate: teacher explains examples: 18/18 in 0:" in done.stderr
     assert "validate: the distilled prompt is better" in done.stderr
+
+
+def test_a_missing_teacher_is_named_first_and_the_way_on_last(pld: Run, files: Files) -> None:
+    with OllamaServer(ollama_script) as server:
+        done = pld(*files.distill, "--out", files.folder / "a.pld.json", "--teacher", "ollama:nobody", host=server.url)
+    (run,) = (files.folder / ".pld" / "runs").glob("a-*")
+    assert done.exit_code == 1
+    reason, way_on = done.stderr.splitlines()[-2:]
+    assert "nothing more was asked, since the teacher ollama:nobody cannot be used: the service has no model" in reason
+    assert way_on == f"pld: what was done is kept, go on with: pld distill --resume {run}"
+
+
+def test_rows_without_a_label_are_told(pld: Run, files: Files) -> None:
+    files.train.write_text(files.train.read_text() + '{"text": "hello", "label": ""}\n', encoding="utf-8")
+    done = pld(*files.distill, "--out", files.folder / "a.pld.json", "--dry-run")
+    assert done.exit_code == 0, done.stderr
+    assert "pld: note: train.jsonl: 1 row without a label, e.g. 'row-19'" in done.stderr
 
 
 def test_without_a_gain_the_run_says_that_the_old_prompt_stays(pld: Run, files: Files) -> None:

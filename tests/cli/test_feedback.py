@@ -174,6 +174,13 @@ def test_a_store_that_is_none_and_a_call_without_a_source_are_refused(pld: Run, 
     assert "nothing to import from" in none.stderr
 
 
+def test_a_log_without_answers_is_told(pld: Run, task: Path, tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    log.write_text("", encoding="utf-8")
+    done = pld("feedback", "import", "--task", task, "--audit", log, "--out", tmp_path / "new.jsonl")
+    assert done.stdout == "0 answers of people\n0 rows written\n"
+
+
 words = st.sampled_from(["grief", "GRIEF", " grief", "ｇrief", "a  day", "A day", "joy\n", "joy"])
 
 

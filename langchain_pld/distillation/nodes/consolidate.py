@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.distillation.rules.clustering import Clustering, cluster_label
+from langchain_pld.distillation.rules.condition import Condition
 from langchain_pld.distillation.rules.conflicts import find_conflicts, resolve_conflicts
 from langchain_pld.distillation.rules.embeddings import Embedder
 from langchain_pld.distillation.rules.prompt_size import fit_to_budget, token_counter
@@ -46,7 +47,7 @@ class MergedRule(BaseModel):
     """The rule of a cluster."""
 
     shared: str = Field(min_length=1, max_length=400)
-    condition: str = Field(min_length=10, max_length=300)
+    condition: Condition
 
 
 async def consolidate(state: DistillationState, run: Run) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from langchain_pld.distillation.nodes.synthetic_examples import invent, small_la
 from langchain_pld.distillation.nodes.voting import elect
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.roles import Role, balanced, labelled, text_key
+from langchain_pld.distillation.rules.condition import Condition
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.spending import BudgetSpent
@@ -44,7 +45,7 @@ class Explanation(BaseModel):
     """Why an example has its label, and the condition drafted from it."""
 
     reason: str = Field(min_length=1, max_length=400)
-    condition: str = Field(min_length=10, max_length=300)
+    condition: Condition
     cues: list[str] = Field(default_factory=list, max_length=3)
     counter_cues: list[str] = Field(default_factory=list, max_length=2)
 
@@ -180,7 +181,7 @@ def _stop_at_too_many(failures: Sequence[Failure], calls: int, teacher: Teacher,
     if len(failed) > plan.max_failure_share * calls:
         msg = (
             f"{len(failed)} of {calls} calls to the teacher {teacher.spec} failed, more than the "
-            f"{plan.max_failure_share:.0%} allowed; first reason: {failed[0].kind}: {failed[0].message}. What was paid "
-            "for is kept: mend the cause and run again with the same store"
+            f"{plan.max_failure_share:.0%} allowed; first reason: {failed[0].kind}: {failed[0].message}. The "
+            "answers that came are kept"
         )
         raise DistillationError(msg)

@@ -138,10 +138,7 @@ class Teacher:
                 raise self._silent
             answer = await self._fresh(messages, key, schema)
             if isinstance(answer, Failure) and answer.kind in NOT_ANSWERING:
-                msg = (
-                    f"the teacher {self.spec} cannot be used: {answer.message}. Nothing more was asked; mend the cause "
-                    "and run again with the same store"
-                )
+                msg = f"nothing more was asked, since the teacher {self.spec} cannot be used: {answer.message}"
                 self._silent = DistillationError(msg)
                 raise self._silent
             self._unproven = False
