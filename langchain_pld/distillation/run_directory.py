@@ -40,6 +40,9 @@ from langchain_pld.examples import Columns
 __all__ = ["RunDirectory", "RunFile", "RunRecord", "new_run_id"]
 
 
+_OWNER_ONLY = 0o600
+
+
 def new_run_id(name: str) -> str:
     """A name that no other run of a shared database has."""
     return f"{name}-{uuid.uuid4().hex[:8]}"
@@ -138,15 +141,17 @@ class RunDirectory:
         if self._record.exists():
             msg = f"{self.path} holds a run already; go on with: pld distill --resume {self.path}"
             raise InputError(msg)
-        self.path.mkdir(parents=True, exist_ok=True)
+        # Rows and answers of models are nothing for other users of the machine, or to commit by accident.
+        for folder in (*reversed(self.path.parents), self.path):
+            folder.mkdir(mode=0o700, exist_ok=True)
         if self.path.parent.parent.name == ".pld":
-            # Rows and answers of models are nothing to commit by accident.
             (self.path.parent.parent / ".gitignore").write_text("*\n", encoding="utf-8")
         self.rewrite(record)
 
     def rewrite(self, record: RunRecord) -> None:
         """Write down anew what the run starts with, whole or not at all; for a run whose budget has changed."""
         fresh = self._record.with_suffix(".new")
+        fresh.touch(mode=_OWNER_ONLY)
         fresh.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
         fresh.replace(self._record)
 
@@ -226,8 +231,12 @@ async def _sqlite(folder: Path, stack: AsyncExitStack) -> tuple[BaseStore, BaseC
     except ImportError as error:
         raise MissingExtraError.of("langgraph-checkpoint-sqlite", "distill") from error
 
+    async def connect(path: Path, **options: Any) -> aiosqlite.Connection:
+        path.touch(mode=_OWNER_ONLY)  # SQLite gives its other files the mode of this one
+        return await stack.enter_async_context(aiosqlite.connect(path, **options))
+
     async def store(path: Path) -> AsyncSqliteStore:
-        connection = await stack.enter_async_context(aiosqlite.connect(path, isolation_level=None))
+        connection = await connect(path, isolation_level=None)
         # A killed process loses nothing that was written; several processes may share the answers.
         await connection.execute("PRAGMA journal_mode=WAL")
         await connection.execute("PRAGMA synchronous=NORMAL")
@@ -237,8 +246,8 @@ async def _sqlite(folder: Path, stack: AsyncExitStack) -> tuple[BaseStore, BaseC
         return made
 
     own, calls = await store(folder / "store.sqlite"), await store(folder.parent / "calls.sqlite")
-    connection = await stack.enter_async_context(aiosqlite.connect(folder / "checkpoints.sqlite"))
-    return SharedCallsStore(own, calls), AsyncSqliteSaver(connection, serde=_serializer())
+    checkpoints = await connect(folder / "checkpoints.sqlite")
+    return SharedCallsStore(own, calls), AsyncSqliteSaver(checkpoints, serde=_serializer())
 
 
 async def _postgres(url: str, stack: AsyncExitStack) -> tuple[BaseStore, BaseCheckpointSaver[Any]]:

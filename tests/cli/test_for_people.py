@@ -109,13 +109,18 @@ def test_on_a_terminal_the_verdicts_are_a_table_with_the_texts(artifact: Path) -
     ]
 
 
-def test_a_run_keeps_itself_out_of_a_repository(pld: Run, files: Files) -> None:
-    out = files.folder / "teams.pld.json"
+def test_a_run_keeps_itself_out_of_a_repository_and_from_other_users(pld: Run, files: Files) -> None:
+    out, folder = files.folder / "teams.pld.json", files.folder / ".pld"
     with OllamaServer(ollama_script) as server:
         done = pld(*files.distill, "--out", out, host=server.url)
     assert done.exit_code == 0, done.stderr
-    assert (files.folder / ".pld" / ".gitignore").read_text() == "*\n"
-    assert RunDirectory.fresh(out).path.parent.parent == files.folder / ".pld"
+    assert (folder / ".gitignore").read_text() == "*\n"
+    assert RunDirectory.fresh(out).path.parent.parent == folder
+    made = [folder, *folder.rglob("*")]
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_dir()} == {0o700}
+    with_texts = [path for path in made if path.suffix in {".json", ".sqlite"}]
+    assert len(with_texts) == 4
+    assert {path.stat().st_mode & 0o777 for path in with_texts} == {0o600}
 
 
 def test_half_a_surrogate_pair_in_an_artifact_is_an_error_of_the_file(artifact: Path) -> None:
