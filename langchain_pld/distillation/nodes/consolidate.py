@@ -20,7 +20,7 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.distillation.rules.clustering import Clustering, cluster_label
 from langchain_pld.distillation.rules.condition import Condition
 from langchain_pld.distillation.rules.conflicts import find_conflicts, resolve_conflicts
-from langchain_pld.distillation.rules.embeddings import Embedder
+from langchain_pld.distillation.rules.embeddings import embed_micro_rules
 from langchain_pld.distillation.rules.prompt_size import fit_to_budget, token_counter
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.distillation.run.run import Run
@@ -54,8 +54,8 @@ async def consolidate(state: DistillationState, run: Run) -> dict[str, Any]:
     """The node."""
     micro_rules, train = state["micro_rules"], await run.store.taught()
     screen = await asyncio.to_thread(Screen.of, run.task, train)
-    teacher, embedder = run.teacher(), Embedder(run.embeddings, run.store, run.spending, node=run.node)
-    found = await _cluster(run, micro_rules, embedder)
+    teacher = run.teacher()
+    found = await _cluster(run, micro_rules)
     refused: list[str] = []
 
     async def merge(members: Members) -> list[Rule]:
@@ -69,9 +69,7 @@ async def consolidate(state: DistillationState, run: Run) -> dict[str, Any]:
     for line in sorted(refused):
         run.note(line)
     rules = tuple({drafts[0].id: drafts[0] for drafts in drafted}.values())
-    rules = await _tell_apart(run, rules, embedder, teacher, screen)
-    if embedder.refusal:
-        run.note(f"conditions were compared by their words alone: {embedder.refusal}")
+    rules = await _tell_apart(run, rules, teacher, screen)
     rules, gone = await _within_budget(run, rules)
     noise = [micro for clustering in found.values() for micro in clustering.noise]
     sizes = "; ".join(f"{label} {_sizes(clustering)}" for label, clustering in found.items())
@@ -114,9 +112,9 @@ def _sizes(clustering: Clustering) -> str:
     return sizes + (f" ({len(clustering.noise)} in no cluster)" if clustering.noise else "")
 
 
-async def _cluster(run: Run, micro_rules: Sequence[MicroRule], embedder: Embedder) -> dict[str, Clustering]:
+async def _cluster(run: Run, micro_rules: Sequence[MicroRule]) -> dict[str, Clustering]:
     """The micro-rules of each label in clusters; a label without micro-rules is left out."""
-    vectors = await embedder.embed(micro_rules)
+    vectors = await embed_micro_rules(run, micro_rules)
     found: dict[str, Clustering] = {}
     for label in run.task.label_names:
         places = [place for place, micro in enumerate(micro_rules) if micro.label == label]
@@ -168,14 +166,12 @@ async def _merge(
     return Rule.merged(label, strongest.condition, members), [*lines, f"{lines[-1]}; its strongest one stands for them"]
 
 
-async def _tell_apart(
-    run: Run, rules: tuple[Rule, ...], embedder: Embedder, teacher: Teacher, screen: Screen
-) -> tuple[Rule, ...]:
+async def _tell_apart(run: Run, rules: tuple[Rule, ...], teacher: Teacher, screen: Screen) -> tuple[Rule, ...]:
     """The rules after conflicts across labels were settled."""
     if len(rules) < 2:
         return rules
     as_drafts = [MicroRule(label=rule.label, condition=rule.condition, source=rule.id) for rule in rules]
-    vectors = await embedder.embed(as_drafts)
+    vectors = await embed_micro_rules(run, as_drafts)
     conflicts = find_conflicts(rules, vectors, similarity=run.plan.conflict_similarity)
     if not conflicts:
         return rules

@@ -40,8 +40,6 @@ class Clustering:
     """Largest first; inside a group the micro-rule nearest to its middle first."""
     noise: tuple[MicroRule, ...]
     """In no group, or in one beyond the number wanted."""
-    method: str
-    """The method that found the groups, with its numbers."""
     log: tuple[str, ...]
     """A line for each method that was tried, with the reason why it was not taken; the last one was taken."""
 
@@ -66,26 +64,25 @@ def cluster_label(
         At least one group, unless there are no micro-rules.
     """
     if not micro_rules:
-        return Clustering((), (), "none", ("no micro-rules",))
+        return Clustering((), (), ("no micro-rules",))
     order = sorted(range(len(micro_rules)), key=lambda n: (micro_rules[n].id, micro_rules[n].cues))
     vectors = np.asarray(vectors, dtype=float)[order]
     distances = np.clip(cosine_distances(vectors), 0.0, 2.0)
     if mode == "paper":
-        clusters, method, log = _paper(distances)
+        clusters, log = _paper(distances)
     elif most == 1 or _distinct(distances) < (_MIN_DISTINCT if mode == "auto" else 2):
-        clusters, method = np.zeros(len(order), dtype=int), "one group"
+        clusters = np.zeros(len(order), dtype=int)
         log = [f"{len(order)} micro-rules in one group, since {'one is wanted' if most == 1 else 'few differ'}"]
     elif mode == "kmeans":
         clusters, method = _kmeans(vectors, most, seed)
         log = [f"{method} taken"]
     else:
-        clusters, method, log = _auto(vectors, distances, most, seed)
+        clusters, log = _auto(vectors, distances, most, seed)
     groups = _largest_groups(clusters, distances, most)
     noise = sorted(set(range(len(order))).difference(*groups))
     return Clustering(
         groups=tuple(tuple(micro_rules[order[n]] for n in group) for group in groups),
         noise=tuple(micro_rules[order[n]] for n in noise),
-        method=method,
         log=tuple(log),
     )
 
@@ -94,15 +91,15 @@ _Attempt = tuple[np.ndarray, str]
 """The cluster of each micro-rule, -1 for noise, and the method with its numbers."""
 
 
-def _paper(distances: np.ndarray) -> tuple[np.ndarray, str, list[str]]:
+def _paper(distances: np.ndarray) -> tuple[np.ndarray, list[str]]:
     clusters, method = _dbscan(distances, PAPER_EPS, PAPER_MIN_SAMPLES)
     if (clusters >= 0).any():
-        return clusters, method, [f"{method} taken: {_sizes(clusters)}"]
+        return clusters, [f"{method} taken: {_sizes(clusters)}"]
     log = [f"{method} finds no group; one group of all, so that the label has a rule"]
-    return np.zeros(len(distances), dtype=int), "one group", log
+    return np.zeros(len(distances), dtype=int), log
 
 
-def _auto(vectors: np.ndarray, distances: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, str, list[str]]:
+def _auto(vectors: np.ndarray, distances: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, list[str]]:
     """The first healthy attempt; k-means is taken as it is."""
     log: list[str] = []
     for clusters, method in _attempts(distances, most):
@@ -110,10 +107,10 @@ def _auto(vectors: np.ndarray, distances: np.ndarray, most: int, seed: int) -> t
         without_singles = np.where(np.isin(clusters, numbers[sizes < 2]), -1, clusters)
         objection = _objection(without_singles, distances, most)
         if objection is None:
-            return without_singles, method, [*log, f"{method} taken: {_sizes(without_singles)}"]
+            return without_singles, [*log, f"{method} taken: {_sizes(without_singles)}"]
         log.append(f"{method} not taken: {objection}")
     clusters, method = _kmeans(vectors, most, seed)
-    return clusters, method, [*log, f"{method} taken: {_sizes(clusters)}"]
+    return clusters, [*log, f"{method} taken: {_sizes(clusters)}"]
 
 
 def _attempts(distances: np.ndarray, most: int) -> Iterator[_Attempt]:

@@ -86,7 +86,7 @@ async def resolve_conflicts(
     if isinstance(answer, Failure):
         return tuple(rules), [f"{len(conflicts)} conflicts stay: {answer.message}"]
     edits = [
-        RuleEdit(action="modify", rule=rule.id, conditions=(condition,), reason=settlement.difference)
+        RuleEdit(action="modify", rule=rule.id, conditions=(condition,))
         for settlement in answer.settlements
         if settlement.conflict <= len(shown)
         for conflict in [shown[settlement.conflict - 1]]

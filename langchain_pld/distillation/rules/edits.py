@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.rules import Rule
@@ -30,8 +30,6 @@ class RuleEdit(BaseModel):
     """The new conditions."""
     sources: tuple[str, ...] = ()
     """Ids of the examples that an added rule rests on."""
-    reason: str = Field(default="", max_length=1000)
-    """Why, for the log."""
 
 
 class Proposal(BaseModel):

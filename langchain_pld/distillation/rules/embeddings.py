@@ -16,13 +16,12 @@ from sklearn.pipeline import make_union
 from sklearn.preprocessing import normalize
 
 from langchain_pld.artifact import LedgerLine
-from langchain_pld.distillation.run.spending import Spending
-from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.errors import DistillationError, MissingExtraError, ModelSetupError
 from langchain_pld.rules import MicroRule
 from langchain_pld.student.failures import passes_through
 
-__all__ = ["Embedder", "LexicalEmbeddings", "embeddings_spec", "resolve_embeddings"]
+__all__ = ["LexicalEmbeddings", "embed_micro_rules", "embeddings_spec", "resolve_embeddings"]
 
 _DIMENSIONS = 64
 _SEED = 0
@@ -70,101 +69,81 @@ class LexicalEmbeddings(Embeddings):
         return self.embed_documents([text])[0]
 
 
-class Embedder:
-    """Embeds the micro-rules of a run.
+async def embed_micro_rules(run: Run, micro_rules: Sequence[MicroRule]) -> np.ndarray:
+    """Embed what micro-rules say: condition and cues.
 
     A text that the run has embedded before is not embedded again. Embeddings do not report token counts, so that the
     ledger's tokens are an estimate: one for four bytes. Where the budget allows no call, the offline default stands in.
 
     Args:
-        embeddings: The embeddings; the offline default, which costs nothing, when absent.
-        store: Keeps the vectors.
-        spending: Keeps the ledger.
-        node: The node that asks, for the ledger.
+        run: Names the embeddings; without any, the offline default is used, which costs nothing.
+        micro_rules: Micro-rules, best of all labels together, so that the offline default learns from all.
+
+    Returns:
+        One row a micro-rule, of unit length, shape `(len(micro_rules), dimensions)`.
+
+    Raises:
+        DistillationError: The embeddings could not be reached, gave vectors that cannot be used, or vectors of another
+            length than earlier in the run.
     """
-
-    def __init__(self, embeddings: Embeddings | None, store: RunStore, spending: Spending, *, node: str) -> None:
-        self._embeddings = embeddings
-        self._store = store
-        self._spending = spending
-        self._node = node
-        self.refusal: str | None = None
-        """Why the offline default stood in, where it did."""
-
-    async def embed(self, micro_rules: Sequence[MicroRule]) -> np.ndarray:
-        """Embed what micro-rules say: condition and cues.
-
-        Args:
-            micro_rules: Micro-rules, best of all labels together, so that the offline default learns from all.
-
-        Returns:
-            One row a micro-rule, of unit length, shape `(len(micro_rules), dimensions)`.
-
-        Raises:
-            DistillationError: The embeddings could not be reached, gave vectors that cannot be used, or vectors of
-                another length than earlier in the run.
-        """
-        if not micro_rules:
-            return np.zeros((0, 0))
-        texts = [" ".join([micro.condition, *micro.cues]) for micro in micro_rules]
-        if self._embeddings is None:
-            return await asyncio.to_thread(_lexical, texts)
-        spec = embeddings_spec(self._embeddings)
-        keys = {text: _key(spec, text) for text in texts}
-        known = {key: row["vector"] for key, row in (await self._store.get_many(_KIND, list(keys.values()))).items()}
-        missing = [text for text, key in keys.items() if key not in known]
-        if missing and (refusal := self._spending.over(spec)):
-            self.refusal = refusal
-            await self._spending.keep()
-            return await asyncio.to_thread(_lexical, texts)
-        if missing:
-            vectors, line = await self._request(spec, missing, self._embeddings)
-            fresh = {keys[text]: vector.tolist() for text, vector in zip(missing, vectors, strict=True)}
-            # Kept before they are entered: killed in between, a run does not pay for them again.
-            await self._store.put_many(_KIND, {key: {"vector": vector} for key, vector in fresh.items()})
-            known |= fresh
-        else:
-            line = LedgerLine(node=self._node, model=spec, cache_hits=1)
-        await self._spending.add(line)
-        lengths = sorted({len(vector) for vector in known.values()})
-        if len(lengths) > 1:
-            msg = (
-                f"{spec} gives vectors of another length than earlier in this run ({lengths[0]} and {lengths[-1]} "
-                "numbers); go on with the embeddings that the run began with, or start a new one"
-            )
-            raise DistillationError(msg)
-        return np.asarray([known[keys[text]] for text in texts])
-
-    async def _request(self, spec: str, texts: list[str], embeddings: Embeddings) -> tuple[np.ndarray, LedgerLine]:
-        """Vectors from the embeddings, and what they cost; a failed request goes into the ledger at once."""
-        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-        line = LedgerLine(node=self._node, model=spec, calls=1, input_tokens=math.ceil(size / _BYTES_PER_TOKEN))
-        start = time.perf_counter()
+    if not micro_rules:
+        return np.zeros((0, 0))
+    texts = [" ".join([micro.condition, *micro.cues]) for micro in micro_rules]
+    if run.embeddings is None:
+        return await asyncio.to_thread(_lexical, texts)
+    spec = embeddings_spec(run.embeddings)
+    keys = {text: _key(spec, text) for text in texts}
+    known = {key: row["vector"] for key, row in (await run.store.get_many(_KIND, list(keys.values()))).items()}
+    missing = [text for text, key in keys.items() if key not in known]
+    line = LedgerLine(node=run.node, model=spec, cache_hits=0 if missing else 1)
+    if missing and (refusal := run.spending.over(spec)):
+        await run.spending.keep()
+        run.note(f"conditions are compared by their words alone: {refusal}")
+        return await asyncio.to_thread(_lexical, texts)
+    if missing:
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in missing)
+        tokens, start = math.ceil(size / _BYTES_PER_TOKEN), time.perf_counter()
+        line = line.model_copy(update={"calls": 1, "input_tokens": tokens})
         try:
-            vectors = _checked(await embeddings.aembed_documents(texts), len(texts))
-        except Exception as error:  # whatever the client raised
-            if passes_through(error):
-                raise
-            await self._spending.add(line.model_copy(update={"failures": 1}))
-            msg = (
-                f"{type(embeddings).__name__} gave no usable vectors for {len(texts)} micro-rules "
-                f"({type(error).__name__}: {error}); fix that and go on, or start a run with other embeddings, or none"
-            )
-            raise DistillationError(msg) from error
-        return vectors, line.model_copy(update={"seconds": time.perf_counter() - start})
+            vectors = await _request(run.embeddings, missing)
+        except DistillationError:
+            await run.spending.add(line.model_copy(update={"failures": 1}))
+            raise
+        line = line.model_copy(update={"seconds": time.perf_counter() - start})
+        fresh = {keys[text]: vector.tolist() for text, vector in zip(missing, vectors, strict=True)}
+        # Kept before they are entered: killed in between, a run does not pay for them again.
+        await run.store.put_many(_KIND, {key: {"vector": vector} for key, vector in fresh.items()})
+        known |= fresh
+    await run.spending.add(line)
+    lengths = sorted({len(vector) for vector in known.values()})
+    if len(lengths) > 1:
+        msg = (
+            f"{spec} gives vectors of another length than earlier in this run ({lengths[0]} and {lengths[-1]} "
+            "numbers); go on with the embeddings that the run began with, or start a new one"
+        )
+        raise DistillationError(msg)
+    return np.asarray([known[keys[text]] for text in texts])
+
+
+async def _request(embeddings: Embeddings, texts: list[str]) -> np.ndarray:
+    try:
+        vectors = np.asarray(await embeddings.aembed_documents(texts), dtype=float)
+        if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+            msg = f"expected {len(texts)} vectors of one length, got an array of shape {vectors.shape}"
+            raise ValueError(msg)  # told as what the client raises is
+    except Exception as error:  # whatever the client raised
+        if passes_through(error):
+            raise
+        msg = (
+            f"{type(embeddings).__name__} gave no usable vectors for {len(texts)} micro-rules "
+            f"({type(error).__name__}: {error}); fix that and go on, or start a run with other embeddings, or none"
+        )
+        raise DistillationError(msg) from error
+    return np.asarray(normalize(vectors))
 
 
 def _lexical(texts: list[str]) -> np.ndarray:
     return np.asarray(LexicalEmbeddings(texts).embed_documents(texts))
-
-
-def _checked(vectors: object, count: int) -> np.ndarray:
-    """The vectors as an array of rows of unit length; a ValueError where they cannot be one."""
-    rows = np.asarray(vectors, dtype=float)
-    if rows.ndim != 2 or len(rows) != count or not np.isfinite(rows).all():
-        msg = f"expected {count} vectors of one length, got an array of shape {rows.shape}"
-        raise ValueError(msg)
-    return np.asarray(normalize(rows))
 
 
 def embeddings_spec(embeddings: Embeddings) -> str:

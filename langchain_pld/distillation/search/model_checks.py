@@ -5,7 +5,9 @@ The teacher is not asked for this alone: its first question of the run goes ahea
 
 from __future__ import annotations
 
-from langchain_pld.distillation.rules.embeddings import Embedder
+from dataclasses import replace
+
+from langchain_pld.distillation.rules.embeddings import embed_micro_rules
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.search.answer_formats import student_formats
 from langchain_pld.distillation.search.student_probes import probe_answers
@@ -44,4 +46,4 @@ async def check_embeddings(run: Run) -> None:
     Raises:
         DistillationError: They do not.
     """
-    await Embedder(run.embeddings, run.store, run.spending, node="consolidate").embed([_CONDITION])
+    await embed_micro_rules(replace(run, node="consolidate"), [_CONDITION])

@@ -60,7 +60,7 @@ async def test_a_merged_rule_that_rests_on_its_label_is_asked_for_once_more_with
 
 async def test_a_run_tells_how_many_micro_rules_of_a_label_are_in_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_the_last(micro_rules: Sequence[MicroRule], *_: Any, **__: Any) -> Clustering:
-        return Clustering((tuple(micro_rules[:-1]),), tuple(micro_rules[-1:]), "by hand", ())
+        return Clustering((tuple(micro_rules[:-1]),), tuple(micro_rules[-1:]), ())
 
     monkeypatch.setattr("langchain_pld.distillation.nodes.consolidate.cluster_label", without_the_last)
     state = await merged(FakeChatModel(script=teacher_script))

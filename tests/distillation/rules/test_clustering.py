@@ -77,7 +77,7 @@ def test_clear_groups_are_found_by_density_and_the_stray_is_noise() -> None:
     found = cluster_label(micro_rules(*map(str, range(37))), points, mode="auto", most=4, seed=0)
     assert sizes(found) == [12, 12, 12]
     assert [micro.source for micro in found.noise] == ["row-36"]
-    assert found.method.startswith("DBSCAN")
+    assert found.log[-1].startswith("DBSCAN")
 
 
 def test_the_paper_leaves_a_label_with_few_drafts_without_groups_and_the_log_says_what_was_done() -> None:

@@ -14,13 +14,15 @@ from langchain_ollama import OllamaEmbeddings
 from langgraph.store.memory import InMemoryStore
 
 from langchain_pld.distillation.budget import Budget
+from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.prices import Price
-from langchain_pld.distillation.rules.embeddings import Embedder, LexicalEmbeddings, embeddings_spec
-from langchain_pld.distillation.run.spending import Spending
+from langchain_pld.distillation.rules.embeddings import LexicalEmbeddings, embed_micro_rules, embeddings_spec
+from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.errors import DistillationError
 from langchain_pld.rules import MicroRule
-from tests.fakes import FakeEmbeddings
+from tests.fakes import FakeChatModel, FakeEmbeddings
+from tests.teams import TASK
 
 
 def micro(condition: str) -> MicroRule:
@@ -30,13 +32,17 @@ def micro(condition: str) -> MicroRule:
 ONE, TWO, THREE = map(micro, ("If it is about one thing", "If it is about two things", "If it is about three things"))
 
 
-def embedder(embeddings: Embeddings | None, store: InMemoryStore | None = None) -> tuple[Embedder, Spending]:
-    spending = Spending(prices={"fake:words": Price(input=1_000_000, output=0)})
-    return Embedder(embeddings, RunStore(store or InMemoryStore(), "run"), spending, node="consolidate"), spending
+async def run_with(
+    embeddings: Embeddings | None, store: InMemoryStore | None = None, budget: Budget | None = None
+) -> Run:
+    prices = {"fake:words": Price(input=1_000_000, output=0)}
+    plan = PLANS["light"].model_copy(update={"budget": budget or Budget(), "prices": prices})
+    run_store, student = RunStore(store or InMemoryStore(), "run"), FakeChatModel(script=None)
+    return await Run.open("consolidate", task=TASK, plan=plan, store=run_store, student=student, embeddings=embeddings)
 
 
 async def lexical(*micro_rules: MicroRule) -> np.ndarray:
-    return await embedder(None)[0].embed(micro_rules)
+    return await embed_micro_rules(await run_with(None), micro_rules)
 
 
 def unit_vectors(*micro_rules: MicroRule) -> np.ndarray:
@@ -46,46 +52,46 @@ def unit_vectors(*micro_rules: MicroRule) -> np.ndarray:
 
 async def test_a_text_is_paid_once_a_run_and_the_vectors_are_those_of_the_embeddings() -> None:
     embeddings, store = FakeEmbeddings(size=4), InMemoryStore()
-    first, spending = embedder(embeddings, store)
-    assert np.allclose(await first.embed([ONE, TWO]), unit_vectors(ONE, TWO))
-    (line,) = spending.ledger
+    run = await run_with(embeddings, store)
+    assert np.allclose(await embed_micro_rules(run, [ONE, TWO]), unit_vectors(ONE, TWO))
+    (line,) = run.spending.ledger
     assert (line.node, line.model, line.calls, line.failures) == ("consolidate", "fake:words", 1, 0)
     assert line.cost == line.input_tokens == math.ceil((len(ONE.condition) + len(TWO.condition)) / 4)
 
     # A run that was stopped goes on with the same Store.
-    resumed, spending = embedder(embeddings, store)
-    assert np.allclose(await resumed.embed([TWO, THREE, ONE, TWO]), unit_vectors(TWO, THREE, ONE, TWO))
-    assert np.allclose(await resumed.embed([ONE]), unit_vectors(ONE))
+    resumed = await run_with(embeddings, store)
+    assert np.allclose(await embed_micro_rules(resumed, [TWO, THREE, ONE, TWO]), unit_vectors(TWO, THREE, ONE, TWO))
+    assert np.allclose(await embed_micro_rules(resumed, [ONE]), unit_vectors(ONE))
     assert embeddings.asked == [[ONE.condition, TWO.condition], [THREE.condition]]
-    assert (spending.ledger[0].calls, spending.ledger[0].cache_hits) == (1, 1)
+    assert (resumed.spending.ledger[0].calls, resumed.spending.ledger[0].cache_hits) == (2, 1)
 
 
 async def test_a_failed_call_is_in_the_ledger_and_nothing_of_it_is_kept() -> None:
     store = InMemoryStore()
-    failing, spending = embedder(FakeEmbeddings(size=4, failing=True), store)
+    run = await run_with(FakeEmbeddings(size=4, failing=True), store)
     with pytest.raises(DistillationError, match="FakeEmbeddings gave no usable vectors for 1 micro-rules"):
-        await failing.embed([ONE])
-    assert (spending.ledger[0].calls, spending.ledger[0].failures) == (1, 1)
-    working, _ = embedder(FakeEmbeddings(size=4), store)
-    assert (await working.embed([ONE])).shape == (1, 4)
+        await embed_micro_rules(run, [ONE])
+    assert (run.spending.ledger[0].calls, run.spending.ledger[0].failures) == (1, 1)
+    assert (await embed_micro_rules(await run_with(FakeEmbeddings(size=4), store), [ONE])).shape == (1, 4)
 
 
 async def test_where_the_budget_allows_no_call_words_are_compared_and_nobody_is_asked() -> None:
-    embeddings, spending = FakeEmbeddings(size=4), Spending(Budget(calls=1))
-    careful = Embedder(embeddings, RunStore(InMemoryStore(), "run"), spending, node="consolidate")
-    await careful.embed([ONE, TWO])
-    assert careful.refusal is None
-    assert np.allclose(await careful.embed([ONE, THREE]), await lexical(ONE, THREE))
-    assert careful.refusal == spending.stopped == "the budget of 1 calls is spent"
-    assert (await careful.embed([ONE])).shape == (1, 4), "what was paid for is still there"
+    embeddings = FakeEmbeddings(size=4)
+    run = await run_with(embeddings, budget=Budget(calls=1))
+    await embed_micro_rules(run, [ONE, TWO])
+    assert run.log == []
+    assert np.allclose(await embed_micro_rules(run, [ONE, THREE]), await lexical(ONE, THREE))
+    assert run.spending.stopped == "the budget of 1 calls is spent"
+    assert run.log == [f"consolidate: conditions are compared by their words alone: {run.spending.stopped}"]
+    assert (await embed_micro_rules(run, [ONE])).shape == (1, 4), "what was paid for is still there"
     assert embeddings.asked == [[ONE.condition, TWO.condition]]
 
 
 async def test_other_embeddings_under_the_same_name_are_refused_in_a_run() -> None:
     store = InMemoryStore()
-    await embedder(FakeEmbeddings(size=4), store)[0].embed([ONE])
+    await embed_micro_rules(await run_with(FakeEmbeddings(size=4), store), [ONE])
     with pytest.raises(DistillationError, match=r"another length than earlier in this run \(4 and 6 numbers\)"):
-        await embedder(FakeEmbeddings(size=6), store)[0].embed([ONE, TWO])
+        await embed_micro_rules(await run_with(FakeEmbeddings(size=6), store), [ONE, TWO])
 
 
 async def test_unusable_vectors_are_refused() -> None:
@@ -94,14 +100,14 @@ async def test_unusable_vectors_are_refused() -> None:
             return [[1.0, float("nan")] for _ in texts]
 
     with pytest.raises(DistillationError, match="BrokenFakeEmbeddings gave no usable vectors for 1 micro-rules"):
-        await embedder(BrokenFakeEmbeddings(size=2))[0].embed([ONE])
+        await embed_micro_rules(await run_with(BrokenFakeEmbeddings(size=2)), [ONE])
 
 
 async def test_the_offline_vectors_cost_nothing_and_stand_in_no_ledger() -> None:
-    offline, spending = embedder(None)
-    assert (await offline.embed([ONE, TWO])).shape[0] == 2
-    assert spending.ledger == []
-    assert (await embedder(FakeEmbeddings(size=4))[0].embed([])).shape == (0, 0)
+    run = await run_with(None)
+    assert (await embed_micro_rules(run, [ONE, TWO])).shape[0] == 2
+    assert run.spending.ledger == []
+    assert (await embed_micro_rules(await run_with(FakeEmbeddings(size=4)), [])).shape == (0, 0)
 
 
 async def test_the_offline_vectors_put_like_things_together_and_are_the_same_each_time() -> None:
