@@ -13,9 +13,8 @@ from langchain_pld._version import __version__
 
 if TYPE_CHECKING:
     from langchain_pld.artifact import DistilledPrompt
-    from langchain_pld.distillation.distill import adistill, distill
+    from langchain_pld.distillation.distill import adistill, adistill_many, distill, distill_many
     from langchain_pld.distillation.graph import build_distillation_graph
-    from langchain_pld.distillation.students import adistill_many, distill_many
     from langchain_pld.examples import Example, read_examples
     from langchain_pld.models.resolve import resolve_chat_model
     from langchain_pld.student.classifier import PLDClassifier
@@ -47,10 +46,10 @@ _HOMES = {
     "Task": "task",
     "Verdict": "verdict",
     "adistill": "distillation.distill",
-    "adistill_many": "distillation.students",
+    "adistill_many": "distillation.distill",
     "build_distillation_graph": "distillation.graph",
     "distill": "distillation.distill",
-    "distill_many": "distillation.students",
+    "distill_many": "distillation.distill",
     "read_examples": "examples",
     "resolve_chat_model": "models.resolve",
 }

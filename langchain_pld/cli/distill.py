@@ -363,7 +363,7 @@ def _run(directory: RunDirectory, job: _Job, *, begins: bool, database: str | No
     """Do the run, write and show what comes out."""
     from langchain_pld.cli.embedded import ready_model
     from langchain_pld.cli.progress import StepBars
-    from langchain_pld.distillation.students import adistill_many
+    from langchain_pld.distillation.distill import adistill_many
 
     record, sets = job.record, job.sets
     models = {spec: ready_model(spec) for spec in dict.fromkeys((record.teacher, *record.students))}

@@ -230,10 +230,10 @@ def _review_run(
     from langchain_pld.cli.embedded import ready_model
     from langchain_pld.cli.progress import StepBars
     from langchain_pld.distillation.config import DistillConfig
+    from langchain_pld.distillation.distill import run_of_student
     from langchain_pld.distillation.graph import build_distillation_graph
     from langchain_pld.distillation.nodes.review import aresume_review
     from langchain_pld.distillation.run_directory import RunDirectory
-    from langchain_pld.distillation.students import run_of_student
     from langchain_pld.student.providers import model_spec
 
     directory = RunDirectory(folder)

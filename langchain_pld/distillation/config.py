@@ -7,12 +7,13 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from typing_extensions import TypedDict
 
 from langchain_pld.distillation import templates
 from langchain_pld.distillation.plan import PLANS, Effort, Plan
 from langchain_pld.errors import InputError
 
-__all__ = ["DistillConfig", "check_models"]
+__all__ = ["DistillConfig", "DistillSettings", "check_models"]
 
 _DEFAULT_MODEL = "embedded:qwen2.5-coder-1.5b"
 _WORKING = ["generate", "extract", "critique", "consolidate", "validate"]
@@ -142,6 +143,27 @@ class DistillConfig(BaseModel):
             "require_review": plan.require_review or self.require_review,
         }
         return plan.model_copy(update=changes)
+
+
+class DistillSettings(TypedDict, total=False):
+    """The fields of `DistillConfig` as keyword arguments; `distill` itself takes models and effort."""
+
+    seed: int
+    max_calls: int | None
+    max_tokens: int | None
+    max_usd: float | None
+    max_minutes: float | None
+    max_risk: float | None
+    require_review: bool
+    reviewer: str
+    explain_prompt: str
+    vote_prompt: str
+    invent_prompt: str
+    judge_prompt: str
+    merge_prompt: str
+    settle_prompt: str
+    revise_prompt: str
+    words_prompt: str
 
 
 def check_models(**models: BaseChatModel | str | None) -> None:

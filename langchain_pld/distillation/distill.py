@@ -1,8 +1,9 @@
-"""`distill`: the whole job in one call."""
+"""`distill`: the whole job in one call, for one student or several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
@@ -12,24 +13,58 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.store.base import BaseStore
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import Checkpointer, Interrupt
+from typing_extensions import Unpack
 
 from langchain_pld.artifact import DistilledPrompt
 from langchain_pld.blocking import run_blocking
 from langchain_pld.distillation.budget import Budget
-from langchain_pld.distillation.config import DistillConfig, check_models
+from langchain_pld.distillation.config import DistillConfig, DistillSettings, check_models
 from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.plan import Effort, Plan, plan_of
 from langchain_pld.distillation.roles import Role, check_roles
 from langchain_pld.distillation.rules.embeddings import resolve_embeddings
 from langchain_pld.distillation.run.progress import Progress
+from langchain_pld.distillation.run.run import Run
+from langchain_pld.distillation.run.spending import remaining_budget
 from langchain_pld.distillation.run.store import RunStore
+from langchain_pld.distillation.run.teacher import check_teacher
+from langchain_pld.distillation.search.model_checks import check_student
 from langchain_pld.distillation.state import DistillationInput
 from langchain_pld.errors import AnswersPendingError, DistillationError, InputError
 from langchain_pld.examples import ExampleSet, Rows, examples_from
+from langchain_pld.models.resolve import resolve_chat_model
+from langchain_pld.namespaces import namespace_label
 from langchain_pld.student.prompt import compile_prompt
+from langchain_pld.student.providers import model_spec
 from langchain_pld.task import Task
 
-__all__ = ["adistill", "distill"]
+__all__ = ["DistillOptions", "adistill", "adistill_many", "distill", "distill_many", "run_of_student"]
+
+Report = Callable[[Progress], None]
+
+
+class DistillOptions(DistillSettings, total=False):
+    """What may be given to `distill` and its kin, beside task, rows and models: the settings of a run, and these."""
+
+    test: Rows | None
+    """Rows that each student reads once, at the end, for the scores in the artifact."""
+    effort: Effort | Plan
+    """A preset, `light` when absent, or concrete numbers."""
+    incumbent: DistilledPrompt | None
+    """The prompt in use now, which a new one has to beat; without a detectable gain it stays."""
+    embeddings: Embeddings | str | None
+    """Vectors of drafted conditions, for clustering, or `provider:name`; an offline default when absent."""
+    on_progress: Report | None
+    """Called with each step's progress."""
+    store: BaseStore | None
+    """Keeps examples, teacher's answers and scores; with a lasting one, a call once paid is not paid again."""
+    checkpointer: Checkpointer
+    """Keeps the state between nodes. A run that it knows goes on at the node that was not finished; one that is
+    finished gives its artifact. A run that its budget ended goes on when it is given another one."""
+    run_id: str
+    """Name of the run in store and checkpointer; `default` when absent."""
+    config: RunnableConfig | None
+    """Callbacks, tags and metadata for the graph's run."""
 
 
 async def adistill(
@@ -37,18 +72,9 @@ async def adistill(
     *,
     train: Rows,
     validation: Rows,
-    test: Rows | None = None,
     teacher: BaseChatModel | str,
     student: BaseChatModel | str,
-    effort: Effort | Plan = "light",
-    seed: int = 0,
-    incumbent: DistilledPrompt | None = None,
-    embeddings: Embeddings | str | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-    store: BaseStore | None = None,
-    checkpointer: Checkpointer = None,
-    run_id: str = "default",
-    config: RunnableConfig | None = None,
+    **options: Unpack[DistillOptions],
 ) -> DistilledPrompt:
     """Distil a task's labelled examples into a tested prompt.
 
@@ -56,19 +82,10 @@ async def adistill(
         task: What is to be decided.
         train: Rows that the teacher may see; here as below a path, a data frame or a list, see `examples_from`.
         validation: Rows for selection and calibration.
-        test: Rows that are read once, at the end, for the scores in the artifact.
         teacher: Chat model that writes the rules, or `provider:name`.
         student: Chat model that will decide, or `provider:name`.
-        effort: A preset, or concrete numbers.
-        seed: Seed of every random choice.
-        incumbent: The prompt in use now, which a new one has to beat; without a detectable gain it stays.
-        embeddings: Vectors of drafted conditions, for clustering, or `provider:name`; an offline default when absent.
-        on_progress: Called with each step's progress.
-        store: Keeps examples, teacher's answers and scores; with a lasting one, a call once paid is not paid again.
-        checkpointer: Keeps the state between nodes. A run that it knows goes on at the node that was not finished;
-            one that is finished gives its artifact. A run that its budget ended goes on when it is given another one.
-        run_id: Name of the run in store and checkpointer.
-        config: Callbacks, tags and metadata for the graph's run.
+        **options: `test` rows, `effort`, `seed`, `max_usd` and other limits, a `store` and more; see `DistillOptions`
+            and `DistillConfig`.
 
     Raises:
         ExampleError: A text plays two roles, or a label has no rows.
@@ -79,54 +96,65 @@ async def adistill(
         StudentError: The student cannot be reached, or no answer of it can be read.
         AnswersPendingError: The teacher answers later; the message says what to do. Call again once it has answered.
     """
-    sets: dict[Role, ExampleSet] = {
-        "train": examples_from(train, task, source="train"),
-        "validation": examples_from(validation, task, source="validation"),
-    }
-    if test is not None:
-        sets["test"] = examples_from(test, task, source="test")
-    check_roles(task, sets)
     check_models(teacher=teacher, student=student)
-    plan = plan_of(effort)
-    graph = build_distillation_graph(
-        teacher=teacher,
-        student=student,
-        embeddings=resolve_embeddings(embeddings) if isinstance(embeddings, str) else embeddings,
-        store=store or InMemoryStore(),
-        checkpointer=checkpointer,
-    )
-    start: DistillationInput = {"run_id": run_id, "task": task, "plan": plan}
-    if incumbent is not None:
-        _check_incumbent(task, incumbent)
-        start["incumbent"] = incumbent
-    config = RunnableConfig(**{**(config or {}), "run_name": "distil"})
-    artifact: DistilledPrompt | None = None
-    goes_on = False
-    if checkpointer:
-        config["configurable"] = {"thread_id": run_id, **config.get("configurable", {})}
-        known = await graph.aget_state(config)
-        if known.values:
-            _check_same(run_id, known.values, start, sets)
-            if isinstance(checkpointer, BaseCheckpointSaver) and _may_spend_more(known.values, plan):
-                # All that was paid for lies in the Store: begun again, the run is soon where it was.
-                await checkpointer.adelete_thread(config["configurable"]["thread_id"])
-            elif "artifact" in known.values and not known.next:
-                return DistilledPrompt.model_validate(known.values["artifact"])
-            else:
-                goes_on = True
-    run = RunStore(graph.store, run_id)
-    for role, rows in sets.items():
-        await run.put_examples(role, rows)
-    async for mode, event in graph.astream(
-        None if goes_on else start, config, context=DistillConfig(seed=seed), stream_mode=["custom", "values"]
-    ):
-        if mode == "custom" and on_progress:
-            on_progress(Progress.model_validate(event))
-        elif mode == "values" and isinstance(event, dict):
-            artifact = event.get("artifact", artifact)
-            _check_answered(event.get("__interrupt__", ()))
-    assert artifact is not None, "the graph ended without an artifact"
-    return artifact
+    job = _Job.of(task, train, validation, teacher, options)
+    report = options.get("on_progress") or _silent
+    return await job.run(resolve_chat_model(student), options.get("run_id", "default"), job.plan.budget, report)
+
+
+async def adistill_many(
+    task: Task,
+    *,
+    train: Rows,
+    validation: Rows,
+    teacher: BaseChatModel | str,
+    students: Sequence[BaseChatModel | str],
+    **options: Unpack[DistillOptions],
+) -> dict[str, DistilledPrompt]:
+    """Distil a task for several students, one after the other.
+
+    What the teacher was asked for one student is not paid again for the next: explanations, judgements, merged rules.
+    It is asked anew only where a student's answers are part of the question: about that student's mistakes and, with
+    `choose="uncertain"`, about the examples that are hard for it. The budget is one for all: what a student leaves is
+    for those after it. A run goes on with the student that was not finished.
+
+    Args:
+        task: As in `adistill`, and so are the other arguments.
+        train: Rows that the teacher may see.
+        validation: Rows for selection and calibration.
+        teacher: Chat model that writes the rules, or `provider:name`.
+        students: Chat models that will decide, or `provider:name`; no two of one name.
+        **options: Each student's part of the run is kept under a name of its own, see `run_of_student`; the costs that
+            are reported are those of all students so far.
+
+    Returns:
+        The artifacts by the students' `provider:name`, in the order given.
+
+    Raises:
+        InputError: There is no student, one is missing, or two have one name; or as in `adistill`.
+        PLDError: As in `adistill`.
+    """
+    students = [students] if isinstance(students, str) else students
+    check_models(teacher=teacher, **{f"student {number}": one for number, one in enumerate(students, 1)})
+    job = _Job.of(task, train, validation, teacher, options)
+    models = {model_spec(model): model for model in map(resolve_chat_model, students)}
+    if not models or len(models) < len(students):
+        msg = f"a run needs students, each of another name; got {', '.join(models) or 'none'}"
+        raise InputError(msg)
+    run_id, report = options.get("run_id", "default"), options.get("on_progress") or _silent
+    stores = {spec: RunStore(job.store, run_of_student(run_id, spec)) for spec in models}
+    check_teacher(job.teacher)
+    if len(models) > 1:  # a single one is looked at where its run begins
+        for spec, model in models.items():
+            run = await Run.open("validate", task=task, plan=job.plan, store=stores[spec], student=model)
+            await check_student(run, job.sets["validation"])
+    done: dict[str, DistilledPrompt] = {}
+    for number, (spec, model) in enumerate(models.items(), 1):
+        if len(models) > 1:
+            report(Progress(node="student", step=spec, note=f"{spec}, {number} of {len(models)}"))
+        left = await remaining_budget(job.plan.budget, [stores[other] for other in done])
+        done[spec] = await job.run(model, stores[spec].run_id, left, _with_costs_of(done, report))
+    return done
 
 
 def distill(
@@ -134,42 +162,131 @@ def distill(
     *,
     train: Rows,
     validation: Rows,
-    test: Rows | None = None,
     teacher: BaseChatModel | str,
     student: BaseChatModel | str,
-    effort: Effort | Plan = "light",
-    seed: int = 0,
-    incumbent: DistilledPrompt | None = None,
-    embeddings: Embeddings | str | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-    store: BaseStore | None = None,
-    checkpointer: Checkpointer = None,
-    run_id: str = "default",
-    config: RunnableConfig | None = None,
+    **options: Unpack[DistillOptions],
 ) -> DistilledPrompt:
     """As `adistill`, for code that does not await, notebooks included; see there for arguments and errors.
 
     It blocks until the run has ended, also the event loop of a notebook or server.
     """
+    return run_blocking(adistill(task, train=train, validation=validation, teacher=teacher, student=student, **options))
+
+
+def distill_many(
+    task: Task,
+    *,
+    train: Rows,
+    validation: Rows,
+    teacher: BaseChatModel | str,
+    students: Sequence[BaseChatModel | str],
+    **options: Unpack[DistillOptions],
+) -> dict[str, DistilledPrompt]:
+    """As `adistill_many`, for code that does not await, notebooks included; see there and `distill`."""
     return run_blocking(
-        adistill(
-            task,
-            train=train,
-            validation=validation,
-            test=test,
-            teacher=teacher,
-            student=student,
-            effort=effort,
-            seed=seed,
-            incumbent=incumbent,
-            embeddings=embeddings,
-            on_progress=on_progress,
-            store=store,
-            checkpointer=checkpointer,
-            run_id=run_id,
-            config=config,
-        )
+        adistill_many(task, train=train, validation=validation, teacher=teacher, students=students, **options)
     )
+
+
+def run_of_student(run_id: str, student: str) -> str:
+    """Name of one student's part of a run, in Store and checkpointer.
+
+    Args:
+        run_id: Name of the run.
+        student: The student's `provider:name`.
+    """
+    return f"{namespace_label(run_id)} {student}"  # the first space ends the run's name
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the runs of all students share, checked."""
+
+    task: Task
+    sets: dict[Role, ExampleSet]
+    teacher: BaseChatModel
+    plan: Plan
+    settings: DistillConfig
+    embeddings: Embeddings | None
+    store: BaseStore
+    checkpointer: Checkpointer
+    incumbent: DistilledPrompt | None
+    config: RunnableConfig | None
+
+    @classmethod
+    def of(
+        cls, task: Task, train: Rows, validation: Rows, teacher: BaseChatModel | str, options: DistillOptions
+    ) -> _Job:
+        unknown = sorted(set(options) - set(DistillOptions.__annotations__))
+        if unknown:
+            msg = f"distill has no option {unknown[0]!r}; there are {', '.join(sorted(DistillOptions.__annotations__))}"
+            raise TypeError(msg)
+        rows: dict[Role, Rows | None] = {"train": train, "validation": validation, "test": options.get("test")}
+        # Read once for all: rows may come from a generator, and a file may be large.
+        sets = {role: examples_from(found, task, source=role) for role, found in rows.items() if found is not None}
+        check_roles(task, sets)
+        settings = DistillConfig.model_validate(
+            {name: value for name, value in options.items() if name in DistillSettings.__annotations__}
+        )
+        incumbent, embeddings = options.get("incumbent"), options.get("embeddings")
+        if incumbent is not None:
+            _check_incumbent(task, incumbent)
+        return cls(
+            task=task,
+            sets=sets,
+            teacher=resolve_chat_model(teacher),
+            plan=settings.resolve_plan(plan_of(options.get("effort", "light"))),
+            settings=settings,
+            embeddings=resolve_embeddings(embeddings) if isinstance(embeddings, str) else embeddings,
+            store=options.get("store") or InMemoryStore(),
+            checkpointer=options.get("checkpointer"),
+            incumbent=incumbent,
+            config=options.get("config"),
+        )
+
+    async def run(self, student: BaseChatModel, run_id: str, budget: Budget, report: Report) -> DistilledPrompt:
+        """The artifact of one student."""
+        graph = build_distillation_graph(
+            teacher=self.teacher,
+            student=student,
+            embeddings=self.embeddings,
+            store=self.store,
+            checkpointer=self.checkpointer,
+        )
+        plan = self.plan.model_copy(update={"budget": budget})
+        # Each limit, also one that is none: a run that goes on would have those that it began with.
+        limits = {f"max_{name}": limit for name, limit in budget.model_dump().items()}
+        context = self.settings.model_copy(update=limits)
+        start: DistillationInput = {"run_id": run_id, "task": self.task, "plan": plan}
+        if self.incumbent is not None:
+            start["incumbent"] = self.incumbent
+        config, goes_on = RunnableConfig(**{**(self.config or {}), "run_name": "distil"}), False
+        if self.checkpointer:
+            config["configurable"] = {"thread_id": run_id, **config.get("configurable", {})}
+            known = await graph.aget_state(config)
+            if known.values:
+                _check_same(known.values, start, self.sets)
+                if isinstance(self.checkpointer, BaseCheckpointSaver) and _may_spend_more(known.values, plan):
+                    # All that was paid for lies in the Store: begun again, the run is soon where it was.
+                    await self.checkpointer.adelete_thread(config["configurable"]["thread_id"])
+                elif "artifact" in known.values and not known.next:
+                    return DistilledPrompt.model_validate(known.values["artifact"])
+                else:
+                    goes_on = True
+        kept = RunStore(self.store, run_id)
+        for role, rows in self.sets.items():
+            await kept.put_examples(role, rows)
+        artifact: DistilledPrompt | None = None
+        async for mode, event in graph.astream(
+            None if goes_on else start, config, context=context, stream_mode=["custom", "values"]
+        ):
+            if mode == "custom":
+                report(Progress.model_validate(event))
+            elif isinstance(event, dict):
+                artifact = event.get("artifact", artifact)
+                _check_answered(event.get("__interrupt__", ()))
+        assert artifact is not None, "the graph ended without an artifact"
+        return artifact
 
 
 def _check_incumbent(task: Task, incumbent: DistilledPrompt) -> None:
@@ -193,15 +310,16 @@ def _may_spend_more(known: Mapping[str, Any], plan: Plan) -> bool:
 
 def _check_answered(interrupts: Iterable[Interrupt]) -> None:
     """Make sure that a run does not wait for its teacher."""
-    for waiting in interrupts:
-        if isinstance(waiting.value, dict) and waiting.value.get("waits_for") == "answers":
-            raise AnswersPendingError(waiting.value["what_to_do"])
+    for interrupt in interrupts:
+        if isinstance(interrupt.value, dict) and interrupt.value.get("waits_for") == "answers":
+            raise AnswersPendingError(interrupt.value["what_to_do"])
 
 
-def _check_same(run_id: str, known: dict[str, Any], start: DistillationInput, sets: Mapping[Role, ExampleSet]) -> None:
+def _check_same(known: dict[str, Any], start: DistillationInput, sets: Mapping[Role, ExampleSet]) -> None:
     """Make sure that a run goes on with what it began with, its budget aside."""
-    changed = [what for what in ("task", "incumbent") if known.get(what) != start.get(what)]
-    if _unlimited(known["plan"]) != _unlimited(start["plan"]):
+    changed = [name for name in ("task", "incumbent") if known.get(name) != start.get(name)]
+    unlimited = [plan.model_copy(update={"budget": Budget()}) for plan in (known["plan"], start["plan"])]
+    if unlimited[0] != unlimited[1]:
         changed.append("plan")
     if "data" in known:
         began = {role: fingerprint.sha256 for role, fingerprint in known["data"].items()}
@@ -209,11 +327,23 @@ def _check_same(run_id: str, known: dict[str, Any], start: DistillationInput, se
             changed.append("rows")
     if changed:
         msg = (
-            f"the run {run_id!r} began with another {' and other '.join(changed)}; give a new run_id, "
+            f"the run {start['run_id']!r} began with another {' and other '.join(changed)}; give a new run_id, "
             "answers that were paid for are not paid again"
         )
         raise DistillationError(msg)
 
 
-def _unlimited(plan: Plan) -> Plan:
-    return plan.model_copy(update={"budget": Budget()})
+def _silent(_: Progress) -> None:
+    """Reports to nobody."""
+
+
+def _with_costs_of(done: dict[str, DistilledPrompt], report: Report) -> Report:
+    """The callback of one student, which adds what the others have cost."""
+    before = sum(line.cost or 0.0 for artifact in done.values() for line in artifact.ledger)
+
+    def report_total(progress: Progress) -> None:
+        if progress.cost is not None:
+            progress = progress.model_copy(update={"cost": before + progress.cost})
+        report(progress)
+
+    return report_total

@@ -13,8 +13,10 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_pld import adistill, adistill_many, distill, distill_many
+from langchain_pld.distillation.config import DistillConfig, DistillSettings
+from langchain_pld.distillation.templates import default_text
 from langchain_pld.errors import InputError
-from tests.distillation.scenarios import PLAN, TASK, rows, student, teacher, teacher_script
+from tests.distillation.scenarios import PLAN, TASK, distil, rows, student, teacher, teacher_script, text_of_all
 from tests.fakes import FakeChatModel
 
 SETS: dict[str, Any] = {"train": rows("train", 12), "validation": rows("validation", 60)}
@@ -97,3 +99,25 @@ async def test_evaluate_works_inside_a_running_loop() -> None:
     guard = PLDClassifier(artifact=made, student=student())
     found = evaluate.evaluate(guard, SETS["validation"], name="distilled", role="validation")
     assert found.card.rows == 60
+
+
+def test_every_setting_that_studio_shows_is_a_keyword_of_distill() -> None:
+    assert set(DistillSettings.__annotations__) == set(DistillConfig.model_fields) - {
+        "teacher",
+        "student",
+        "embeddings",
+        "effort",
+    }
+
+
+async def test_limits_and_the_teachers_wording_are_keywords() -> None:
+    writer = teacher()
+    brief = default_text("explain") + "\nBe brief."
+    artifact = await distil(teacher=writer, max_calls=30, explain_prompt=brief)
+    assert artifact.finish_reason == "budget"
+    assert "Be brief." in text_of_all(writer.asked)
+
+
+async def test_an_option_that_does_not_exist_is_named() -> None:
+    with pytest.raises(TypeError, match="no option 'max_dollars'; there are checkpointer, config, effort"):
+        await distil(max_dollars=3)

@@ -15,7 +15,7 @@ from langchain_pld.distillation.run.ledger import total
 from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run.store import RunStore
 
-__all__ = ["BudgetSpent", "Spending", "left_of"]
+__all__ = ["BudgetSpent", "Spending", "remaining_budget"]
 
 _KIND, _KEY = "spending", "total"
 
@@ -156,7 +156,7 @@ class Spending:
         return None
 
 
-async def left_of(budget: Budget, runs: Iterable[RunStore]) -> Budget:
+async def remaining_budget(budget: Budget, runs: Iterable[RunStore]) -> Budget:
     """What other runs have left of a budget that they share."""
     for run in runs:
         known = await _known(run)
