@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.errors import ArtifactError
@@ -37,15 +37,13 @@ SCHEMA_VERSION = 2
 
 FinishReason = Literal["converged", "no_gain", "ceiling", "budget", "reviewed"]
 """Why a run ended: no further edit helped; no detectable gain over the old prompt; nothing left to gain; the budget was
-spent; a person decided about the rules."""
+spent; a person decided about the rules, which ended the search."""
 
 CalibrationMethod = Literal["none", "contextual", "batch", "affine"]
 
 
-class ModelFingerprint(BaseModel):
+class ModelFingerprint(BaseModel, frozen=True, extra="forbid"):
     """Which model, exactly."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     spec: str
     """As `resolve_chat_model` takes it, e.g. `ollama:gemma3:4b`."""
@@ -67,10 +65,8 @@ class ModelFingerprint(BaseModel):
         return None
 
 
-class DataFingerprint(BaseModel):
+class DataFingerprint(BaseModel, frozen=True, extra="forbid"):
     """The rows that played one role in a run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: str
     """Hash of their content."""
@@ -80,14 +76,12 @@ class DataFingerprint(BaseModel):
     """Where they came from."""
 
 
-class Calibration(BaseModel):
+class Calibration(BaseModel, frozen=True, extra="forbid"):
     """An affine map of the label log-probabilities, `softmax(W @ logp + b)`.
 
     All methods are of this form: `none` is the identity, `contextual` and `batch` shift each label, `affine` has a
     full matrix. Rows and columns follow `labels`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: CalibrationMethod = "none"
     """How the map was found."""
@@ -106,12 +100,10 @@ class Calibration(BaseModel):
         matrix = self.weights
         square = matrix is None or (len(matrix) == size and all(len(row) == size for row in matrix))
         if not square or (self.bias is not None and len(self.bias) != size):
-            msg = f"a calibration of {size} labels needs {size} x {size} weights and {size} biases"
-            raise ValueError(msg)
+            raise ValueError(f"a calibration of {size} labels needs {size} x {size} weights and {size} biases")
         numbers = [*(number for row in matrix or () for number in row), *(self.bias or ())]
         if not all(map(math.isfinite, numbers)):
-            msg = "a calibration needs finite numbers"
-            raise ValueError(msg)
+            raise ValueError("a calibration needs finite numbers")
         return self
 
     @classmethod
@@ -132,14 +124,12 @@ class Calibration(BaseModel):
         return {label: e / total for label, e in zip(self.labels, exps, strict=True)}
 
 
-class Gate(BaseModel):
+class Gate(BaseModel, frozen=True, extra="forbid"):
     """The confidence from which on the student decides alone.
 
     On `rows` held-out rows the threshold was chosen so that, with probability `confidence`, the error among decided
     inputs from the same distribution is at most `alpha`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     alpha: float = Field(gt=0, lt=1)
     """The risk that is allowed: share of wrong labels among the decided."""
@@ -164,10 +154,8 @@ class Gate(BaseModel):
         return threshold is not None and confidence >= threshold
 
 
-class Interval(BaseModel):
+class Interval(BaseModel, frozen=True, extra="forbid"):
     """An estimate with its confidence interval."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: float
     """The estimate."""
@@ -182,10 +170,8 @@ class Interval(BaseModel):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-class ScoreCard(BaseModel):
+class ScoreCard(BaseModel, frozen=True, extra="forbid"):
     """How one prompt did on one set of rows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     """What was measured: zero-shot, distilled, majority, …"""
@@ -215,10 +201,8 @@ class ScoreCard(BaseModel):
     """Median wall-clock milliseconds a text."""
 
 
-class LedgerLine(BaseModel):
+class LedgerLine(BaseModel, frozen=True, extra="forbid"):
     """What one node spent on one model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     node: str
     """Node of the graph."""
@@ -240,17 +224,15 @@ class LedgerLine(BaseModel):
     """Cost in US dollars; `None` where the model has no price."""
 
 
-class DistilledPrompt(BaseModel):
+class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
     """A distilled prompt with all that its scores rest on. Immutable; equal when the content is equal."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
     """Version of the file format."""
     task: Task
     """What it decides."""
     rules: tuple[Rule, ...] = ()
-    """The rules, strongest first; none for a zero-shot prompt."""
+    """The rules, in the order of the prompt; none for a zero-shot prompt."""
     system_prompt: str
     """The very prompt that is sent and was scored."""
     answer: AnswerFormat
@@ -292,15 +274,12 @@ class DistilledPrompt(BaseModel):
     def _labels_agree(self) -> DistilledPrompt:
         names = self.task.label_names
         if set(self.answer.labels) != set(names) or set(self.calibration.labels) != set(names):
-            msg = f"answer codes and calibration must cover exactly the task's labels {', '.join(names)}"
-            raise ValueError(msg)
+            raise ValueError(f"answer codes and calibration must cover exactly the task's labels {', '.join(names)}")
         strangers = sorted({rule.label for rule in self.rules} - set(names))
         if strangers:
-            msg = f"rules argue for unknown labels: {', '.join(strangers)}"
-            raise ValueError(msg)
+            raise ValueError(f"rules argue for unknown labels: {', '.join(strangers)}")
         if self.schema_version < 2 and (self.require_review or self.review is not None):
-            msg = "a review needs schema version 2"
-            raise ValueError(msg)
+            raise ValueError("a review needs schema version 2")
         return self
 
     @property
@@ -336,7 +315,7 @@ class DistilledPrompt(BaseModel):
         return self.answer
 
     def rules_for(self, label: str) -> tuple[Rule, ...]:
-        """The rules that argue for a label, strongest first."""
+        """The rules that argue for a label, in the order of the prompt."""
         return tuple(rule for rule in self.rules if rule.label == label)
 
     @property
@@ -359,7 +338,7 @@ class DistilledPrompt(BaseModel):
             msg = f"{self.id} may not be used: {problem}; look at the rules and sign them with: pld review FILE"
             raise ArtifactError(msg)
 
-    def signed(self, answer: ReviewAnswer) -> DistilledPrompt:
+    def sign(self, answer: ReviewAnswer) -> DistilledPrompt:
         """This artifact with a person's decisions, signed for its rules and its prompt.
 
         Raises:
@@ -406,8 +385,7 @@ class DistilledPrompt(BaseModel):
             msg = f"{path}: {problem}, so the review does not hold; look at the rules again with: pld review {path}"
             raise ArtifactError(msg)
         if changed:
-            msg = f"{path}: {changed}; restore the file, or distil again"
-            raise ArtifactError(msg)
+            raise ArtifactError(f"{path}: {changed}; restore the file, or distil again")
         return artifact
 
     @classmethod
@@ -433,16 +411,14 @@ class DistilledPrompt(BaseModel):
             msg = f"no artifact at {path}; make one with: pld distill TASK.yaml --out {path.name}"
             raise ArtifactError(msg) from None
         except (OSError, ValueError, RecursionError) as error:
-            msg = f"{path} is not an artifact: {error}"
-            raise ArtifactError(msg) from error
+            raise ArtifactError(f"{path} is not an artifact: {error}") from error
         try:
             json.dumps(document, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             msg = f"{path} is damaged: it holds half a surrogate pair, which is not valid Unicode"
             raise ArtifactError(msg) from error
         if not isinstance(document, dict) or document.get("kind") != "langchain-pld artifact":
-            msg = f"{path} is not an artifact: it is JSON, but lacks the kind of one"
-            raise ArtifactError(msg)
+            raise ArtifactError(f"{path} is not an artifact: it is JSON, but lacks the kind of one")
         version = document.get("schema_version")
         if not isinstance(version, int) or version > SCHEMA_VERSION:
             msg = (
@@ -456,8 +432,7 @@ class DistilledPrompt(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            msg = f"{path} is damaged at {where or 'the top'}: {first['msg']}"
-            raise ArtifactError(msg) from error
+            raise ArtifactError(f"{path} is damaged at {where or 'the top'}: {first['msg']}") from error
         if artifact.prompt_sha256 != stated["prompt_sha256"]:
             return artifact, "the system prompt was changed after it was scored, so its scores no longer belong to it"
         # Of the document, not of the artifact: a file of an older release lacks the fields that were added since.

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from langchain_pld.errors import ExampleError, InputError
 from langchain_pld.row_files import RowFile, read_rows
@@ -21,10 +21,8 @@ from langchain_pld.task import Task
 __all__ = ["BadRow", "Columns", "Example", "ExampleSet", "Rows", "examples_from", "read_examples"]
 
 
-class Example(BaseModel):
+class Example(BaseModel, frozen=True, extra="forbid"):
     """One input with its gold label."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     """Unique in its set."""
@@ -36,10 +34,8 @@ class Example(BaseModel):
     """Rows of one group belong together: one split, one resampling unit. Never shown to a model."""
 
 
-class BadRow(BaseModel):
+class BadRow(BaseModel, frozen=True):
     """A row that could not be used."""
-
-    model_config = ConfigDict(frozen=True)
 
     source: str
     """The file, or what the rows came from."""
@@ -54,10 +50,8 @@ class BadRow(BaseModel):
         return f"{self.source}, {self.unit} {self.line}: {self.reason}"
 
 
-class ExampleSet(BaseModel):
+class ExampleSet(BaseModel, frozen=True):
     """Checked examples of one task, in file order."""
-
-    model_config = ConfigDict(frozen=True)
 
     source: str
     """Where the rows come from."""
@@ -80,8 +74,7 @@ class ExampleSet(BaseModel):
         for row in rows:
             problem = _problem(row, task, seen)
             if problem:
-                msg = f"{source}, example {row.id!r}: {problem}"
-                raise ExampleError(msg)
+                raise ExampleError(f"{source}, example {row.id!r}: {problem}")
             seen.add(row.id)
         return cls(source=source, examples=rows)
 
@@ -91,13 +84,7 @@ class ExampleSet(BaseModel):
     def __iter__(self) -> Iterator[Example]:  # type: ignore[override]  # rows, not pydantic's field pairs
         return iter(self.examples)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> ExampleSet: ...
-    def __getitem__(self, index: int | slice) -> Example | ExampleSet:
-        if isinstance(index, slice):
-            return ExampleSet(source=self.source, examples=self.examples[index])
+    def __getitem__(self, index: int) -> Example:
         return self.examples[index]
 
     @property
@@ -114,8 +101,6 @@ class ExampleSet(BaseModel):
 
 class Columns(BaseModel):
     """What the columns of somebody's rows are called."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     text: str = "text"
     """The text; not for a task with fields, whose columns are called as they are."""
@@ -158,13 +143,7 @@ def read_examples(
     """
     path = Path(path)
     return _checked(
-        read_rows(path),
-        task,
-        columns or Columns(),
-        source=path.name,
-        place=str(path),
-        labelled=labelled,
-        skip_bad_rows=skip_bad_rows,
+        read_rows(path), task, columns or Columns(), source=path.name, labelled=labelled, skip_bad_rows=skip_bad_rows
     )
 
 
@@ -189,8 +168,7 @@ def examples_from(
     if isinstance(rows, str | Path):
         return read_examples(rows, task, columns=columns, labelled=labelled)
     if isinstance(rows, Mapping):
-        msg = f"{source} are several, {', '.join(map(repr, rows))}; give one of them, or a list of rows"
-        raise ExampleError(msg)
+        raise ExampleError(f"{source} are several, {', '.join(map(repr, rows))}; give one of them, or a list of rows")
     if hasattr(rows, "to_dicts"):  # polars
         rows = rows.to_dicts()
     elif hasattr(rows, "to_pylist"):  # Arrow
@@ -200,21 +178,20 @@ def examples_from(
     elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # pandas
         rows = rows.to_dict("records")
     if not isinstance(rows, Iterable):
-        msg = f"{source}: rows are a path, a data frame or a list of rows, not {type(rows).__name__}"
-        raise ExampleError(msg)
+        raise ExampleError(f"{source}: rows are a path, a data frame or a list of rows, not {type(rows).__name__}")
     names = columns or Columns()
-    numbered = ((number, _row(row, names)) for number, row in enumerate(rows, start=1))
-    return _checked(RowFile(numbered, unit="row"), task, names, source=source, place=source, labelled=labelled)
+    found = RowFile(enumerate((_row(row, names) for row in rows), start=1), unit="row")
+    return _checked(found, task, names, source=source, labelled=labelled)
 
 
 def _named_labels(split: Any) -> list[dict[str, Any]]:
     """The rows of a Hugging Face split; its labels are numbers, -1 for none, whose feature knows their names."""
-    named = {column: kind.int2str for column, kind in (split.features or {}).items() if hasattr(kind, "int2str")}
+    names = {column: kind.int2str for column, kind in (split.features or {}).items() if hasattr(kind, "int2str")}
 
     def cell(column: str, value: Any) -> Any:
-        if column not in named or not isinstance(value, int):
+        if not isinstance(value, int) or column not in names:
             return value
-        return named[column](value) if value >= 0 else None
+        return names[column](value) if value >= 0 else None
 
     return [{column: cell(column, value) for column, value in row.items()} for row in split]
 
@@ -230,18 +207,11 @@ def _row(row: Any, columns: Columns) -> dict[str, Any] | str:
     return f"not a mapping, a pair of text and label, or an Example, but {type(row).__name__}"
 
 
-_SHOWN = 10
+_MOST_REPORTED = 10
 
 
 def _checked(
-    file: RowFile,
-    task: Task,
-    columns: Columns,
-    *,
-    source: str,
-    place: str,
-    labelled: bool = False,
-    skip_bad_rows: bool = False,
+    file: RowFile, task: Task, columns: Columns, *, source: str, labelled: bool = False, skip_bad_rows: bool = False
 ) -> ExampleSet:
     """The examples of numbered rows; a string in place of a row says what is wrong with it."""
     if task.fields and columns.text != "text":
@@ -250,50 +220,44 @@ def _checked(
     examples: list[Example] = []
     bad: list[BadRow] = []
     seen: set[str] = set()
-    found: dict[str, None] = {}
+    header: dict[str, None] = {}
     for line, row in file.rows:
-        found |= {} if isinstance(row, str) else dict.fromkeys(map(str, row))
-        example = row if isinstance(row, str) else _example(_renamed(row, task, columns), line, task, columns, seen)
+        header |= {} if isinstance(row, str) else dict.fromkeys(map(str, row))
+        example = row if isinstance(row, str) else _example(row, line, task, columns, seen)
         if isinstance(example, Example):
             seen.add(example.id)
             examples.append(example)
         else:
             bad.append(BadRow(source=source, line=line, reason=example, unit=file.unit))
     if bad and not skip_bad_rows:
-        raise ExampleError(_explained(bad))
-    _check_columns(found, columns, source, labelled=labelled)
+        raise ExampleError(_explain(bad))
+    _check_columns(list(header), columns, source, labelled=labelled)
     if not examples:
-        msg = f"{place} holds no usable row" + (f"; the first: {bad[0]}" if bad else "")
-        raise ExampleError(msg)
+        raise ExampleError(f"{source} holds no usable row" + (f"; the first: {bad[0]}" if bad else ""))
     _warn_of_contradictions(examples, source)
     return ExampleSet(source=source, examples=tuple(examples), skipped=tuple(bad), notes=file.notes)
 
 
-def _explained(bad: Sequence[BadRow]) -> str:
+def _explain(bad: Sequence[BadRow]) -> str:
     """The bad rows, in one message; one line where all have the same reason, as where a column is missing."""
-    if len(bad) > 1 and len({row.reason for row in bad}) == 1:
-        first = bad[0]
-        lines = [f"{first.source}, {first.unit} {first.line} and {len(bad) - 1} more: {first.reason}"]
+    first, more = bad[0], len(bad) - 1
+    if more and len({row.reason for row in bad}) == 1:
+        lines = [f"{first.source}, {first.unit} {first.line} and {more} more: {first.reason}"]
     else:
-        lines = [*map(str, bad[:_SHOWN]), *([f"… and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else [])]
-    return "\n".join(
-        [
-            *lines,
-            f"Fix {'them' if len(bad) > 1 else 'it'}, or leave out bad rows with --skip-bad-rows (skip_bad_rows=True).",
-        ]
-    )
+        lines = list(map(str, bad[:_MOST_REPORTED]))
+        lines += [f"… and {len(bad) - _MOST_REPORTED} more"] if len(bad) > _MOST_REPORTED else []
+    way = f"Fix {'them' if more else 'it'}, or leave out bad rows with --skip-bad-rows (skip_bad_rows=True)."
+    return "\n".join([*lines, way])
 
 
-def _check_columns(found: Mapping[str, None], columns: Columns, source: str, *, labelled: bool) -> None:
+def _check_columns(header: Sequence[str], columns: Columns, source: str, *, labelled: bool) -> None:
     """Make sure that no column is missing which was named, or which is needed: rows without it look unlabelled."""
-    there = {name.strip().casefold() for name in found}
+    there = {name.strip().casefold() for name in header}
     for role, name in columns.model_dump(exclude={"text"}).items():
-        wanted = name != role or (role == "label" and labelled)
-        if found and wanted and name.strip().casefold() not in there:
-            msg = f"{source}: no column {name!r}; found: {', '.join(found)}; name it with --{role}-column, or " + (
-                f"Columns({role}=…)"
-            )
-            raise ExampleError(msg)
+        needed = name != role or (role == "label" and labelled)
+        if header and needed and name.strip().casefold() not in there:
+            hint = f"name it with --{role}-column, or Columns({role}=…)"
+            raise ExampleError(f"{source}: no column {name!r}; found: {', '.join(header)}; {hint}")
 
 
 def _warn_of_contradictions(examples: Iterable[Example], source: str) -> None:
@@ -314,46 +278,35 @@ def _warn_of_contradictions(examples: Iterable[Example], source: str) -> None:
         warnings.warn(msg, UserWarning, stacklevel=4)
 
 
-def _renamed(row: Mapping[str, Any], task: Task, columns: Columns) -> dict[str, Any]:
-    """The row with the columns that count under the names that are looked for."""
-    found = {str(name).strip().casefold(): value for name, value in reversed(list(row.items()))}
-    wanted = (*(task.fields or (columns.text,)), columns.label, columns.id, columns.group)
-    known = {name: found[name.strip().casefold()] for name in wanted if name.strip().casefold() in found}
-    return {**row, **known, **{name: row[name] for name in wanted if name in row}}
-
-
-def _example(row: dict[str, Any], line: int, task: Task, columns: Columns, seen: set[str]) -> Example | str:
+def _example(row: Mapping[str, Any], line: int, task: Task, columns: Columns, seen: set[str]) -> Example | str:
     """The example of a row, or what is wrong with it."""
+    # The exact name comes first; of two that differ in case, the one further left.
+    found = {str(name).strip().casefold(): value for name, value in reversed(list(row.items()))} | dict(row)
     inputs = task.fields or (columns.text,)
-    for column in inputs:
-        if column not in row:
+    cells: dict[str, Any] = {}
+    for name in (*inputs, columns.label, columns.id, columns.group):
+        key = name if name in found else name.strip().casefold()
+        if name in inputs and key not in found:
             hint = "" if task.fields else "; name it with --text-column, or Columns(text=…)"
-            return f"no column {column!r}; found: {', '.join(map(str, row)) or 'none'}{hint}"
-    values = {column: row[column] for column in inputs}
-    label = _named(row.get(columns.label))
-    group = _named(row.get(columns.group))
-    for name, value in values.items():
-        if value is None or _named(value) is None:
-            return f"column {name!r} is null, not a text"
-    for name, value in {**values, columns.label: label, columns.group: group}.items():
-        if value is not None and not isinstance(value, str):
-            return f"column {name!r} holds {type(value).__name__}, not a text"
-    identity = row.get(columns.id)
-    identity = _named(identity)
-    if identity is None or identity == "":
-        identity = f"row-{line}"
-    if not isinstance(identity, str | int):
-        return f"column {columns.id!r} holds {type(identity).__name__}, not a text"
+            return f"no column {name!r}; found: {', '.join(map(str, row)) or 'none'}{hint}"
+        cell = found.get(key)
+        cells[name] = _as_name(cell)
+        if name in inputs:
+            if cells[name] is None:
+                return f"column {name!r} is null, not a text"
+            cells[name] = cell  # a number would be a mistake here
+        if not isinstance(cells[name], str | None):
+            return f"column {name!r} holds {type(cell).__name__}, not a text"
     example = Example(
-        id=str(identity),
-        input=values if task.fields else values[columns.text],
-        label=_spelt(label or None, task.label_names),
-        group=group or None,
+        id=cells[columns.id] or f"row-{line}",
+        input={name: cells[name] for name in inputs} if task.fields else cells[columns.text],
+        label=_as_label(cells[columns.label], task.label_names),
+        group=cells[columns.group] or None,
     )
     return _problem(example, task, seen) or example
 
 
-def _named(value: Any) -> Any:
+def _as_name(value: Any) -> Any:
     """A number as a name; `None` for NaN, a data frame's empty cell, whose column holds floats for that alone."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -367,7 +320,7 @@ def _named(value: Any) -> Any:
     return str(int(number)) if number.is_integer() else str(value)
 
 
-def _spelt(label: str | None, names: Sequence[str]) -> str | None:
+def _as_label(label: str | None, names: Sequence[str]) -> str | None:
     """The name that is meant by a label with white space, which no name has; any other label as it is."""
     words = (label or "").split()
     return next((name for joint in "_-" if (name := joint.join(words)) in names), label) if words else None

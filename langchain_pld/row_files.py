@@ -46,8 +46,7 @@ def read_rows(path: Path) -> RowFile:
     kind = path.suffix.lower()
     if kind not in KINDS:
         other = "; save an old Excel file as .xlsx" if kind == ".xls" else ""
-        msg = f"{path}: unknown kind of file {path.suffix!r}; use {', '.join(KINDS)}{other}"
-        raise ExampleError(msg)
+        raise ExampleError(f"{path}: unknown kind of file {path.suffix!r}; use {', '.join(KINDS)}{other}")
     try:
         if kind == ".parquet":
             return _parquet(path)
@@ -55,11 +54,9 @@ def read_rows(path: Path) -> RowFile:
             return _excel(path)
         text = _text(path)
     except FileNotFoundError:
-        msg = f"no example file at {path}"
-        raise ExampleError(msg) from None
+        raise ExampleError(f"no example file at {path}") from None
     except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror or error}"
-        raise ExampleError(msg) from error
+        raise ExampleError(f"{path} cannot be read: {error.strerror or error}") from error
     if kind in (".csv", ".tsv"):
         return _separated(text, path.name, "," if kind == ".csv" else "\t")
     if kind == ".json" and not text.lstrip().startswith("{"):
@@ -101,11 +98,9 @@ def _json_array(text: str, name: str) -> RowFile:
     try:
         values = json.loads(text) if text.strip() else []
     except (ValueError, RecursionError) as error:
-        msg = f"{name} is not JSON: {error}"
-        raise ExampleError(msg) from error
+        raise ExampleError(f"{name} is not JSON: {error}") from error
     if not isinstance(values, list):
-        msg = f"{name} must hold an array of objects, or an object on each line"
-        raise ExampleError(msg)
+        raise ExampleError(f"{name} must hold an array of objects, or an object on each line")
     rows = [value if isinstance(value, dict) else "not a JSON object" for value in values]
     return RowFile(list(enumerate(rows, start=1)), unit="row")
 
@@ -140,8 +135,7 @@ def _cells(text: str, name: str, separator: str) -> Iterator[NumberedRow]:
             elif len(row) == 1 or any(cell.strip() for cell in row):
                 yield reader.line_num, dict(zip(header, row, strict=False))
     except csv.Error as error:
-        msg = f"{name}, line {reader.line_num}: not CSV: {error}"
-        raise ExampleError(msg) from error
+        raise ExampleError(f"{name}, line {reader.line_num}: not CSV: {error}") from error
 
 
 def _parquet(path: Path) -> RowFile:
@@ -153,8 +147,7 @@ def _parquet(path: Path) -> RowFile:
         # One file, not a folder of parts: its own bytes are what a run keeps the hash of.
         table = parquet.ParquetFile(path).read()
     except ArrowException as error:
-        msg = f"{path.name}: not a Parquet file that can be read: {error}"
-        raise ExampleError(msg) from error
+        raise ExampleError(f"{path.name}: not a Parquet file that can be read: {error}") from error
     _different(table.column_names, path.name)
     return RowFile(list(enumerate(table.to_pylist(), start=1)), unit="row")
 
@@ -175,8 +168,7 @@ def _excel(path: Path) -> RowFile:
     except FileNotFoundError:
         raise
     except Exception as error:  # a broken workbook raises whatever the parser of that part does
-        msg = f"{path.name}: not an Excel workbook that can be read ({type(error).__name__})"
-        raise ExampleError(msg) from error
+        raise ExampleError(f"{path.name}: not an Excel workbook that can be read ({type(error).__name__})") from error
     filled = [(n, row) for n, row in lines if any(cell is not None and str(cell).strip() for cell in row)]
     notes = (f"{path.name}: read the sheet {names[0]!r}, not {', '.join(names[1:])}",) if len(names) > 1 else ()
     if not filled:
@@ -199,5 +191,4 @@ def _written(cell: Any) -> str | None:
 def _different(header: Iterable[str], name: str) -> None:
     twice = next((one for one, other in pairwise(sorted(filter(None, header))) if one == other), None)
     if twice is not None:
-        msg = f"{name} has two columns of the name {twice!r}; rename one"
-        raise ExampleError(msg)
+        raise ExampleError(f"{name} has two columns of the name {twice!r}; rename one")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 __all__ = ["MicroRule", "Origin", "Rule"]
 
@@ -13,10 +13,8 @@ Origin = Literal["gold", "voted", "synthetic"]
 """Where an example's label comes from: a person, the teacher's votes, or the teacher who made up the text too."""
 
 
-class MicroRule(BaseModel):
+class MicroRule(BaseModel, frozen=True, extra="forbid"):
     """An instruction drafted from one example, free of its names and details."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: str
     """The label that it argues for."""
@@ -37,13 +35,11 @@ class MicroRule(BaseModel):
         return f"m-{_digest(self.label, self.condition, self.source)}"
 
 
-class Rule(BaseModel):
+class Rule(BaseModel, frozen=True, extra="forbid"):
     """A rule of the prompt.
 
     A rule is a value: editing makes a new one by `revised`, which keeps sources and support and names its parent.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     """Stable id, `r-` and eight hex digits."""
@@ -62,8 +58,8 @@ class Rule(BaseModel):
     parents: tuple[str, ...] = ()
     """Ids of the rules or micro-rules that it was made from, nearest last."""
     effect: float | None = None
-    """How much the mean log loss on validation rows rises, in nats a row, when the rule is taken out of the prompt;
-    `None` where the search did not try that to the end."""
+    """Increase of the mean log loss on validation rows, in nats, when the rule is left out of the prompt; `None` if the
+    search did not measure it."""
 
     @classmethod
     def merged(cls, label: str, condition: str, micro_rules: tuple[MicroRule, ...]) -> Rule:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, field_validator, model_validator
 
 from langchain_pld.rules import Rule
 
@@ -24,10 +24,8 @@ DecisionType = Literal["approve", "edit", "reject", "respond"]
 _NAME_LENGTH = 200
 
 
-class RuleDecision(BaseModel):
+class RuleDecision(BaseModel, frozen=True, extra="forbid"):
     """What was decided about one rule."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: DecisionType
     """`approve` and `edit` let a rule into the prompt; `reject` and `respond` keep it out."""
@@ -51,10 +49,8 @@ class RuleDecision(BaseModel):
         return self.rule if self.type == "approve" else self.revised
 
 
-class ReviewAnswer(BaseModel):
+class ReviewAnswer(BaseModel, frozen=True, extra="forbid"):
     """A reviewer's decisions about all rules of a prompt."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reviewer: str
     """Who decided, as a name on one line; taken on trust."""
@@ -68,8 +64,7 @@ class ReviewAnswer(BaseModel):
     def _one_line(cls, name: str) -> str:
         name = name.strip()
         if not name or len(name) > _NAME_LENGTH or not name.isprintable():
-            msg = f"the reviewer needs a name of 1 to {_NAME_LENGTH} characters on one line"
-            raise ValueError(msg)
+            raise ValueError(f"the reviewer needs a name of 1 to {_NAME_LENGTH} characters on one line")
         return name
 
     @field_validator("time")
@@ -81,19 +76,16 @@ class ReviewAnswer(BaseModel):
                 return moment.astimezone(UTC).isoformat(timespec="seconds")
         except (ValueError, OverflowError):
             pass
-        msg = f"the time {time!r} is not ISO 8601 with its offset from UTC, e.g. 2026-11-24T09:00:00+00:00"
-        raise ValueError(msg)
+        raise ValueError(f"the time {time!r} is not ISO 8601 with its offset from UTC, e.g. 2026-11-24T09:00:00+00:00")
 
     @model_validator(mode="after")
     def _ids(self) -> ReviewAnswer:
         misplaced = [key for key, decision in self.decisions.items() if key != decision.rule.id]
         if misplaced:
-            msg = f"a decision does not stand under the id of its rule: {', '.join(misplaced)}"
-            raise ValueError(msg)
+            raise ValueError(f"a decision does not stand under the id of its rule: {', '.join(misplaced)}")
         accepted = [rule.id for rule in self.accepted]
         if len(set(accepted)) < len(accepted):
-            msg = f"a rule is accepted twice: {', '.join(sorted(accepted))}"
-            raise ValueError(msg)
+            raise ValueError(f"a rule is accepted twice: {', '.join(sorted(accepted))}")
         return self
 
     @property
@@ -105,11 +97,6 @@ class ReviewAnswer(BaseModel):
     def undecided(self) -> tuple[Rule, ...]:
         """The rules with a comment and no decision; they are out of the prompt until somebody accepts them."""
         return tuple(decision.rule for decision in self.decisions.values() if decision.type == "respond")
-
-    @property
-    def changes_rules(self) -> bool:
-        """Whether the prompt is to be another one than the reviewer saw."""
-        return any(decision.type != "approve" for decision in self.decisions.values())
 
     def summary(self) -> str:
         """The counts of the decisions, in one line."""
@@ -130,13 +117,7 @@ class Review(ReviewAnswer):
     @classmethod
     def of(cls, answer: ReviewAnswer, *, prompt_sha256: str) -> Review:
         """Sign what was decided."""
-        return cls(
-            reviewer=answer.reviewer,
-            time=answer.time,
-            decisions=answer.decisions,
-            rules_sha256=rules_sha256(answer.accepted),
-            prompt_sha256=prompt_sha256,
-        )
+        return cls(**dict(answer), rules_sha256=rules_sha256(answer.accepted), prompt_sha256=prompt_sha256)
 
     def problem(self, rules: Sequence[Rule], prompt_sha256: str) -> str | None:
         """Why this signature does not hold for some rules and their prompt; `None` where it does."""
@@ -156,14 +137,14 @@ def rules_sha256(rules: Sequence[Rule]) -> str:
 
 def difference(accepted: Sequence[Rule], rules: Sequence[Rule]) -> str:
     """In which rules two sets differ, in words."""
-    then, now = ({rule.id: _signed_part(rule) for rule in given} for given in (accepted, rules))
-    parts = {
+    then, now = ({rule.id: _signed_part(rule) for rule in some} for some in (accepted, rules))
+    keys = {
         "changed": [key for key in now if key in then and now[key] != then[key]],
         "added": [key for key in now if key not in then],
         "taken out": [key for key in then if key not in now],
     }
-    told = [f"{', '.join(keys)} {what}" for what, keys in parts.items() if keys]
-    return f"rules differ ({'; '.join(told)})" if told else "the rules were changed"
+    parts = [f"{', '.join(ids)} {what}" for what, ids in keys.items() if ids]
+    return f"rules differ ({'; '.join(parts)})" if parts else "the rules were changed"
 
 
 def _signed_part(rule: Rule) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
 from langchain_pld.errors import InputError, TaskError
 
@@ -22,10 +22,8 @@ WRAPPING = " \t\r\n\"'`*_.,:;!()[]{}"
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80, pattern=r"^[^\s{}<>]+$")]
 
 
-class Label(BaseModel):
+class Label(BaseModel, frozen=True, extra="forbid"):
     """One of the answers that a task allows; a bare name stands for a label without a description."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
@@ -47,7 +45,7 @@ class Label(BaseModel):
     """One line that defines it, shown to teacher and student."""
 
 
-class Task(BaseModel):
+class Task(BaseModel, frozen=True, extra="forbid"):
     """A single-label classification task.
 
     Example:
@@ -59,8 +57,6 @@ class Task(BaseModel):
         >>> task.label_names
         ('glad', 'sad')
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: _Name
     """Short name, used in file names and reports."""
@@ -84,11 +80,9 @@ class Task(BaseModel):
         names = self.label_names
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
-            msg = f"label {doubled[0]!r} is declared twice"
-            raise ValueError(msg)
+            raise ValueError(f"label {doubled[0]!r} is declared twice")
         if self.none_label is not None and self.none_label not in names:
-            msg = f"none_label {self.none_label!r} is not one of the labels {', '.join(names)}"
-            raise ValueError(msg)
+            raise ValueError(f"none_label {self.none_label!r} is not one of the labels {', '.join(names)}")
         self._check_template()
         for words in self.verbalizers:
             if set(words) != set(names):
@@ -96,25 +90,21 @@ class Task(BaseModel):
                 raise ValueError(msg)
             folded = [word.strip().casefold() for word in words.values()]
             if "" in folded or len(set(folded)) < len(folded):
-                msg = f"verbalizer {words} needs a different, non-empty word for each label"
-                raise ValueError(msg)
+                raise ValueError(f"verbalizer {words} needs a different, non-empty word for each label")
             edged = [word for word in words.values() if word != word.strip(WRAPPING)]
             if edged:
-                msg = f"the answer word {edged[0]!r} must not begin or end in white space or punctuation"
-                raise ValueError(msg)
+                raise ValueError(f"the answer word {edged[0]!r} must not begin or end in white space or punctuation")
         return self
 
     def _check_template(self) -> None:
         if self.template is None:
             return
         if not self.fields:
-            msg = "a template needs `fields`: the names of the input's parts"
-            raise ValueError(msg)
+            raise ValueError("a template needs `fields`: the names of the input's parts")
         try:
             parts = [part for part in string.Formatter().parse(self.template) if part[1] is not None]
         except ValueError as error:
-            msg = f"template {self.template!r} cannot be read: {error}"
-            raise ValueError(msg) from error
+            raise ValueError(f"template {self.template!r} cannot be read: {error}") from error
         odd = next((name for _, name, spec, conversion in parts if spec or conversion), None)
         if odd is not None:
             msg = f"template must name the field {{{odd}}} alone, without a conversion or a format behind it"
@@ -149,23 +139,19 @@ class Task(BaseModel):
 
     def _render_text(self, value: TaskInput) -> str:
         if not isinstance(value, str):
-            msg = f"task {self.name!r} takes a text, got {type(value).__name__}"
-            raise InputError(msg)
+            raise InputError(f"task {self.name!r} takes a text, got {type(value).__name__}")
         if not value.strip():
-            msg = "the text is empty"
-            raise InputError(msg)
+            raise InputError("the text is empty")
         return value
 
     def _render_fields(self, value: TaskInput) -> str:
         wanted = ", ".join(self.fields)
         if isinstance(value, str) or set(value) != set(self.fields):
             got = "a plain text" if isinstance(value, str) else ", ".join(map(str, value)) or "nothing"
-            msg = f"task {self.name!r} takes the fields {wanted}; got {got}"
-            raise InputError(msg)
+            raise InputError(f"task {self.name!r} takes the fields {wanted}; got {got}")
         for name in self.fields:
             if not isinstance(value[name], str) or not value[name].strip():
-                msg = f"the field {name!r} is empty or not a text"
-                raise InputError(msg)
+                raise InputError(f"the field {name!r} is empty or not a text")
         template = self.template or "\n".join(f"{name}: {{{name}}}" for name in self.fields)
         parts = [
             literal + (value[name] if name is not None else "")
@@ -186,19 +172,15 @@ class Task(BaseModel):
         try:
             data = read_yaml(path)
         except FileNotFoundError:
-            msg = f"no task file at {path}"
-            raise TaskError(msg) from None
+            raise TaskError(f"no task file at {path}") from None
         except (OSError, ValueError) as error:
-            msg = f"the task file {path} cannot be read: {error}"
-            raise TaskError(msg) from error
+            raise TaskError(f"the task file {path} cannot be read: {error}") from error
         if not isinstance(data, dict):
-            msg = f"the task file {path} must hold a mapping with name, instructions and labels"
-            raise TaskError(msg)
+            raise TaskError(f"the task file {path} must hold a mapping with name, instructions and labels")
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            msg = f"the task file {path} is wrong: {_explain(error)}"
-            raise TaskError(msg) from error
+            raise TaskError(f"the task file {path} is wrong: {_explain(error)}") from error
 
 
 def _explain(error: ValidationError) -> str:

@@ -220,7 +220,7 @@ def _review_file(
         reviewed = _scored_again(reviewed, rows, student or artifact.student.spec, seed)
     elif rows is not None:
         complain("the prompt is the same as before: its scores stand, and it is not scored again")
-    return reviewed.signed(answer)
+    return reviewed.sign(answer)
 
 
 def _review_run(

@@ -103,8 +103,7 @@ class Question:
             Draft202012Validator.check_schema(schema)
             return cls(str(row["custom_id"]), messages, schema)
         except Exception as error:  # a file that was changed by hand may hold anything
-            msg = f"is no question in the form of a request file ({type(error).__name__})"
-            raise ValueError(msg) from error
+            raise ValueError(f"is no question in the form of a request file ({type(error).__name__})") from error
 
     def with_repair(self, problem: str) -> Question:
         """The same question, asked once more since an answer did not fit."""
@@ -188,8 +187,7 @@ def json_object(text: str) -> Any:
     try:
         return json.loads(text[start : end + 1], strict=False)
     except (ValueError, RecursionError) as error:
-        msg = "it holds no whole JSON object"
-        raise ValueError(msg) from error
+        raise ValueError("it holds no whole JSON object") from error
 
 
 def misfit(text: str, question: Question) -> str | None:

@@ -102,5 +102,4 @@ def catalogue_entry(name: str) -> ModelEntry:
         if entry.name == name:
             return entry
     names = ", ".join(entry.name for entry in CATALOGUE)
-    msg = f"no embedded model is called {name!r}; there are: {names}. A path to a .gguf file works too"
-    raise ModelSetupError(msg)
+    raise ModelSetupError(f"no embedded model is called {name!r}; there are: {names}. A path to a .gguf file works too")

@@ -65,8 +65,7 @@ class ChatTemplate:
                 or if the tokenizer reads a control token in a content.
         """
         if not turns:
-            msg = "there is no message to answer"
-            raise BadCallError(msg)
+            raise BadCallError("there is no message to answer")
         skeleton = self._skeleton(tuple(turn.role for turn in turns))
         cut = skeleton.contents.index(len(turns) - 1)
         prefix: list[int] = list(skeleton.frames[0])
@@ -101,8 +100,7 @@ class ChatTemplate:
         tokens = tuple(self._tokenize(text, False, False)) if text else ()
         # Some model files list their control tokens as ordinary ones, which are recognised in any text.
         if not control.isdisjoint(tokens):
-            msg = "a message holds text that this model reads as a role boundary; it was not sent"
-            raise BadCallError(msg)
+            raise BadCallError("a message holds text that this model reads as a role boundary; it was not sent")
         return tokens
 
 

@@ -203,8 +203,7 @@ class EmbeddedChatModel(BaseChatModel):
             ValueError: If `method` or an argument is not known.
         """
         if kwargs or method not in ("json_schema", "function_calling", "json_mode"):
-            msg = f"unknown arguments for structured output: {kwargs or method!r}"
-            raise ValueError(msg)
+            raise ValueError(f"unknown arguments for structured output: {kwargs or method!r}")
         plain = convert_to_json_schema(schema)
         closed = convert_to_json_schema(schema, strict=strict is not False) if method != "json_mode" else None
         model = self.bind(
@@ -398,8 +397,7 @@ def _role(message: BaseMessage) -> str:
     for kind, role in ((SystemMessage, "system"), (HumanMessage, "user"), (AIMessage, "assistant")):
         if isinstance(message, kind):
             return role
-    msg = f"EmbeddedChatModel reads system, human and AI messages, not a {type(message).__name__}"
-    raise BadCallError(msg)
+    raise BadCallError(f"EmbeddedChatModel reads system, human and AI messages, not a {type(message).__name__}")
 
 
 def _text(message: BaseMessage) -> str:

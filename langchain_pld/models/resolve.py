@@ -94,8 +94,7 @@ def _bare(model: object) -> BaseChatModel:
             return inner.model_copy(update={"tags": tags, "metadata": metadata, "callbacks": callbacks})
         wrong = sorted(model.kwargs) or sorted(set(config) - {"tags", "metadata", "callbacks"}) or ["listeners"]
         advice = f"give {', '.join(wrong)} to the constructor of {type(model.bound).__name__} and pass that model"
-    msg = f"a chat model is needed here, not a {type(model).__name__}; {advice}"
-    raise ModelSetupError(msg)
+    raise ModelSetupError(f"a chat model is needed here, not a {type(model).__name__}; {advice}")
 
 
 def _ollama(name: str, options: dict[str, Any]) -> BaseChatModel:
@@ -129,11 +128,9 @@ def _any_provider(provider: str, name: str, options: dict[str, Any]) -> BaseChat
     try:
         model: BaseChatModel = init_chat_model(name, model_provider=provider, **options)
     except ImportError as error:
-        msg = f"{provider}:{name} needs a package that is not installed: {error}"
-        raise MissingExtraError(msg) from error
+        raise MissingExtraError(f"{provider}:{name} needs a package that is not installed: {error}") from error
     except ValueError as error:
-        msg = f"cannot build {provider}:{name}: {_first_reason(error)}"
-        raise ModelSetupError(msg) from error
+        raise ModelSetupError(f"cannot build {provider}:{name}: {_first_reason(error)}") from error
     return model
 
 

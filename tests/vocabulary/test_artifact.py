@@ -21,7 +21,7 @@ TASK = Task(name="mood", instructions="Decide.", labels=[Label(name="glad"), Lab
 EXACT = Interval(value=0.1, low=1 / 3, high=0.7)
 
 
-def made(**changes: Any) -> DistilledPrompt:
+def distilled(**changes: Any) -> DistilledPrompt:
     fields = {
         "task": TASK,
         "rules": (Rule.merged("sad", "It mourns.", ()), Rule.merged("glad", "It laughs.", ())),
@@ -50,7 +50,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 )
 def test_what_is_saved_comes_back_equal(prompt: str, weights: Any, bias: Any, mass: float) -> None:
     calibration = Calibration(method="affine", labels=TASK.label_names, weights=weights, bias=bias)
-    artifact = made(system_prompt=prompt, calibration=calibration, min_label_mass=mass)
+    artifact = distilled(system_prompt=prompt, calibration=calibration, min_label_mass=mass)
     with tempfile.TemporaryDirectory() as folder:
         back = DistilledPrompt.load(artifact.save(Path(folder) / "a.pld.json"))
     assert back == artifact
@@ -59,22 +59,42 @@ def test_what_is_saved_comes_back_equal(prompt: str, weights: Any, bias: Any, ma
 
 
 def test_saving_makes_folders_and_leaves_one_readable_file(tmp_path: Path) -> None:
-    path = made().save(tmp_path / "new" / "a.pld.json")
-    made().save(path)
+    path = distilled().save(tmp_path / "new" / "a.pld.json")
+    distilled().save(path)
     assert [entry.name for entry in path.parent.iterdir()] == ["a.pld.json"]
     assert "süß" in path.read_text(encoding="utf-8")
-    assert json.loads(path.read_text(encoding="utf-8"))["id"] == made().id
+    assert json.loads(path.read_text(encoding="utf-8"))["id"] == distilled().id
 
 
 def test_the_id_follows_the_content() -> None:
-    assert made().id == made().id
-    assert made().id.startswith("mood@")
-    assert made(seed=1).id != made().id
-    assert made(seed=1).prompt_sha256 == made().prompt_sha256
+    assert distilled().id == distilled().id
+    assert distilled().id.startswith("mood@")
+    assert distilled(seed=1).id != distilled().id
+    assert distilled(seed=1).prompt_sha256 == distilled().prompt_sha256
 
 
 def test_rules_are_found_by_label() -> None:
-    assert [rule.condition for rule in made().rules_for("sad")] == ["It mourns."]
+    assert [rule.condition for rule in distilled().rules_for("sad")] == ["It mourns."]
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parent / "artifacts").iterdir()), ids=lambda file: file.stem)
+def test_a_file_that_an_earlier_release_wrote_loads_and_verifies(tmp_path: Path, file: Path) -> None:
+    loaded = DistilledPrompt.load(file)
+    loaded.require_usable()
+    assert DistilledPrompt.load(loaded.save(tmp_path / "again.pld.json")) == loaded
+    assert [rule.effect for rule in loaded.rules] == [0.04, None]
+    assert loaded.gate is not None
+    assert loaded.gate.admits("sales", 0.8)
+    assert loaded.calibration.apply({"sales": -0.5, "support": -1.0})["sales"] == pytest.approx(0.66, abs=0.01)
+    assert (loaded.review is not None) == (loaded.schema_version == 2)
+    path = tmp_path / "changed.pld.json"
+    path.write_text(file.read_text(encoding="utf-8").replace("0.81", "0.99"), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="the content was changed after it was scored"):
+        DistilledPrompt.load(path)
+
+
+def test_an_artifact_keeps_its_id() -> None:
+    assert DistilledPrompt.load(Path(__file__).parent / "artifacts" / "schema-2.pld.json").id == "mail@bdb57ab8bb16"
 
 
 def changed(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -111,7 +131,7 @@ def changed(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_a_changed_file_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], Any], expected: str) -> None:
-    path = made().save(tmp_path / "a.pld.json")
+    path = distilled().save(tmp_path / "a.pld.json")
     document = json.loads(path.read_text(encoding="utf-8"))
     change(document)
     path.write_text(json.dumps(document), encoding="utf-8")
@@ -149,6 +169,6 @@ def test_a_file_that_is_no_artifact_is_refused(tmp_path: Path, content: bytes | 
         ({"rules": (Rule.merged("bad", "x", ()),)}, "rules argue for unknown labels: bad"),
     ],
 )
-def test_an_artifact_that_contradicts_its_task_cannot_be_made(changes: dict[str, Any], expected: str) -> None:
+def test_an_artifact_that_contradicts_its_task_cannot_be_distilled(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
-        made(**changes)
+        distilled(**changes)

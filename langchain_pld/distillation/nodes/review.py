@@ -62,7 +62,7 @@ async def review(state: DistillationState, run: Run) -> dict[str, Any]:
     if _signable(state):
         answer = state["reviewed"]
         run.note(f"signed, {answer.summary()}")
-        return {"artifact": artifact.signed(answer)}
+        return {"artifact": artifact.sign(answer)}
     train = await run.store.examples("train") or ()
     # Of the examples behind the rules, as far as the Store has them.
     sources = {source for rule in artifact.rules for source in rule.sources}
