@@ -74,10 +74,9 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     name: str | None = None
     """Name of the run in traces; `PLDClassifier` when absent."""
 
-    _decider: Decider = PrivateAttr()
     _fingerprint: ModelFingerprint = PrivateAttr()
-    _escalation: Escalation | None = PrivateAttr(default=None)
-    _budget: EscalationBudget | None = PrivateAttr(default=None)
+    _escalation: Escalation = PrivateAttr()
+    _budget: EscalationBudget = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
@@ -100,18 +99,10 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         """Compare the student with the one that the artifact was measured with, as far as that is known unasked."""
         super().model_post_init(context)
         self.artifact.require_usable()
-        profile = profile_of(self.student)
         known = _known.get()
         own = known is not None and known[0] is self.student
-        self._fingerprint = known[1] if known and own else profile.fingerprint(ask_server=False)
-        self._decider = Decider(
-            self.artifact,
-            profile,
-            self._fingerprint,
-            long_input=self.long_input,
-            timeout_s=self.timeout_s,
-            retry=self.retry,
-        )
+        self._fingerprint = known[1] if known and own else fingerprint_of(self.student, ask_server=False)
+        # Built here, so that settings that do not fit are an error now.
         if self._decider.other_student:
             abstains = ", and its gate lets nothing pass" if self.artifact.gate is not None else ""
             warnings.warn(
@@ -302,13 +293,23 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     ) -> Verdict:
         return await arun_steps(self._steps(value, config))
 
+    @cached_property  # which pydantic finds sooner than a private attribute
+    def _decider(self) -> Decider:
+        return Decider(
+            self.artifact,
+            profile_of(self.student),
+            self._fingerprint,
+            long_input=self.long_input,
+            timeout_s=self.timeout_s,
+            retry=self.retry,
+        )
+
     def _steps(self, value: ClassifierInput, config: RunnableConfig) -> Steps[Verdict]:
         # The student's answer is a code, and no message of the conversation that a graph streams.
         config = {**config, "tags": [*(config.get("tags") or ()), "nostream"]}  # langgraph.constants.TAG_NOSTREAM
         verdict = yield from self._decider.steps(value, config)
-        escalation, budget = self._escalation, self._budget
-        if escalation is not None and budget is not None and escalation.applies_to(verdict) and budget.take():
-            other = yield from ask_other(escalation, value, config, self.artifact.task.label_names)
+        if self.escalate_to is not None and self.escalate_to.applies_to(verdict) and self._budget.take():
+            other = yield from ask_other(self._escalation, value, config, self.artifact.task.label_names)
             verdict = merge_verdicts(verdict, other, decider=self.spec)
         if verdict.failure is not None and self.on_failure == "raise":
             raise StudentError(verdict.failure)
