@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import re
-import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,13 +21,10 @@ from typing import Any, Literal
 
 import langchain_core
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage, UsageMetadata
-from langchain_core.messages.content import is_data_content_block
-from langchain_core.runnables import RunnableConfig
+from langchain_core.messages import UsageMetadata
 from langchain_core.runnables.config import ensure_config, get_executor_for_config
-from pydantic import ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, DistilledPrompt
 from langchain_pld.errors import InputError, MissingExtraError, PLDError, StudentError
 from langchain_pld.models.resolve import resolve_chat_model
@@ -37,8 +32,7 @@ from langchain_pld.student.classifier import PLDClassifier
 from langchain_pld.student.failures import RetryPolicy
 from langchain_pld.student.inputs import ClassifierInput
 from langchain_pld.student.providers import fingerprint_of, model_spec
-from langchain_pld.student.scoring import first_tokens_differ
-from langchain_pld.task import Label, Task
+from langchain_pld.student.state_text import is_plain_message, state_text
 from langchain_pld.verdict import Failure, Usage, Verdict
 
 # The ignores serve a type checker that sees an older langchain-core; with a newer one it checks the real types.
@@ -47,15 +41,18 @@ try:
         Answer,
         BaseDecisionModel,
         Choice,
-        ChoiceAnswer,
         ClassifierResponse,
         Noul,
-        NoulAnswer,
-        NoulCriteria,
         Question,
-        Score,
-        ScoreAnswer,
         State,
+    )
+
+    from langchain_pld.student.decision_questions import (
+        TypedQuestion,
+        artifact_labels,
+        read_question,
+        typed_answer,
+        zero_shot_task,
     )
 except ModuleNotFoundError as error:
     _msg = (
@@ -66,13 +63,7 @@ except ModuleNotFoundError as error:
 
 __all__ = ["AbstainedError", "PLDDecisionModel"]
 
-_QUESTION: TypeAdapter[Any] = TypeAdapter(Question)
 _REFERENCE = re.compile(r"\s*artifact:(\S+)\s*")
-_NO_NAME = re.compile(r"[\s{}<>]+")
-_LONGEST_NAME = 80
-_DIGITS = 10
-# LangGraph shows no tokens of a chat model with this tag to the user of a graph.
-_NO_STREAM = "nostream"
 
 
 class AbstainedError(PLDError):
@@ -135,7 +126,7 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
     """When a transient failure is tried again."""
 
     _distilled: dict[str, PLDClassifier] = PrivateAttr(default_factory=dict)
-    _asked: Callable[[str], _Asked] = PrivateAttr()
+    _prepare: Callable[[str], _Prepared] = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
@@ -172,54 +163,57 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
                 # An answer has no place to say that its probabilities are calibrated for another model.
                 plain = Calibration.identity(artifact.task.label_names)
                 artifact = artifact.model_copy(update={"calibration": plain})
-            self._distilled[name] = self._classifier(artifact)
+            self._distilled[name] = PLDClassifier(
+                artifact=artifact, student=self.student, timeout_s=self.timeout_s, retry=self.retry
+            )
         # A classifier keeps its client and its circuit breaker from call to call; questions may come without end.
-        self._asked = lru_cache(maxsize=128)(self._prepare)
+        self._prepare = lru_cache(maxsize=128)(self._prepared)
 
     @property
     def _provider(self) -> str:
         return model_spec(self.student).partition(":")[0]
 
     def _classify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
-        asks, config = self._asks(state, questions), _config()
+        asked, config = self._ask(state, questions), ensure_config()
 
-        def verdict(ask: _Ask) -> Verdict | None:
-            classifier = ask.asked.classifier
-            return None if classifier is None else classifier.invoke(ask.input, config)
+        def verdict(question: _Asked) -> Verdict | None:
+            classifier = question.prepared.classifier
+            return None if classifier is None else classifier.invoke(question.input, config)
 
-        if len(asks) == 1:
-            return self._response(asks, [verdict(asks[0])])
+        if len(asked) == 1:
+            return self._response(asked, [verdict(asked[0])])
         with get_executor_for_config(config) as executor:
-            return self._response(asks, list(executor.map(verdict, asks)))
+            return self._response(asked, list(executor.map(verdict, asked)))
 
     async def _aclassify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
-        asks, config = self._asks(state, questions), _config()
-        limit = asyncio.Semaphore(config.get("max_concurrency") or len(asks))
+        # The base class sets the config of the run but does not hand it over.
+        asked, config = self._ask(state, questions), ensure_config()
+        limit = asyncio.Semaphore(config.get("max_concurrency") or len(asked))
 
-        async def verdict(ask: _Ask) -> Verdict | None:
-            classifier = ask.asked.classifier
+        async def verdict(question: _Asked) -> Verdict | None:
+            classifier = question.prepared.classifier
             async with limit:
-                return None if classifier is None else await classifier.ainvoke(ask.input, config)
+                return None if classifier is None else await classifier.ainvoke(question.input, config)
 
-        return self._response(asks, await asyncio.gather(*map(verdict, asks)))
+        return self._response(asked, await asyncio.gather(*map(verdict, asked)))
 
-    def _asks(self, state: State, questions: Mapping[str, Question]) -> list[_Ask]:
+    def _ask(self, state: State, questions: Mapping[str, Question]) -> list[_Asked]:
         if not questions:
             msg = "a request needs at least one question"
             raise InputError(msg)
-        asks = []
+        asked = []
         for name, value in questions.items():
             try:
-                question = _question(value)
-                asked = self._asked(question.model_dump_json())
-                asks.append(_Ask(name=name, question=question, asked=asked, input=asked.input(state)))
+                question = read_question(value)
+                prepared = self._prepare(question.model_dump_json())
+                asked.append(_Asked(name, question, prepared, prepared.input(state)))
             except InputError as error:
                 msg = f"question {name!r}: {error}"
                 raise InputError(msg) from error
-        return asks
+        return asked
 
-    def _prepare(self, question_json: str) -> _Asked:
-        question = _QUESTION.validate_json(question_json)
+    def _prepared(self, question_json: str) -> _Prepared:
+        question = read_question(json.loads(question_json))
         match = _REFERENCE.fullmatch(question.instructions) if isinstance(question.instructions, str) else None
         if match is not None:
             classifier = self._distilled.get(match[1])
@@ -227,287 +221,83 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
                 known = ", ".join(self._distilled) or "none"
                 msg = f"no artifact is registered as {match[1]!r} (known: {known}); hand it in with artifacts={{...}}"
                 raise InputError(msg)
-            labels = _artifact_labels(question, classifier.artifact.task)
-            return _Asked(classifier=classifier, labels=labels, distilled=True)
+            return _Prepared(classifier, artifact_labels(question, classifier.artifact.task), distilled=True)
         if isinstance(question, Choice) and len(question.criteria) == 1:
-            return _Asked(classifier=None, labels=tuple(question.criteria), distilled=False)
-        task, answer = _zero_shot(question)
+            return _Prepared(None, tuple(question.criteria))
+        task, answer = zero_shot_task(question)
         classifier = PLDClassifier.zero_shot(
             task, self.student, answer=answer, timeout_s=self.timeout_s, retry=self.retry
         )
-        labels = ("yes",) if isinstance(question, Noul) else task.label_names
-        return _Asked(classifier=classifier, labels=labels, distilled=False)
+        return _Prepared(classifier, ("yes",) if isinstance(question, Noul) else task.label_names)
 
-    def _classifier(self, artifact: DistilledPrompt) -> PLDClassifier:
-        return PLDClassifier(artifact=artifact, student=self.student, timeout_s=self.timeout_s, retry=self.retry)
-
-    def _response(self, asks: Sequence[_Ask], verdicts: Sequence[Verdict | None]) -> ClassifierResponse:
+    def _response(self, asked: Sequence[_Asked], verdicts: Sequence[Verdict | None]) -> ClassifierResponse:
         answers: dict[str, Answer] = {}
         usage = Usage()
-        for ask, verdict in zip(asks, verdicts, strict=True):
-            probabilities = _certain(ask.asked.labels) if verdict is None else self._probabilities(ask.name, verdict)
-            answers[ask.name] = _answer(ask.question, ask.asked.labels, probabilities)
+        for one, verdict in zip(asked, verdicts, strict=True):
+            labels = one.prepared.labels
+            probabilities = dict.fromkeys(labels, 1.0) if verdict is None else self._probabilities(one, verdict)
+            answers[one.name] = typed_answer(one.question, labels, probabilities)
             usage += Usage() if verdict is None else verdict.usage
-        return ClassifierResponse(model=self.model, answers=answers, usage=_usage(usage))
+        return ClassifierResponse(
+            model=self.model,
+            answers=answers,
+            usage=UsageMetadata(
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                total_tokens=usage.input_tokens + usage.output_tokens,
+                input_token_details={"cache_read": usage.cached_tokens},
+            ),
+        )
 
-    def _probabilities(self, name: str, verdict: Verdict) -> dict[str, float]:
+    def _probabilities(self, asked: _Asked, verdict: Verdict) -> dict[str, float]:
         failure = verdict.failure
         if failure is None and verdict.probabilities is None:
             failure = Failure(kind="unreadable", message="the student gave a label without probabilities")
         if failure is not None:
-            raise StudentError(failure.model_copy(update={"message": f"question {name!r}: {failure.message}"}))
-        if verdict.status == "abstained" and self.on_abstained == "raise":
-            raise AbstainedError(name, verdict)
+            raise StudentError(failure.model_copy(update={"message": f"question {asked.name!r}: {failure.message}"}))
+        # Two labels that are equally likely have no gate to pass where the artifact has none.
+        if verdict.status == "abstained" and self.on_abstained == "raise" and asked.prepared.is_gated:
+            raise AbstainedError(asked.name, verdict)
         return verdict.probabilities or {}
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Prepared:
     """A question made ready for its student."""
 
     classifier: PLDClassifier | None
     """Who answers; `None` where there is only one answer."""
     labels: tuple[str, ...]
-    """Of a `Choice` and a `Score` the label of each option or level in order; of a `Noul` those that mean yes."""
-    distilled: bool
+    """See `artifact_labels`."""
+    distilled: bool = False
     """Whether an artifact answers."""
+
+    @property
+    def is_gated(self) -> bool:
+        return self.classifier is not None and self.classifier.artifact.gate is not None
 
     def input(self, state: State) -> ClassifierInput:
         """The state as this question's task takes it."""
         if self.classifier is None or not self.distilled:
-            return _text(state)
+            return state_text(state)
         fields = self.classifier.artifact.task.fields
         if fields:
             if not isinstance(state, Mapping) or not set(fields) <= set(state):
                 got = ", ".join(map(str, state)) if isinstance(state, Mapping) else f"a {type(state).__name__}"
                 msg = f"the artifact's task takes a state with {', '.join(fields)}; got {got}"
                 raise InputError(msg)
-            return {name: _text(state[name]) for name in fields}
+            return {name: state_text(state[name]) for name in fields}
         # As the classifier reads a conversation, which is what the prompt was measured with.
-        if isinstance(state, Sequence) and not isinstance(state, str) and all(map(_is_plain, state)):
+        if isinstance(state, Sequence) and not isinstance(state, str) and all(map(is_plain_message, state)):
             return state
-        return _text(state)
+        return state_text(state)
 
 
 @dataclass(frozen=True)
-class _Ask:
+class _Asked:
     """A question about a state."""
 
     name: str
-    question: Any
-    asked: _Asked
+    question: TypedQuestion
+    prepared: _Prepared
     input: ClassifierInput
-
-
-def _config() -> RunnableConfig:
-    """The config of the run that asks: the base class sets it but does not hand it over."""
-    config = ensure_config()
-    config["tags"] = [*(config.get("tags") or []), _NO_STREAM]
-    return config
-
-
-def _question(value: Any) -> Noul | Choice | Score:
-    try:
-        question = _QUESTION.validate_python(value)
-    except ValidationError as error:
-        msg = f"this is no question: {error.errors()[0]['msg']}"
-        raise InputError(msg) from error
-    if not isinstance(question, Noul | Choice | Score):
-        msg = f"a student that reads text cannot answer a {type(question).__name__}; ask a Noul, Choice or Score"
-        raise InputError(msg)
-    return question
-
-
-def _zero_shot(question: Noul | Choice | Score) -> tuple[Task, AnswerFormat]:
-    """The task that a question poses, and the words to answer it with."""
-    instructions = _text(question.instructions)
-    if not instructions.strip():
-        msg = "the instructions are empty"
-        raise InputError(msg)
-    if isinstance(question, Noul):
-        criteria = question.criteria or NoulCriteria()
-        task = Task(
-            name="noul",
-            instructions=instructions,
-            labels=(
-                Label(name="yes", description=_described(criteria.true)),
-                Label(name="no", description=_described(criteria.false)),
-            ),
-        )
-        return task, AnswerFormat.words(task)
-    if isinstance(question, Score):
-        top = len(question.criteria) - 1
-        task = Task(
-            name="score",
-            instructions=f"{instructions}\nThe labels are the levels of a scale, 0 the lowest and {top} the highest.",
-            labels=tuple(
-                Label(name=str(n), description=_described(level)) for n, level in enumerate(question.criteria)
-            ),
-        )
-        # A number of two digits begins like one of a single digit.
-        return task, AnswerFormat.words(task) if top < _DIGITS else _letters(task)
-    names = _label_names(question.criteria)
-    task = Task(
-        name="choice",
-        instructions=instructions,
-        labels=tuple(
-            Label(name=name, description=_described(description))
-            for name, description in zip(names, question.criteria.values(), strict=True)
-        ),
-    )
-    words = {name: " ".join(option.split()) for name, option in zip(names, question.criteria, strict=True)}
-    try:
-        answer = AnswerFormat(codes=words)
-    except ValidationError:  # these words cannot be answers: two are the same but for case, one ends in a bracket, ...
-        return task, _letters(task)
-    return task, answer if first_tokens_differ(answer) else _letters(task)
-
-
-def _letters(task: Task) -> AnswerFormat:
-    if len(task.labels) > len(string.ascii_uppercase):
-        msg = (
-            f"{len(task.labels)} options or levels cannot be told apart by one letter; ask with at most "
-            f"{len(string.ascii_uppercase)}, or with words that begin differently"
-        )
-        raise InputError(msg)
-    return AnswerFormat.letters(task)
-
-
-def _label_names(options: Mapping[str, Any]) -> list[str]:
-    """A label name for each option: the option itself where it can be one."""
-    names: list[str] = []
-    for number, option in enumerate(options, 1):
-        name = _NO_NAME.sub("_", option.strip())[:_LONGEST_NAME]
-        names.append(name if name and name not in names else f"option_{number}")
-    return names
-
-
-def _artifact_labels(question: Noul | Choice | Score, task: Task) -> tuple[str, ...]:
-    """The labels behind a question's options or levels, or those that mean yes."""
-    if isinstance(question, Noul):
-        return _yes_labels(question.criteria or NoulCriteria(), task)
-    labels = tuple(map(str, question.criteria))
-    if sorted(labels) != sorted(task.label_names):
-        what = "levels" if isinstance(question, Score) else "options"
-        msg = f"its {what} must be the labels of task {task.name!r}: {', '.join(task.label_names)}"
-        raise InputError(msg)
-    return labels
-
-
-def _yes_labels(criteria: NoulCriteria, task: Task) -> tuple[str, ...]:
-    names = task.label_names
-    yes, no = (
-        tuple(value) if isinstance(value, list) else (value,) if value is not None else None
-        for value in (criteria.true, criteria.false)
-    )
-    if yes is None and no is None:
-        if task.none_label is not None:
-            no = (task.none_label,)
-        elif set(names) == {"yes", "no"}:
-            no = ("no",)
-    if yes is None and no is not None:
-        yes = tuple(name for name in names if name not in no)
-    if yes is not None and no is None:
-        no = tuple(name for name in names if name not in yes)
-    # Each label on one side: a misspelt one would otherwise count as the other answer.
-    if not yes or not no or sorted(map(str, (*yes, *no))) != sorted(names):
-        msg = (
-            f"its criteria must name the labels of task {task.name!r} ({', '.join(names)}) that mean yes or no, e.g. "
-            f"NoulCriteria(true=[{names[0]!r}])"
-        )
-        raise InputError(msg)
-    return tuple(map(str, yes))
-
-
-def _certain(labels: tuple[str, ...]) -> dict[str, float]:
-    return dict.fromkeys(labels, 1.0)
-
-
-def _answer(question: Any, labels: tuple[str, ...], probabilities: Mapping[str, float]) -> Answer:
-    values = [probabilities[label] for label in labels]
-    if isinstance(question, Noul):
-        return NoulAnswer(type="noul", noul=min(1.0, math.fsum(values)))
-    if isinstance(question, Choice):
-        options = dict(zip(question.criteria, values, strict=True))
-        top = max(options, key=options.__getitem__)
-        return ChoiceAnswer(type="choice", choice=top, probabilities=options, confidence=min(1.0, options[top]))
-    return ScoreAnswer(
-        type="score",
-        score=math.fsum(level * value for level, value in enumerate(values)),
-        legend=dict(enumerate(question.criteria)),
-        probabilities=dict(enumerate(values)),
-        confidence=min(1.0, max(values)),
-    )
-
-
-def _usage(usage: Usage) -> UsageMetadata:
-    return UsageMetadata(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        total_tokens=usage.input_tokens + usage.output_tokens,
-        input_token_details={"cache_read": usage.cached_tokens},
-    )
-
-
-def _described(value: Any) -> str:
-    return "" if value is None else _text(value)
-
-
-def _text(value: Any) -> str:
-    """A state or an instruction as text; nothing of it is left out but a model's reasoning."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, BaseMessage) and _is_plain(value):
-        return str(value.text)
-    try:
-        # As JSON, which a text inside cannot break out of to pass for another message.
-        return json.dumps(_plain(value), ensure_ascii=False)
-    except RecursionError as error:
-        msg = "the state is nested too deeply"
-        raise InputError(msg) from error
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, BaseMessage) and all(
-        block["type"] in {"text", "reasoning"} for block in value.content_blocks
-    )
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, BaseMessage):
-        return _message(value)
-    if isinstance(value, Mapping):
-        _refuse_media(value)
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [_plain(item) for item in value]
-    msg = f"a state holds texts, numbers, lists, mappings and messages; got a {type(value).__name__}"
-    raise InputError(msg)
-
-
-def _message(message: BaseMessage) -> dict[str, Any]:
-    kind = message.type.removesuffix("MessageChunk").lower()
-    record: dict[str, Any] = {"role": {"human": "user", "ai": "assistant"}.get(kind, kind)}
-    if message.name:
-        record["name"] = message.name
-    record["content"] = str(message.text)
-    calls, others = [], []
-    for block in message.content_blocks:
-        if block["type"] == "tool_call":
-            calls.append({"name": block["name"], "args": _plain(block["args"])})
-        elif block["type"] not in {"text", "reasoning"}:
-            others.append(_plain(block))
-    if calls:
-        record["tool_calls"] = calls
-    if others:
-        record["other_content"] = others
-    return record
-
-
-def _refuse_media(value: Mapping[Any, Any]) -> None:
-    # A document that comes as text is text; is_data_content_block counts it among the media.
-    if is_data_content_block(dict(value)) and not ("text" in value and not {"url", "base64", "file_id"} & set(value)):
-        msg = f"the student reads text only, and there is media of type {value['type']!r}; take it out or describe it"
-        raise InputError(msg)

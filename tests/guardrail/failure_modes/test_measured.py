@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage
 from langchain_ollama import ChatOllama
 
 from langchain_pld import DistilledPrompt, Label, PLDClassifier, Task
@@ -16,56 +15,19 @@ from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Gate, ModelFingerprint
 from langchain_pld.errors import PLDError
 from langchain_pld.guardrail import Guard, GuardrailPolicy, PLDGuardrailMiddleware
-from langchain_pld.student.flip_rates import flip_rates
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.scoring import answer_schema
-from tests.fakes import FakeChatModel, scored, text_of
+from tests.fakes import FakeChatModel, scored
 from tests.guardrail.failure_modes.call_styles import BLOCKED, UNCHECKED, Way, watch, ways
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaModel, OllamaServer
-from tests.student.small_artifact import LETTERS, RULES, TASK, WORDS, artifact
+from tests.student.small_artifact import LETTERS, RULES, TASK, artifact
 
 # --- 12
 
 
-def leans(*_: Any) -> AIMessage:
-    """A student that says nothing but "the first one"."""
-    return scored({"A": 0.8, "B": 0.15, "C": 0.05})
-
-
 def turned(task: Task, by: int) -> Task:
     return task.model_copy(update={"labels": (*task.labels[by:], *task.labels[:by])})
-
-
-async def test_wrong_12_what_an_order_or_a_format_flips_is_measured() -> None:
-    """The share of texts whose label hangs on its place in the prompt, or on the word that it is answered with."""
-    letters = AnswerFormat.letters(TASK)
-    texts = [f"note {number}" for number in range(10)]
-
-    def made(script: Any, answer: AnswerFormat) -> PLDClassifier:
-        prompt = compile_prompt(TASK, RULES, answer)
-        return PLDClassifier(
-            artifact=artifact(answer=answer, system_prompt=prompt), student=FakeChatModel(script=script)
-        )
-
-    dependent_on_place = await flip_rates(made(leans, letters), texts)
-    assert dependent_on_place.of_format == (1.0, 1.0)
-    steady = await flip_rates(made(lambda _: scored({"sad": 0.9, "glad": 0.1}), WORDS), texts)
-    assert (steady.of_format, steady.any_format, steady.rows) == ((0.0, 0.0), 0.0, 10)
-
-    def sometimes(messages: Any) -> AIMessage:
-        """Glad where that word stands first in the prompt, for every second text."""
-        first = str(messages[0].text).partition("Labels:\n- ")[2].startswith("glad")
-        return scored({"glad": 0.9, "sad": 0.1} if first and int(text_of(messages)[-1]) % 2 else {"sad": 0.9})
-
-    half = await flip_rates(made(sometimes, WORDS), texts)
-    assert (half.of_format, half.any_format) == ((0.5, 0.5), 0.5)
-    other_words = await flip_rates(
-        made(lambda _: scored({"sad": 0.9, "glad": 0.1}), WORDS),
-        texts,
-        formats=[AnswerFormat.words(TASK, {"glad": "up", "sad": "down", "calm": "flat"})],
-    )
-    assert other_words.any_format == 1.0, "an answer that cannot be read in the other form is a flip"
 
 
 @pytest.mark.parametrize("sync", [True, False])
