@@ -9,7 +9,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.store.memory import InMemoryStore
 
-from langchain_pld import Task, adistill
+from langchain_pld import Task
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.run.run import Run
@@ -23,7 +23,7 @@ from langchain_pld.distillation.search.answer_formats import (
 )
 from langchain_pld.distillation.search.candidates import Candidate, RowScore, ScoredCandidate
 from langchain_pld.student.scoring import first_tokens_differ
-from tests.distillation.scenarios import rows, teacher_script
+from tests.distillation.scenarios import PLAN, distil, student
 from tests.fakes import FakeChatModel, scored, text_of
 
 NLI = Task(
@@ -161,7 +161,7 @@ async def test_proposals_that_are_no_plain_words_are_dropped() -> None:
     assert await propose_words(run) == [dict(zip(NLI.label_names, sets[0], strict=True))]
 
 
-def student_script(messages: list[BaseMessage]) -> AIMessage:
+def only_yes_or_no(messages: list[BaseMessage]) -> AIMessage:
     """Understands the subject when it may answer yes or no, and nothing when it must name a team."""
     system = str(messages[0].text)
     if "yes (amber)" not in system:
@@ -177,15 +177,8 @@ async def test_words_that_the_student_understands_are_found_for_both_prompts_and
         labels=[{"name": "amber"}, {"name": "violet"}],
         verbalizers=[words],
     )
-    artifact = await adistill(
-        task,
-        train=rows("train", 12),
-        validation=rows("validation", 60),
-        teacher=FakeChatModel(script=teacher_script),
-        student=FakeChatModel(script=student_script),
-        effort=PLANS["light"].model_copy(
-            update={"train_examples": 8, "rules_per_label": 1, "trials": 0, "ceiling": None}
-        ),
+    artifact = await distil(
+        task, test=None, student=student(script=only_yes_or_no), effort=PLAN.model_copy(update={"trials": 0})
     )
     assert artifact.answer.codes == words
     # The plain prompt found them as well, so that the rules are credited with nothing.
