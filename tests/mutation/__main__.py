@@ -26,16 +26,16 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 FAST = "not (stream or subgraph or chain or node-a)"
-WRONGS = ["tests/guardrail/failure_modes/test_no_verdict.py"]
+NO_VERDICT = "tests/guardrail/failure_modes/test_no_verdict.py"
 MODULES = {
     "langchain_pld/guardrail/policy.py": ["tests/guardrail/test_policy.py", "tests/guardrail/test_check.py"],
-    "langchain_pld/guardrail/guard.py": ["tests/guardrail/test_check.py", "tests/guardrail/test_audit.py", *WRONGS],
-    "langchain_pld/student/scoring.py": ["tests/student/test_scoring.py", "tests/student/test_probe.py", *WRONGS],
+    "langchain_pld/guardrail/guard.py": ["tests/guardrail/test_check.py", "tests/guardrail/test_audit.py", NO_VERDICT],
+    "langchain_pld/student/scoring.py": ["tests/student/test_scoring.py", "tests/student/test_probe.py", NO_VERDICT],
 }
 _PAIRS = ((ast.Eq, ast.NotEq), (ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Is, ast.IsNot), (ast.In, ast.NotIn))
-TURNED: dict[Any, Any] = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
+OPPOSITES: dict[Any, Any] = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
 Change = Callable[[Any], ast.AST]
-SWAPPED = {
+SWAPS = {
     "block": "allow", "allow": "block", "flag": "block", "interrupt": "allow", "raise": "allow", "escalate": "allow",
     "clear": "violation", "violation": "clear", "uncertain": "clear", "error": "clear",
     "failed": "decided", "decided": "failed", "abstained": "decided",
@@ -65,19 +65,16 @@ def faults(module: str) -> Iterator[Fault]:
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, Change]]:
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in TURNED:
-        turned = TURNED[type(node.ops[0])]
-        yield (
-            f"{ast.unparse(node)}: {turned.__name__}",
-            lambda n: ast.Compare(n.left, [turned(), *n.ops[1:]], n.comparators),
-        )
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in OPPOSITES:
+        other = OPPOSITES[type(node.ops[0])]
+        yield f"{ast.unparse(node)}: {other.__name__}", lambda n: ast.Compare(n.left, [other()], n.comparators)
     if isinstance(node, ast.If | ast.IfExp):
         yield f"not ({ast.unparse(node.test)})", lambda n: setattr(n, "test", ast.UnaryOp(ast.Not(), n.test)) or n
     if isinstance(node, ast.BoolOp):
-        other = ast.Or if isinstance(node.op, ast.And) else ast.And
-        yield f"{ast.unparse(node)}: {other.__name__}", lambda n: ast.BoolOp(other(), n.values)
-    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in SWAPPED:
-        yield f"{node.value!r} becomes {SWAPPED[node.value]!r}", lambda n: ast.Constant(SWAPPED[n.value])
+        joint = ast.Or if isinstance(node.op, ast.And) else ast.And
+        yield f"{ast.unparse(node)}: {joint.__name__}", lambda n: ast.BoolOp(joint(), n.values)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in SWAPS:
+        yield f"{node.value!r} becomes {SWAPS[node.value]!r}", lambda n: ast.Constant(SWAPS[n.value])
     if isinstance(node, ast.Raise) or (isinstance(node, ast.Return) and node.value is not None):
         yield f"without: {ast.unparse(node)}", lambda n: ast.Pass()
 
@@ -92,18 +89,16 @@ def replace(tree: ast.AST, old: ast.AST, new: ast.AST) -> None:
 
 
 def is_caught(fault: Fault) -> bool:
-    with tempfile.TemporaryDirectory() as made:
-        copied = Path(made)
+    with tempfile.TemporaryDirectory() as folder:
+        copy_root = Path(folder)
         for part in ("langchain_pld", "tests"):
-            shutil.copytree(ROOT / part, copied / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copied)
-        (copied / fault.module).write_text(fault.source, encoding="utf-8")
+            shutil.copytree(ROOT / part, copy_root / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy_root)
+        (copy_root / fault.module).write_text(fault.source, encoding="utf-8")
         options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not model", "-k", FAST, "--timeout", "60"]
         command = [sys.executable, "-m", "pytest", *options, *MODULES[fault.module]]
-        run = subprocess.run(
-            command, cwd=copied, env={**os.environ, "PYTHONPATH": made}, capture_output=True, check=False
-        )
-        return run.returncode != 0
+        environment = {**os.environ, "PYTHONPATH": folder}
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False).returncode != 0
 
 
 def main() -> None:
@@ -116,7 +111,7 @@ def main() -> None:
     chosen = Random(options.seed).sample(possible, min(options.faults, len(possible)))
     ends = time.monotonic() + 60 * options.minutes
 
-    def tried(fault: Fault) -> bool | None:
+    def seed(fault: Fault) -> bool | None:
         if time.monotonic() > ends:
             return None
         caught = is_caught(fault)
@@ -124,7 +119,7 @@ def main() -> None:
         return caught
 
     with ThreadPoolExecutor(2) as pool:
-        outcomes = [caught for caught in pool.map(tried, chosen) if caught is not None]
+        outcomes = [caught for caught in pool.map(seed, chosen) if caught is not None]
     print(json.dumps({"possible": len(possible), "seeded": len(outcomes), "caught": sum(outcomes)}))
 
 

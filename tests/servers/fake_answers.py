@@ -15,7 +15,7 @@ from zlib import crc32
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 
-Finish = Literal["stop", "length", "safety", "prompt_blocked"]
+Finish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,10 @@ class FakeAnswer:
     """The text; cut into words where no tokens are given."""
     tokens: tuple[FakeToken, ...] = ()
     """The text token by token, with log probabilities; takes the place of `content`."""
-    thinking: str = ""
-    """Reasoning before the answer, sent where the request asks for it."""
     tool_calls: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     """Name and arguments of the tools to call."""
-    finish: Finish = "stop"
-    """Why the model stopped; `length` also follows from the request's own limit."""
     prompt_tokens: int = 10
     """Tokens of the prompt, as reported."""
-    cached_tokens: int = 0
-    """Those of them that came from a cache (Gemini reports it)."""
     status: int = 200
     """HTTP status; another than 200 sends an error body in the protocol's form."""
     error: str = "a scripted fault"
@@ -53,8 +47,6 @@ class FakeAnswer:
     """Sent as the whole response body instead of anything else: garbage, an HTML page of a proxy."""
     delay_s: float = 0.0
     """Seconds before the first byte."""
-    part_delay_s: float = 0.0
-    """Seconds after each streamed part."""
     break_off: Literal["drop", "hang", "error"] | None = None
     """Close the connection, fall silent until the client leaves, or report an error in the protocol's form."""
     after_parts: int = 0
@@ -71,16 +63,13 @@ class FakeAnswer:
         tokens = self.tokens or tuple(
             FakeToken(word, top=((word, 0.0),)) for word in re.findall(r"\s*\S+|\s+", self.content)
         )
-        tokens, finish = _before_stop(tokens, call.settings.get("stop") or ()), self.finish
+        tokens, finish = _before_stop(tokens, call.settings.get("stop") or ()), "stop"
         limit = call.settings.get("max_tokens")
         if limit is not None and limit < len(tokens):
             tokens, finish = tokens[:limit], "length"
-        parts = [Part(thinking=self.thinking)] if self.thinking and call.think else []
-        parts += [Part(text=token.text, tokens=(token,)) for token in tokens]
+        parts = [Part(text=token.text, tokens=(token,)) for token in tokens]
         parts += [Part(tool_calls=self.tool_calls)] if self.tool_calls else []
-        thinking_tokens = len(self.thinking.split())
-        written = len(tokens) + len(self.tool_calls)
-        return parts, End(finish, self.prompt_tokens, written, thinking_tokens, self.cached_tokens)
+        return parts, End(finish, self.prompt_tokens, len(tokens) + len(self.tool_calls))
 
 
 Backend = BaseChatModel | FakeAnswer | Callable[[dict[str, Any]], FakeAnswer]
@@ -113,7 +102,6 @@ class ModelCall:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Call arguments for a chat model: max_tokens, temperature, seed, stop, logprobs, top_logprobs, response_format."""
     stream: bool = False
-    think: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +109,6 @@ class Part:
     """A piece of an answer."""
 
     text: str = ""
-    thinking: str = ""
     tool_calls: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     tokens: tuple[FakeToken, ...] = ()
 
@@ -133,8 +120,6 @@ class End:
     finish: Finish = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    thinking_tokens: int = 0
-    cached_tokens: int = 0
 
 
 async def model_parts(model: BaseChatModel, call: ModelCall) -> AsyncIterator[Part | End]:
@@ -198,11 +183,5 @@ def _end(message: AIMessage, so_far: End) -> End:
     usage, reason = message.usage_metadata, message.response_metadata.get("done_reason")
     finish: Finish = "length" if reason == "length" else "stop" if reason else so_far.finish
     if usage is None:
-        return End(finish, so_far.prompt_tokens, so_far.completion_tokens, 0, so_far.cached_tokens)
-    return End(
-        finish,
-        so_far.prompt_tokens + usage["input_tokens"],
-        so_far.completion_tokens + usage["output_tokens"],
-        0,
-        so_far.cached_tokens + usage.get("input_token_details", {}).get("cache_read", 0),
-    )
+        return End(finish, so_far.prompt_tokens, so_far.completion_tokens)
+    return End(finish, so_far.prompt_tokens + usage["input_tokens"], so_far.completion_tokens + usage["output_tokens"])

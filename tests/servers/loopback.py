@@ -69,17 +69,12 @@ class LoopbackServer(ABC):
     def __init__(self, backend: Backend, *, faults: Faults | None = None, keep_alive: bool = False) -> None:
         self.requests: list[RecordedRequest] = []
         """Every request, in order of arrival."""
-        self.abandoned = 0
-        """Requests that the client left before the answer was complete."""
-        self.most_at_once = 0
-        """The most requests that were being answered at one time."""
         self.keep_alive = keep_alive
         self._backend = backend
         self._faults = faults or Faults()
         self._calls = count()
         self._error: Exception | None = None
         self.connections: set[_Connection] = set()
-        self._at_once = 0
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name=type(self).__name__, daemon=True)
 
@@ -159,18 +154,11 @@ class LoopbackServer(ABC):
     async def serve(self, request: RecordedRequest, reply: "Reply") -> None:
         """Record a request and answer it."""
         self.requests.append(request)
-        self._at_once += 1
-        self.most_at_once = max(self.most_at_once, self._at_once)
         try:
             await self.respond(request, reply)
-        except asyncio.CancelledError:
-            self.abandoned += 1
-            raise
         except Exception as error:
             self._error = error
             reply.drop()
-        finally:
-            self._at_once -= 1
 
 
 class Reply:
@@ -302,8 +290,6 @@ async def _from_script(answer: FakeAnswer, call: ModelCall, wire: Wire, reply: R
             for piece in pieces[: answer.after_parts] if answer.break_off else pieces:
                 reply.begin(wire.stream_type)
                 reply.write(piece)
-                if answer.part_delay_s:
-                    await asyncio.sleep(answer.part_delay_s)
         else:
             whole = wire.whole(parts, end)
             if answer.break_off is None:

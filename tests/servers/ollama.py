@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from time import monotonic_ns
 from typing import Any
 
-from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from tests.servers.fake_answers import Backend, End, FakeToken, Faults, ModelCall, Part, fake_embedding
@@ -48,31 +47,23 @@ class OllamaServer(LoopbackServer):
         backend: Backend,
         *,
         models: Sequence[OllamaModel] = (OllamaModel(),),
-        embeddings: Embeddings | None = None,
         faults: Faults | None = None,
         keep_alive: bool = False,
     ) -> None:
         super().__init__(backend, faults=faults, keep_alive=keep_alive)
         self._models = {model.name: model for model in models}
-        self._embeddings = embeddings
-        self._loaded: dict[str, int] = {}
 
     async def respond(self, request: RecordedRequest, reply: Reply) -> None:
         """Answer one request."""
         match request.method, request.path:
-            case "GET", "/api/version":
-                _send(reply, {"version": "0.34.4"})
             case "GET", "/api/tags":
                 _send(reply, {"models": [_listed(model) for model in self._models.values()]})
-            case "GET", "/api/ps":
-                running = [(self._models[name], context) for name, context in self._loaded.items()]
-                _send(reply, {"models": [_running(model, context) for model, context in running]})
             case "POST", "/api/show" | "/api/chat" | "/api/embed" as path:
-                await self._about_a_model(path, request.body, reply)
+                await self._answer_about_model(path, request.body, reply)
             case _:
                 reply.send(404, b"404 page not found", "text/plain")
 
-    async def _about_a_model(self, path: str, body: dict[str, Any] | None, reply: Reply) -> None:
+    async def _answer_about_model(self, path: str, body: dict[str, Any] | None, reply: Reply) -> None:
         if body is None:
             _refuse(reply, 400, "missing request body")
         elif not (name := str(body.get("model") or "")):
@@ -82,29 +73,15 @@ class OllamaServer(LoopbackServer):
         elif path == "/api/show":
             _send(reply, _shown(model))
         elif path == "/api/embed":
-            await self._embed(name, body, reply)
+            _embed(name, body, reply)
         elif (refusal := _refusal(model, body)) is not None:
             _refuse(reply, 400, refusal)
         else:
-            context = (body.get("options") or {}).get("num_ctx", 4096)
-            self._loaded[model.name] = min(context, model.context_length)
             wire = _OllamaWire(name, body)
             if body.get("messages"):
                 await self.generate(_call(body), wire, reply)
             else:
                 _send(reply, wire.message(Part(), done_reason="load", done=True))
-
-    async def _embed(self, name: str, body: dict[str, Any], reply: Reply) -> None:
-        given = body.get("input") or []
-        texts = [given] if isinstance(given, str) else given
-        size = body.get("dimensions")
-        if self._embeddings is None:
-            vectors = [fake_embedding(text, size or 64) for text in texts]
-        else:
-            vectors = [vector[:size] for vector in await self._embeddings.aembed_documents(texts)]
-        words = sum(len(text.split()) for text in texts)
-        durations = {"total_duration": 1_000_000, "load_duration": 0}
-        _send(reply, {"model": name, "embeddings": vectors, **durations, "prompt_eval_count": words})
 
 
 class _OllamaWire(Wire):
@@ -125,7 +102,6 @@ class _OllamaWire(Wire):
     def whole(self, parts: list[Part], end: End) -> bytes:
         joined = Part(
             text="".join(part.text for part in parts),
-            thinking="".join(part.thinking for part in parts),
             tool_calls=tuple(call for part in parts for call in part.tool_calls),
             tokens=tuple(token for part in parts for token in part.tokens),
         )
@@ -139,8 +115,6 @@ class _OllamaWire(Wire):
 
     def message(self, part: Part, **fields: Any) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": part.text}
-        if part.thinking:
-            message["thinking"] = part.thinking
         if part.tool_calls:
             message["tool_calls"] = [{"function": {"name": name, "arguments": args}} for name, args in part.tool_calls]
         answer = {"model": self._model, "created_at": _now(), "message": message, **fields}
@@ -160,9 +134,16 @@ class _OllamaWire(Wire):
             "load_duration": 0,
             "prompt_eval_count": end.prompt_tokens,
             "prompt_eval_duration": took // 2,
-            "eval_count": end.completion_tokens + end.thinking_tokens,
+            "eval_count": end.completion_tokens,
             "eval_duration": took // 2,
         }
+
+
+def _embed(name: str, body: dict[str, Any], reply: Reply) -> None:
+    texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+    vectors = [fake_embedding(text, body.get("dimensions") or 64) for text in texts]
+    words = sum(len(text.split()) for text in texts)
+    _send(reply, {"model": name, "embeddings": vectors, "total_duration": 1_000_000, "prompt_eval_count": words})
 
 
 def _refusal(model: OllamaModel, body: dict[str, Any]) -> str | None:
@@ -192,19 +173,12 @@ def _call(body: dict[str, Any]) -> ModelCall:
         messages=[_MESSAGES.get(m["role"], HumanMessage)(content=m.get("content") or "") for m in body["messages"]],
         settings=settings,
         stream=body.get("stream") is not False,
-        think=bool(body.get("think")),
     )
 
 
 def _listed(model: OllamaModel) -> dict[str, Any]:
     about = {"name": model.name, "model": model.name, "size": model.size, "digest": model.digest}
     return {**about, "modified_at": _now(), "details": _details(model)}
-
-
-def _running(model: OllamaModel, context: int) -> dict[str, Any]:
-    listed = _listed(model)
-    del listed["modified_at"]
-    return {**listed, "expires_at": _now(), "size_vram": 0, "context_length": context}
 
 
 def _shown(model: OllamaModel) -> dict[str, Any]:

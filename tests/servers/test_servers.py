@@ -1,17 +1,14 @@
 """The loopback servers, seen through the real clients."""
 
-import asyncio
 import json
 import math
 from collections.abc import Iterator
-from time import perf_counter
 from typing import Any, Literal
 
 import httpx
 import ollama
 import pytest
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.exceptions import (
     ModelAPIError,
     ModelAuthenticationError,
@@ -20,7 +17,6 @@ from langchain_core.exceptions import (
     ModelNotFoundError,
     ModelPermissionDeniedError,
     ModelRateLimitError,
-    OutputParserException,
 )
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
@@ -31,12 +27,11 @@ from langchain_core.messages import (
     message_chunk_to_message,
 )
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_google_genai import ChatGoogleGenerativeAI, GoogleGenerativeAIEmbeddings
-from langchain_google_genai.chat_models import ChatGoogleGenerativeAIError
+from langchain_google_genai import ChatGoogleGenerativeAI
 from langchain_ollama import ChatOllama, OllamaEmbeddings
 from pydantic import BaseModel, Field
 
-from tests.servers.fake_answers import FakeAnswer, FakeToken, Faults, fake_embedding, user_text
+from tests.servers.fake_answers import FakeAnswer, Faults, fake_embedding, user_text
 from tests.servers.gemini import GeminiServer
 from tests.servers.loopback import LoopbackServer
 from tests.servers.ollama import OllamaModel, OllamaServer
@@ -121,21 +116,6 @@ async def test_label_probabilities_reach_chat_ollama_alike_in_every_way_of_calli
         assert reply.usage_metadata == {"input_tokens": 12, "output_tokens": 1, "total_tokens": 13}
 
 
-def test_no_logprobs_are_sent_unless_asked_for_and_none_for_an_empty_answer() -> None:
-    with OllamaServer(FakeAnswer.picking({"toxic": 0.9})) as server:
-        assert not student(server).invoke("hello").response_metadata.get("logprobs")
-    with OllamaServer(FakeAnswer()) as server:
-        assert not student(server, logprobs=True).invoke("hello").response_metadata.get("logprobs")
-
-
-async def test_ollama_streams_part_by_part() -> None:
-    with OllamaServer(FakeAnswer(content="one two three", part_delay_s=0.2)) as server:
-        arrivals = [(chunk.text, perf_counter()) async for chunk in student(server).astream("hello") if chunk.text]
-        assert [chunk.text for chunk in student(server).stream("hello") if chunk.text] == ["one", " two", " three"]
-    assert [text for text, _ in arrivals] == ["one", " two", " three"]
-    assert arrivals[2][1] - arrivals[0][1] > 0.1
-
-
 async def test_structured_output_sends_the_schema_and_reads_the_answer() -> None:
     with OllamaServer(FakeAnswer(content='{"label": "toxic"}')) as server:
         model = student(server).with_structured_output(Answer)
@@ -144,31 +124,14 @@ async def test_structured_output_sends_the_schema_and_reads_the_answer() -> None
     assert all(body is not None and body["format"]["properties"]["label"]["enum"] == ["fine", "toxic"] for body in sent)
 
 
-def test_a_label_outside_the_schema_is_a_parser_error() -> None:
-    with OllamaServer(FakeAnswer(content='{"label": "odd"}')) as server, pytest.raises(OutputParserException):
-        student(server).with_structured_output(Answer).invoke("hello")
-
-
 def test_options_are_recorded_and_cut_the_answer() -> None:
     with OllamaServer(FakeAnswer(content="one two three. four")) as server:
         short = student(server, num_predict=2, temperature=0, seed=3, num_ctx=2048).invoke("hello")
         stopped = student(server).invoke("hello", stop=["ree"])
         options = server.requests[0].body["options"] if server.requests[0].body else None
-        running = ollama.Client(server.url).ps().models
     assert (short.text, short.response_metadata["done_reason"]) == ("one two", "length")
     assert (stopped.text, stopped.response_metadata["done_reason"]) == ("one two th", "stop")
     assert options == {"num_predict": 2, "temperature": 0, "seed": 3, "num_ctx": 2048}
-    assert [(model.name, model.context_length) for model in running] == [("fake:latest", 4096)]
-
-
-def test_thinking_and_tool_calls_arrive_where_langchain_looks_for_them() -> None:
-    answer = FakeAnswer(content="done", thinking="let me see", tool_calls=(("look_up", {"word": "x"}),))
-    with OllamaServer(answer) as server:
-        thought = student(server, reasoning=True).invoke("hello")
-        silent = student(server, reasoning=False).invoke("hello")
-    assert thought.additional_kwargs["reasoning_content"] == "let me see"
-    assert "reasoning_content" not in silent.additional_kwargs
-    assert [(call["name"], call["args"]) for call in silent.tool_calls] == [("look_up", {"word": "x"})]
 
 
 def test_ollama_describes_its_models_in_the_types_of_its_own_package() -> None:
@@ -176,7 +139,6 @@ def test_ollama_describes_its_models_in_the_types_of_its_own_package() -> None:
     with OllamaServer(FakeAnswer(), models=(card,)) as server:
         client = ollama.Client(server.url)
         [listed], shown = client.list().models, client.show("smol:135m")
-        assert (client.ps().models, httpx.get(f"{server.url}/api/version").json().keys()) == ([], {"version"})
         assert ChatOllama(model="smol:135m", base_url=server.url, validate_model_on_init=True)
     assert (listed.model, listed.digest) == ("smol:135m", "ab" * 32)
     assert shown.details is not None and shown.details.quantization_level == "Q4_K_M"
@@ -235,15 +197,6 @@ async def test_scripted_faults_are_what_the_client_meets(
         assert server.count("/api/chat") == 2
 
 
-async def test_a_cancelled_call_is_seen_by_the_server() -> None:
-    with OllamaServer(FakeAnswer(break_off="hang")) as server:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(student(server).ainvoke("hello"), 0.1)
-        while not server.abandoned:  # noqa: ASYNC110 - counted in the server's thread
-            await asyncio.sleep(0.01)
-        assert server.count("/api/chat") == server.abandoned == 1
-
-
 def test_a_scripted_backend_answers_by_the_request() -> None:
     def shout(request: dict[str, Any]) -> FakeAnswer:
         return FakeAnswer(content=user_text(request).upper())
@@ -261,7 +214,7 @@ def test_a_mistake_in_a_script_is_raised_where_the_block_ends() -> None:
             student(server).invoke("hello")
 
 
-# A chat model behind both
+# A chat model behind Ollama
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -282,35 +235,17 @@ async def test_a_chat_model_answers_behind_ollama(stream: bool) -> None:
     assert backend.seen == [{**settings, "response_format": schema}]
 
 
-async def test_a_chat_model_answers_behind_gemini() -> None:
-    backend = FakeBackendModel()
-    with GeminiServer(backend) as server:
-        model = teacher(server, max_output_tokens=5, temperature=0, seed=1)
-        reply = await model.ainvoke([("system", "be brief"), ("user", "hello")])
-        streamed = [chunk.text for chunk in model.stream("hello") if chunk.text]
-    assert (reply.text, streamed) == ("all fine", ["all", " fine"])
-    assert reply.response_metadata["finish_reason"] == "MAX_TOKENS"
-    assert reply.usage_metadata is not None
-    assert reply.usage_metadata["input_tokens"] == 7
-    assert reply.usage_metadata["input_token_details"] == {"cache_read": 5}
-    assert backend.conversations[0] == [SystemMessage("be brief"), HumanMessage("hello")]
-    assert backend.seen[1] == {"max_tokens": 5, "temperature": 0, "seed": 1, "stop": None}
-
-
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_failing_chat_model_is_a_server_error(stream: bool) -> None:
-    with OllamaServer(FakeBackendModel()) as local, GeminiServer(FakeBackendModel()) as cloud:
-        with pytest.raises(ollama.ResponseError, match="out of memory"):
-            student(local).invoke("break", stream=stream)
-        with pytest.raises(ModelAPIError, match="out of memory"):
-            list(teacher(cloud).stream("break")) if stream else teacher(cloud).invoke("break")
+    with OllamaServer(FakeBackendModel()) as server, pytest.raises(ollama.ResponseError, match="out of memory"):
+        student(server).invoke("break", stream=stream)
 
 
 # Gemini
 
 
 async def test_gemini_answers_sync_async_and_streamed_alike() -> None:
-    with GeminiServer(FakeAnswer(content="one two three", prompt_tokens=12, cached_tokens=4)) as server:
+    with GeminiServer(FakeAnswer(content="one two three", prompt_tokens=12)) as server:
         model = teacher(server)
         replies = [model.invoke("hello"), await model.ainvoke("hello")]
         chunks = [chunk async for chunk in model.astream("hello")]
@@ -323,7 +258,6 @@ async def test_gemini_answers_sync_async_and_streamed_alike() -> None:
         assert reply.response_metadata["model_name"] == "gemini-fake"
         assert reply.usage_metadata is not None
         assert reply.usage_metadata["total_tokens"] == 15
-        assert reply.usage_metadata["input_token_details"] == {"cache_read": 4}
 
 
 async def test_gemini_structured_output_sends_the_schema_and_reads_the_answer() -> None:
@@ -333,62 +267,6 @@ async def test_gemini_structured_output_sends_the_schema_and_reads_the_answer() 
         config = server.requests[0].body["generationConfig"] if server.requests[0].body else {}
     assert config["responseMimeType"] == "application/json"
     assert config["responseJsonSchema"]["properties"]["label"]["enum"] == ["fine", "toxic"]
-
-
-def test_googles_own_schema_form_reaches_a_chat_model_as_json_schema() -> None:
-    backend = FakeBackendModel()
-    google = {
-        "type": "OBJECT",
-        "properties": {"type": {"type": "STRING", "nullable": True}, "nullable": {"type": "STRING"}},
-    }
-    body = {"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {"responseSchema": google}}
-    with GeminiServer(backend) as server:
-        url = f"{server.url}/v1beta/models/gemini-fake:generateContent"
-        assert httpx.post(url, json=body, headers={"x-goog-api-key": "test"}).status_code == 200
-    assert backend.seen[0]["response_format"]["json_schema"]["schema"] == {
-        "type": "object",
-        "properties": {"type": {"anyOf": [{"type": "string"}, {"type": "null"}]}, "nullable": {"type": "string"}},
-    }
-
-
-def test_a_function_call_is_a_structured_answer_too() -> None:
-    with GeminiServer(FakeAnswer(tool_calls=(("Answer", {"label": "fine"}),))) as server:
-        model = teacher(server).with_structured_output(Answer, method="function_calling")
-        assert model.invoke("hello") == Answer(label="fine")
-
-
-def test_thoughts_come_only_where_asked_for_and_are_counted() -> None:
-    with GeminiServer(FakeAnswer(content="done", thinking="let me see")) as server:
-        thought = teacher(server, include_thoughts=True, thinking_budget=100).invoke("hello")
-        silent = teacher(server).invoke("hello")
-    assert isinstance(thought.content, list)
-    assert thought.content[0] == {"type": "thinking", "thinking": "let me see"}
-    assert thought.usage_metadata is not None
-    assert thought.usage_metadata["output_token_details"] == {"reasoning": 3}
-    assert silent.content == "done"
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        (FakeAnswer(content="half of", finish="length"), "MAX_TOKENS"),
-        (FakeAnswer(content="a long answer"), "MAX_TOKENS"),
-        (FakeAnswer(finish="length"), "MAX_TOKENS"),
-        (FakeAnswer(content="withheld", finish="safety"), "SAFETY"),
-    ],
-)
-def test_gemini_says_why_it_stopped(answer: FakeAnswer, reason: str) -> None:
-    with GeminiServer(answer) as server:
-        reply = teacher(server, max_output_tokens=2).invoke("hello")
-    assert reply.response_metadata["finish_reason"] == reason
-    assert reply.text == {"half of": "half of", "a long answer": "a long"}.get(answer.content, "")
-
-
-def test_a_blocked_prompt_has_no_candidate() -> None:
-    with GeminiServer(FakeAnswer(finish="prompt_blocked")) as server:
-        reply = teacher(server).invoke("hello")
-    assert reply.text == ""
-    assert "SAFETY" in str(reply.response_metadata["prompt_feedback"]["block_reason"])
 
 
 @pytest.mark.parametrize(
@@ -414,36 +292,6 @@ async def test_gemini_errors_are_typed(status: int, error: type[ModelError], wor
             list(model.stream("hello"))
 
 
-@pytest.mark.parametrize(
-    ("fields", "error"),
-    [
-        ({"api_key": "wrong"}, "API key not valid"),
-        ({"model": "gemini-absent"}, "models/gemini-absent is not found"),
-    ],
-)
-def test_gemini_refuses_a_wrong_key_and_an_unknown_model(fields: dict[str, str], error: str) -> None:
-    with GeminiServer(FakeAnswer(), models=("gemini-fake",), api_key="right") as server:
-        settings = {"model": "gemini-fake", "api_key": "right", "max_retries": 1, **fields}
-        with pytest.raises(ChatGoogleGenerativeAIError, match=error):
-            ChatGoogleGenerativeAI(base_url=server.url, **settings).invoke("hello")
-
-
-def test_gemini_retries_are_counted_by_the_server() -> None:
-    answers = iter([FakeAnswer(status=503), FakeAnswer(content="at last")])
-    with GeminiServer(lambda _: next(answers)) as server:
-        assert teacher(server, max_retries=2).invoke("hello").text == "at last"
-        assert server.count(":generateContent") == 2
-
-
-def test_gemini_counts_tokens_and_embeds() -> None:
-    with GeminiServer(FakeAnswer(), embeddings=DeterministicFakeEmbedding(size=8)) as server:
-        assert teacher(server).get_num_tokens("one two three") == 3
-        model = GoogleGenerativeAIEmbeddings(model="embed-fake", base_url=server.url, api_key="test")
-        first, second = model.embed_documents(["a", "b"])
-        assert model.embed_query("a") == pytest.approx(first)
-        assert (len(first), first != second) == (8, True)
-
-
 # Load
 
 
@@ -466,14 +314,3 @@ async def test_faults_by_rate_are_the_same_in_two_runs() -> None:
         second = await statuses(two)
     assert first == second
     assert set(first) == {200, 503, 0}
-
-
-async def test_many_slow_requests_are_answered_at_once() -> None:
-    with OllamaServer(FakeAnswer(tokens=(FakeToken("ok"),)), faults=Faults(latency_s=0.5)) as server:
-        begun = perf_counter()
-        replies = await student(server).abatch(["hello"] * 150)
-        took = perf_counter() - begun
-    assert [reply.text for reply in replies] == ["ok"] * 150
-    # The client itself opens no more than a hundred connections.
-    assert server.most_at_once == 100
-    assert took < 30
