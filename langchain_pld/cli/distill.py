@@ -419,7 +419,7 @@ def _show(artifacts: Mapping[Path, DistilledPrompt], run: Path) -> None:
     """Print one table of all scores, then for each student how it ended and its rules, then what was spent."""
     from langchain_pld.cli.spending import ledger_table
     from langchain_pld.cli.tables import print_end, rules_list, score_tables
-    from langchain_pld.distillation.run.ledger import total
+    from langchain_pld.distillation.run.spending import total
 
     console = output()
     for table in score_tables(card for artifact in artifacts.values() for card in artifact.scores):

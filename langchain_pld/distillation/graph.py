@@ -29,7 +29,7 @@ from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.run.teacher import check_teacher
-from langchain_pld.distillation.state import DistillationInput, DistillationOutput, DistillationState, typed
+from langchain_pld.distillation.state import DistillationInput, DistillationOutput, DistillationState, validate_state
 from langchain_pld.distillation.templates import use_wording
 from langchain_pld.errors import AnswersPendingError
 from langchain_pld.models.batch import BatchChatModel
@@ -149,7 +149,7 @@ def _in_run(node: Node, runs: _Runs) -> Callable[..., Awaitable[dict[str, Any]]]
     name = node.__name__
 
     async def work(state: DistillationState, runtime: Runtime[DistillConfig]) -> dict[str, Any]:
-        state = typed(state)
+        state = validate_state(state)
         run, begun = await runs.open(name, state, runtime)
         state = cast("DistillationState", {**state, **begun})
         try:
@@ -179,9 +179,9 @@ def _after_critique(state: DistillationState) -> Literal["consolidate", "validat
 
 def _after_validate(state: DistillationState) -> Literal["critique", "review", "__end__"]:
     """Back to critique until there is an artifact."""
-    return after_validate(typed(state)) if "artifact" in state else "critique"
+    return after_validate(validate_state(state)) if "artifact" in state else "critique"
 
 
 def _after_review(state: DistillationState) -> Literal["validate", "__end__"]:
     """Scored with the accepted rules, then signed."""
-    return after_review(typed(state))
+    return after_review(validate_state(state))

@@ -16,13 +16,12 @@ from langchain_pld.answer import Scorer
 from langchain_pld.artifact import DataFingerprint, DistilledPrompt, FinishReason, LedgerLine
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.rules.edits import Proposal
-from langchain_pld.distillation.run.ledger import merge_ledgers
 from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.rules import MicroRule, Rule
 from langchain_pld.signature import ReviewAnswer
 from langchain_pld.task import Task
 
-__all__ = ["DistillationInput", "DistillationOutput", "DistillationState", "Overview", "typed"]
+__all__ = ["DistillationInput", "DistillationOutput", "DistillationState", "Overview", "validate_state"]
 
 
 class DistillationInput(TypedDict, total=False):
@@ -88,28 +87,15 @@ class DistillationOutput(TypedDict, total=False):
     """The latest figures on the validation rows: prompt to macro-F1 and log loss."""
     overview: Overview
     """The run at a glance."""
-    log: list[str]
+    log: Annotated[list[str], operator.add]
     """What each node did, a line each."""
 
 
-class DistillationState(TypedDict, total=False):
+class DistillationState(DistillationInput, DistillationOutput, total=False):
     """What travels from node to node."""
 
-    task_file: str
-    train_file: str
-    validation_file: str
-    test_file: str
-    train_rows: list[dict[str, Any]]
-    validation_rows: list[dict[str, Any]]
-    test_rows: list[dict[str, Any]]
-    run_id: str
-    task: Task
-    plan: Plan
-    incumbent: DistilledPrompt
     settings: dict[str, Any]
     """Those of the run's context that differ from the defaults."""
-    overview: Overview
-    measured: dict[str, dict[str, float]]
     data: dict[str, DataFingerprint]
     """Data role to its rows."""
     explained: int
@@ -138,13 +124,11 @@ class DistillationState(TypedDict, total=False):
     """Edits that the next validation decides about."""
     reviewed: ReviewAnswer
     """What a person decided about the rules; there once they are reviewed."""
-    artifact: DistilledPrompt
-    finish_reason: FinishReason
-    log: Annotated[list[str], operator.add]
-    ledger: Annotated[list[LedgerLine], merge_ledgers]
+    ledger: list[LedgerLine]
+    """All that the run has spent, a line for each node and model."""
 
 
-def typed(state: DistillationState) -> DistillationState:
+def validate_state(state: DistillationState) -> DistillationState:
     """The state as its types say.
 
     LangGraph's server hands the input over as JSON, and where it is told to be strict, what comes back from a

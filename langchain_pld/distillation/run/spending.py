@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,13 +12,13 @@ from langchain_pld.artifact import LedgerLine
 from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.prices import Price, price_of
-from langchain_pld.distillation.run.ledger import total
 from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run.store import RunStore
 
-__all__ = ["BudgetSpent", "Spending", "remaining_budget"]
+__all__ = ["BudgetSpent", "Spending", "remaining_budget", "total"]
 
 _KIND, _KEY = "spending", "total"
+_FIGURES = ("calls", "cache_hits", "failures", "input_tokens", "output_tokens", "seconds")
 
 
 class BudgetSpent(Exception):  # noqa: N818  # no error: a node catches it and goes on with what it has
@@ -55,7 +56,8 @@ class Spending:
         self.stopped = stopped
         """Which limit was reached; `None` while all is within the budget."""
         self._prices = prices or {}
-        self._lines = list(lines)
+        self.ledger = total(lines)
+        """All that the run has spent, a line for each node and model."""
         self._started = time.monotonic() - seconds
         self._keep = keep
         self._report = report
@@ -75,11 +77,6 @@ class Spending:
             keep=lambda state: run.put_many(_KIND, {_KEY: state}),
             report=report,
         )
-
-    @property
-    def ledger(self) -> list[LedgerLine]:
-        """All that the run has spent, a line for each node and model."""
-        return total(self._lines)
 
     @property
     def seconds(self) -> float:
@@ -116,9 +113,9 @@ class Spending:
             line = line.model_copy(update={"cost": price.of(**tokens, cached_tokens=cached_tokens)})
         elif not line.calls and not any(tokens.values()):
             line = line.model_copy(update={"cost": 0.0})
-        self._lines = total([*self._lines, line])
+        self.ledger = total([*self.ledger, line])
         if line.cost:
-            cost = sum(one.cost or 0.0 for one in self._lines)
+            cost = sum(one.cost or 0.0 for one in self.ledger)
             self._report(Progress(node=line.node, step="spending", cost=cost))
         await self.keep()
 
@@ -129,7 +126,7 @@ class Spending:
         async with self._keeping:
             await self._keep(
                 {
-                    "lines": [line.model_dump() for line in self._lines],
+                    "lines": [line.model_dump() for line in self.ledger],
                     "seconds": self.seconds,
                     "stopped": self.stopped,
                     "budget": self.budget.model_dump(),
@@ -138,9 +135,9 @@ class Spending:
 
     def _reason(self, model: str) -> str | None:
         limits, price = self.budget, price_of(model, self._prices)
-        calls = sum(line.calls for line in self._lines)
-        tokens = sum(line.input_tokens + line.output_tokens for line in self._lines)
-        cost = sum(line.cost or 0.0 for line in self._lines)
+        calls = sum(line.calls for line in self.ledger)
+        tokens = sum(line.input_tokens + line.output_tokens for line in self.ledger)
+        cost = sum(line.cost or 0.0 for line in self.ledger)
         if limits.calls is not None and calls >= limits.calls:
             return f"the budget of {limits.calls} calls is spent"
         if limits.tokens is not None and tokens >= limits.tokens:
@@ -156,20 +153,35 @@ class Spending:
         return None
 
 
+def total(lines: Iterable[LedgerLine]) -> list[LedgerLine]:
+    """One line for each node and model, in the order of first appearance."""
+    groups: defaultdict[tuple[str, str], list[LedgerLine]] = defaultdict(list)
+    for line in lines:
+        groups[line.node, line.model].append(line)
+    return [LedgerLine(node=node, model=model, **_sums(group)) for (node, model), group in groups.items()]
+
+
 async def remaining_budget(budget: Budget, runs: Iterable[RunStore]) -> Budget:
     """What other runs have left of a budget that they share."""
     for run in runs:
         known = await _known(run)
-        lines = _lines(known)
+        sums = _sums(_lines(known))
         spent = {
-            "calls": sum(line.calls for line in lines),
-            "tokens": sum(line.input_tokens + line.output_tokens for line in lines),
-            "usd": sum(line.cost or 0.0 for line in lines),
+            "calls": sums["calls"],
+            "tokens": sums["input_tokens"] + sums["output_tokens"],
+            "usd": sum(line.cost or 0.0 for line in _lines(known)),
             "minutes": known.get("seconds", 0.0) / 60,
         }
         limits = {name: limit for name, limit in budget.model_dump().items() if limit is not None}
         budget = Budget(**{name: max(0, limit - spent[name]) for name, limit in limits.items()})
     return budget
+
+
+def _sums(lines: Sequence[LedgerLine]) -> dict[str, Any]:
+    """The figures of some lines, added up; one cost that nobody knows leaves their sum unknown."""
+    sums: dict[str, Any] = {name: sum(getattr(line, name) for line in lines) for name in _FIGURES}
+    costs = [line.cost for line in lines]
+    return {**sums, "cost": None if None in costs else sum(cost or 0.0 for cost in costs)}
 
 
 async def _known(run: RunStore) -> dict[str, Any]:

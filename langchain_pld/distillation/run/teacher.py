@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -20,7 +20,6 @@ from langgraph.store.base import BaseStore
 from pydantic import BaseModel, ValidationError
 
 from langchain_pld.artifact import LedgerLine
-from langchain_pld.distillation.run.ledger import outcome
 from langchain_pld.distillation.run.progress import OnProgress
 from langchain_pld.distillation.run.spending import BudgetSpent, Spending
 from langchain_pld.errors import AnswersPendingError, DistillationError, ModelSetupError
@@ -80,17 +79,12 @@ class Teacher:
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._retry = retry or RetryPolicy(attempts=4, initial_s=1.0, max_s=30.0)
         self._timeout_s = timeout_s
-        self._spending = spending or Spending()
+        self.spending = spending or Spending()
         self._unproven = unproven
         self._proof = asyncio.Lock()
-        self._silent: DistillationError | None = None
+        self._dead: DistillationError | None = None
 
-    @property
-    def ledger(self) -> list[LedgerLine]:
-        """What the run has spent so far."""
-        return self._spending.ledger
-
-    async def ask(self, messages: Sequence[BaseMessage], schema: type[Answer], *, draft: int = 0) -> Answer | Failure:
+    async def ask(self, messages: Sequence[BaseMessage], schema: type[Answer]) -> Answer | Failure:
         """Ask one question.
 
         A question whose answer does not fit the schema is asked once more, with what was wrong.
@@ -98,8 +92,6 @@ class Teacher:
         Args:
             messages: The question.
             schema: Pydantic model of the answer.
-            draft: Which answer to the same question is wanted: each number is asked, and kept, by itself. Whether a
-                second one differs from the first is up to the model's temperature.
 
         Returns:
             The answer, or why there is none; the failure is of kind `budget` where the question was not asked.
@@ -107,20 +99,19 @@ class Teacher:
         Raises:
             AnswersPendingError: The teacher answers later, and this answer is not there yet.
         """
-        key = _key(self.spec, messages, schema, draft)
+        key = _key(self.spec, messages, schema)
         # Of two that ask the same at one time, the second waits for the first one's answer.
         async with self._asking[key], self._slots:
             known = await self._known(key, schema)
             if known is not None:
-                await self._spending.add(LedgerLine(node=self._node, model=self.spec, cache_hits=1))
+                await self.spending.add(LedgerLine(node=self._node, model=self.spec, cache_hits=1))
                 return known
-            if isinstance(self._model, FileBackedChatModel):
-                question = Question.of(messages, schema.model_json_schema(), draft)
-                return await self._from_file(self._model, question, key, schema)
             try:
-                return await self._proving(list(messages), key, schema)
+                if isinstance(self._model, FileBackedChatModel):
+                    return await self._from_file(self._model, messages, key, schema)
+                return await self._first_alone(list(messages), key, schema)
             except BudgetSpent as spent:
-                await self._spending.keep()
+                await self.spending.keep()
                 return Failure(kind="budget", message=str(spent))
 
     async def _known(self, key: str, schema: type[Answer]) -> Answer | None:
@@ -130,40 +121,40 @@ class Teacher:
         except (KeyError, ValidationError):  # kept by a release with other rules, or changed by hand
             return None
 
-    async def _proving(self, messages: list[BaseMessage], key: str, schema: type[Answer]) -> Answer | Failure:
+    async def _first_alone(self, messages: list[BaseMessage], key: str, schema: type[Answer]) -> Answer | Failure:
         if not self._unproven:
-            return await self._fresh(messages, key, schema)
+            return await self._call(messages, key, schema)
         async with self._proof:
-            if self._silent is not None:
-                raise self._silent
-            answer = await self._fresh(messages, key, schema)
+            if self._dead is not None:
+                raise self._dead
+            answer = await self._call(messages, key, schema)
             if isinstance(answer, Failure) and answer.kind in NOT_ANSWERING:
                 msg = f"nothing more was asked, since the teacher {self.spec} cannot be used: {answer.message}"
-                self._silent = DistillationError(msg)
-                raise self._silent
+                self._dead = DistillationError(msg)
+                raise self._dead
             self._unproven = False
         return answer
 
-    async def _fresh(self, messages: list[BaseMessage], key: str, schema: type[Answer]) -> Answer | Failure:
+    async def _call(self, messages: list[BaseMessage], key: str, schema: type[Answer]) -> Answer | Failure:
         structured = self._model.with_structured_output(schema.model_json_schema(), include_raw=True)
 
-        async def call() -> tuple[dict[str, Any], float]:
-            self._spending.check(self.spec)
+        async def attempt() -> tuple[dict[str, Any], float]:
+            self.spending.check(self.spec)
             # Counted before it is made, each retry too: calls in flight count, and a killed run knows of them.
-            await self._spending.add(LedgerLine(node=self._node, model=self.spec, calls=1))
+            await self.spending.add(LedgerLine(node=self._node, model=self.spec, calls=1))
             started = time.perf_counter()
             try:
                 async with asyncio.timeout(self._timeout_s):
                     return cast("dict[str, Any]", await structured.ainvoke(messages)), started
             except Exception as error:
                 if not passes_through(error):
-                    await self._enter(None, started, failed=True)
+                    await self._record(None, started, failed=True)
                 raise
 
         problem = ""
         for _ in range(2):
             try:
-                result, started = await self._retry.acall(call)
+                result, started = await self._retry.acall(attempt)
             except Exception as error:  # a failed call is data for the run, whatever the client raised
                 if passes_through(error) or isinstance(error, BudgetSpent):
                     raise
@@ -171,11 +162,11 @@ class Teacher:
             raw: AIMessage = result["raw"]
             answer = _read(result["parsed"], str(raw.text), schema)
             if not isinstance(answer, str):
-                # Before its tokens are entered: killed in between, a run does not pay for it again.
+                # Before its tokens are in the ledger: killed in between, a run does not pay for it again.
                 await self._keep(key, answer)
-            await self._enter(raw, started, failed=isinstance(answer, str))
-            if not isinstance(answer, str):
+                await self._record(raw, started)
                 return answer
+            await self._record(raw, started, failed=True)
             problem = answer
             # Said inside the question, so that all before it stays in the server's prefix cache.
             question = messages[-1]
@@ -183,22 +174,18 @@ class Teacher:
         return _unreadable(problem)
 
     async def _from_file(
-        self, model: FileBackedChatModel, question: Question, key: str, schema: type[Answer]
+        self, model: FileBackedChatModel, messages: Sequence[BaseMessage], key: str, schema: type[Answer]
     ) -> Answer | Failure:
         """An answer out of a file; one that did not fit was asked for again before it came here."""
-        refused = self._spending.over(self.spec)
-        if refused is not None:
-            await self._spending.keep()
-            return Failure(kind="budget", message=refused)
-        found = await asyncio.to_thread(model.answer_to, question)
+        self.spending.check(self.spec)
+        found = await asyncio.to_thread(model.answer_to, Question.of(messages, schema.model_json_schema()))
         answer = _read(None, found.text, schema)
-        line = LedgerLine(node=self._node, model=self.spec)
         if await self._store.aget(CALLS, key) is not None:
-            line = line.model_copy(update={"cache_hits": 1})
+            figures = {"cache_hits": 1}
         else:
-            tokens = {"input_tokens": found.input_tokens, "output_tokens": found.output_tokens}
-            line = line.model_copy(update={"calls": 1, "failures": int(isinstance(answer, str)), **tokens})
-        await self._spending.add(line)
+            figures = {"calls": 1, "failures": int(isinstance(answer, str))}
+            figures |= {"input_tokens": found.input_tokens, "output_tokens": found.output_tokens}
+        await self.spending.add(LedgerLine(node=self._node, model=self.spec, **figures))
         if not isinstance(answer, str):
             # The file has it for good, so that nothing is paid twice: the ledger comes first.
             await self._keep(key, answer)
@@ -210,11 +197,26 @@ class Teacher:
     async def _keep(self, key: str, answer: BaseModel) -> None:
         await self._store.aput(CALLS, key, {"answer": answer.model_dump(mode="json")})
 
-    async def _enter(self, message: AIMessage | None, started: float, *, failed: bool) -> None:
-        line = outcome(self._node, self.spec, message, failed=failed, seconds=time.perf_counter() - started)
+    async def _record(self, message: AIMessage | None, started: float, *, failed: bool = False) -> None:
+        """Enter a call's tokens and seconds into the ledger.
+
+        Calls in flight wait for each other where the model runs in this process; such a wait is left out, or the
+        seconds of calls made at one time would add up to a multiple of what they took.
+        """
+        seconds = time.perf_counter() - started
         usage = message.usage_metadata if message is not None else None
+        timings = message.response_metadata.get("timings") if message is not None else None
+        queued = timings.get("queue_ms") if isinstance(timings, Mapping) else None
+        line = LedgerLine(
+            node=self._node,
+            model=self.spec,
+            failures=int(failed),
+            input_tokens=usage["input_tokens"] if usage else 0,
+            output_tokens=usage["output_tokens"] if usage else 0,
+            seconds=max(0.0, seconds - (queued / 1000 if isinstance(queued, int | float) else 0.0)),
+        )
         details = usage.get("input_token_details", {}) if usage else {}
-        await self._spending.add(line, cached_tokens=details.get("cache_read") or 0)
+        await self.spending.add(line, cached_tokens=details.get("cache_read") or 0)
 
 
 def check_teacher(teacher: BaseChatModel) -> None:
@@ -288,7 +290,6 @@ def _read(parsed: Any, text: str, schema: type[Answer]) -> Answer | str:
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".lstrip(": ") for e in error.errors()[:3])
 
 
-def _key(spec: str, messages: Sequence[BaseMessage], schema: type[BaseModel], draft: int) -> str:
-    content: list[Any] = [spec, [message_to_dict(message) for message in messages], schema.model_json_schema()]
-    content += [draft] if draft else []
+def _key(spec: str, messages: Sequence[BaseMessage], schema: type[BaseModel]) -> str:
+    content = [spec, [message_to_dict(message) for message in messages], schema.model_json_schema()]
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -74,7 +74,11 @@ async def test_rubbish_twice_is_a_failure_that_is_not_kept() -> None:
     assert isinstance(answer, Failure)
     assert answer.kind == "unreadable"
     assert len(model.asked) == 2
-    assert (asked.ledger[0].calls, asked.ledger[0].failures, asked.ledger[0].input_tokens) == (2, 2, 200)
+    assert (
+        asked.spending.ledger[0].calls,
+        asked.spending.ledger[0].failures,
+        asked.spending.ledger[0].input_tokens,
+    ) == (2, 2, 200)
     assert await teacher(answering(PLAIN), store).ask(QUESTION, Rule) == GOOD
 
 
@@ -95,7 +99,9 @@ async def test_a_passing_trouble_is_tried_again_a_few_times_and_then_a_failure(
     assert isinstance(answer, Failure)
     assert answer.kind == kind
     assert len(model.asked) == attempts
-    assert (asked.ledger[0].calls, asked.ledger[0].failures) == (attempts, attempts), "each retry is a call"
+    assert (asked.spending.ledger[0].calls, asked.spending.ledger[0].failures) == (attempts, attempts), (
+        "each retry is a call"
+    )
 
 
 async def test_a_budget_of_calls_holds_for_retries() -> None:
@@ -104,7 +110,7 @@ async def test_a_budget_of_calls_holds_for_retries() -> None:
     answer = await asked.ask(QUESTION, Rule)
     assert isinstance(answer, Failure)
     assert answer.kind == "budget"
-    assert (len(model.asked), asked.ledger[0].calls) == (2, 2)
+    assert (len(model.asked), asked.spending.ledger[0].calls) == (2, 2)
 
 
 class KilledError(BaseException):
@@ -144,14 +150,12 @@ async def test_a_kept_answer_that_no_longer_fits_is_asked_for_anew() -> None:
     assert len(model.asked) == 3
 
 
-async def test_the_same_question_asked_at_one_time_is_paid_once_and_another_draft_by_itself() -> None:
+async def test_the_same_question_asked_at_one_time_is_paid_once() -> None:
     model = FakeChatModel(script=lambda _: AIMessage(PLAIN), latency_s=0.02)
     asked = teacher(model)
     await asyncio.gather(*(asked.ask(QUESTION, Rule) for _ in range(4)))
     assert len(model.asked) == 1
-    await asyncio.gather(*(asked.ask(QUESTION, Rule, draft=number) for number in (0, 1, 2)))
-    assert len(model.asked) == 3
-    assert (asked.ledger[0].calls, asked.ledger[0].cache_hits) == (3, 4)
+    assert (asked.spending.ledger[0].calls, asked.spending.ledger[0].cache_hits) == (1, 3)
 
 
 async def test_the_seconds_of_a_call_leave_out_its_wait_in_the_queue_of_a_model_in_this_process() -> None:
@@ -160,13 +164,13 @@ async def test_the_seconds_of_a_call_leave_out_its_wait_in_the_queue_of_a_model_
 
     asked = teacher(FakeChatModel(script=script, latency_s=0.02))
     await asked.ask(QUESTION, Rule)
-    assert asked.ledger[0].seconds == 0.0
+    assert asked.spending.ledger[0].seconds == 0.0
     # Other servers' timings know no queue, or are none.
     for metadata in ({"timings": {"prompt_ms": 1}}, {"timings": "fast"}, {"timings": {"queue_ms": "long"}}, {}):
         said = AIMessage(PLAIN, response_metadata=metadata)
         other = teacher(FakeChatModel(script=lambda _, said=said: said, latency_s=0.02))
         await other.ask(QUESTION, Rule)
-        assert other.ledger[0].seconds >= 0.02
+        assert other.spending.ledger[0].seconds >= 0.02
 
 
 async def test_the_rate_limiter_of_the_model_is_waited_for() -> None:
