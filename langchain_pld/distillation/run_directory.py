@@ -232,7 +232,7 @@ async def _sqlite(folder: Path, stack: AsyncExitStack) -> tuple[BaseStore, BaseC
         raise MissingExtraError.of("langgraph-checkpoint-sqlite", "distill") from error
 
     async def connect(path: Path, **options: Any) -> aiosqlite.Connection:
-        path.touch(mode=_OWNER_ONLY)  # SQLite gives its other files the mode of this one
+        path.touch(mode=_OWNER_ONLY)  # noqa: ASYNC240  # SQLite gives its other files the mode of this one
         return await stack.enter_async_context(aiosqlite.connect(path, **options))
 
     async def store(path: Path) -> AsyncSqliteStore:

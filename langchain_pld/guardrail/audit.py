@@ -7,12 +7,13 @@ handler's business. A record holds a hash of the input, and the input itself onl
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import hmac
 import json
 import logging
 import math
-import threading
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
@@ -46,8 +47,8 @@ class AuditTrail:
 
     @property
     def enabled(self) -> bool:
-        """Whether any handler would see a record."""
-        return _logger.isEnabledFor(logging.INFO)
+        """Whether any writer or handler would see a record."""
+        return bool(_writers) or _logger.isEnabledFor(logging.INFO)
 
     @property
     def failing(self) -> bool:
@@ -107,7 +108,12 @@ class AuditTrail:
         if self._text:
             record["text"] = text
         # ASCII, so that no character of a text can break a line or steer a terminal.
-        _logger.info("%s", json.dumps(record))
+        line = json.dumps(record)
+        if not _writers:
+            _logger.info("%s", line)
+        # Not through the logger, which the application may configure anew, and so switch off, at any time.
+        for writer in _writers.copy():
+            writer.write(line)
 
 
 def input_hash(text: str, *, key: bytes | None = None) -> str:
@@ -144,7 +150,7 @@ def read_audit_log(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 class AuditWriter:
     """Writes audit records to a handler of the standard library until it is closed, one JSON object a line.
 
-    Records then go nowhere else: they are not handed on to the root logger's handlers. A thread does the writing, since
+    Records then go nowhere else, whatever the application's logging is set to. A thread does the writing, since
     a file or socket would block an event loop; what is still waiting when the process is killed is lost.
 
     Args:
@@ -155,24 +161,35 @@ class AuditWriter:
     def __init__(self, handler: logging.Handler, *, background: bool = True) -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
         self._handler = _LoudHandler(handler)
+        self._entry: logging.Handler = self._handler
         self._listener: QueueListener | None = None
-        self._added: logging.Handler = self._handler
         if background:
-            waiting: SimpleQueue[logging.LogRecord] = SimpleQueue()
-            self._added = QueueHandler(waiting)
-            self._listener = QueueListener(waiting, self._handler)
-            self._listener.start()
+            self._listen()
             atexit.register(self.close)
-        _open(self)
+        _writers.append(self)
+
+    def _listen(self) -> None:
+        waiting: SimpleQueue[logging.LogRecord] = SimpleQueue()
+        self._entry, self._listener = QueueHandler(waiting), QueueListener(waiting, self._handler)
+        self._listener.start()
 
     @property
     def failing(self) -> bool:
         """Whether the last record could not be written."""
         return self._handler.failing
 
+    def write(self, line: str) -> None:
+        """Write one record.
+
+        Args:
+            line: A JSON object.
+        """
+        self._entry.handle(_logger.makeRecord(_logger.name, logging.INFO, __file__, 0, line, (), None))
+
     def close(self) -> None:
-        """Write what is waiting and close the handler; the last writer leaves the logger as the first found it."""
-        _close(self)
+        """Write what is waiting and close the handler."""
+        with contextlib.suppress(ValueError):  # closed before
+            _writers.remove(self)
         try:
             if self._listener is not None:
                 self._listener.stop()
@@ -218,29 +235,17 @@ class _LoudHandler(logging.Handler):
 
 _error_logger = logging.getLogger("langchain_pld.guardrail.audit")
 _writers: list[AuditWriter] = []
-_before: list[tuple[int, bool]] = []
-_lock = threading.Lock()
 
 
-def _open(writer: AuditWriter) -> None:
-    with _lock:
-        if not _writers:
-            _before[:] = [(_logger.level, _logger.propagate)]
-        _writers.append(writer)
-        _logger.addHandler(writer._added)
-        _logger.setLevel(logging.INFO)
-        _logger.propagate = False
+def _listen_again() -> None:
+    for writer in _writers:
+        if writer._listener is not None:
+            writer._listen()
 
 
-def _close(writer: AuditWriter) -> None:
-    with _lock:
-        _logger.removeHandler(writer._added)
-        if writer not in _writers:
-            return
-        _writers.remove(writer)
-        if not _writers:
-            level, _logger.propagate = _before[0]
-            _logger.setLevel(level)
+# A fork copies the queue of a writer, but not the thread that empties it.
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_listen_again)
 
 
 def _verdict_fields(verdict: Verdict | None) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import hashlib
 import hmac
 import json
 import logging
+import multiprocessing
+import os
 import threading
 from collections.abc import Iterator
 from datetime import datetime
@@ -166,6 +168,39 @@ async def test_records_are_written_without_blocking_an_event_loop(tmp_path: Path
     assert (logger.level, logger.propagate, list(logger.handlers)) == before
 
 
+@pytest.mark.parametrize("background", [False, True])
+def test_what_the_application_does_to_its_logging_does_not_silence_the_audit_log(
+    tmp_path: Path, background: bool
+) -> None:
+    path, logger = tmp_path / "audit.jsonl", logging.getLogger("langchain_pld.audit")
+    with AuditWriter(logging.FileHandler(path), background=background):
+        logger.disabled = True  # as logging.config does to every logger that it is not told of
+        try:
+            guard(verdict("glad")).check(TEXT)
+        finally:
+            logger.disabled = False
+    assert len(lines_of(path)) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("background", [False, True])
+def test_a_forked_process_writes_its_own_records(tmp_path: Path, background: bool) -> None:
+    path = tmp_path / "audit.jsonl"
+
+    def work(writer: AuditWriter) -> None:
+        guard(verdict("sad")).check(TEXT)
+        writer.close()
+
+    with AuditWriter(logging.FileHandler(path), background=background) as writer:
+        guard(verdict("glad")).check(TEXT)
+        child = multiprocessing.get_context("fork").Process(target=work, args=(writer,))
+        child.start()
+        child.join(30)
+    assert child.exitcode == 0
+    assert sorted(line["verdict"] for line in lines_of(path)) == ["glad", "sad"]
+
+
 def checked(artifact: Path, texts: list[str], **options: Any) -> None:
     """Leaves records of a guard whose student is behind the server of `ollama_script`."""
     with OllamaServer(ollama_script) as server:
@@ -224,7 +259,7 @@ def test_keyed_records_are_found_with_their_key_alone(
     monkeypatch.setenv("AUDIT_KEY", "k")
     with OllamaServer(ollama_script) as server:
         arguments = ("replay", log, "--artifact", artifact, "--texts", texts)
-        assert "none of the 1 records' texts is at hand" in pld(*arguments, host=server.url).stderr
+        assert "the texts of all 1 records are missing" in pld(*arguments, host=server.url).stderr
         done = pld(*arguments, "--key-env", "AUDIT_KEY", host=server.url)
     assert (done.exit_code, done.stdout) == (0, "")
     assert pld(*arguments, "--key-env", "NO_SUCH_KEY").exit_code == 2
