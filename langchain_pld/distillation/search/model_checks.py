@@ -35,8 +35,8 @@ async def check_student(run: Run, rows: ExampleSet) -> None:
     try:
         await probe_answers(run, formats, run.task.render(rows[0].input))
     except StudentError as error:
-        reason = error.failure.message
-        message = f"the student {model_spec(run.student)} cannot be used: {reason}. The teacher was not asked"
+        spec, reason = model_spec(run.student), error.failure.message
+        message = f"the teacher was not asked, since the student {spec} cannot be used: {reason}"
         raise StudentError(error.failure.model_copy(update={"message": message})) from error
 
 
