@@ -120,6 +120,8 @@ class Verdict(BaseModel):
     """Name of the model or person whose label this is."""
     opinions: tuple[Opinion, ...] = ()
     """What each decider thought, in the order asked, where there was more than one."""
+    unread: tuple[str, ...] = ()
+    """Kinds of parts of the messages that were not read, e.g. `image_url` or `tool_call`."""
     chunks: int = 1
     """Number of chunks that the input was read in."""
     usage: Usage = Field(default_factory=Usage)

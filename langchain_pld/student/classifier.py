@@ -28,7 +28,7 @@ from langchain_pld.student.chunks import LongInput
 from langchain_pld.student.decider import Decider
 from langchain_pld.student.escalation import Escalation, EscalationBudget, ask_other, merge_verdicts
 from langchain_pld.student.failures import RetryPolicy
-from langchain_pld.student.inputs import ClassifierInput
+from langchain_pld.student.inputs import ClassifierInput, Select
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.providers import fingerprint_of, model_spec, profile_of
 from langchain_pld.task import Task
@@ -64,6 +64,9 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     """Seconds that one model call may take."""
     retry: RetryPolicy = RetryPolicy()
     """When a transient failure is tried again."""
+    select: Select = "last_human"
+    """Which of several messages are read: the last one of a person (the last one where there is none), as a task about
+    single texts needs it; or `all` of them, as a transcript."""
     long_input: LongInput = LongInput()
     """What happens to an input that does not fit the student's context."""
     escalate_to: Escalation | None = None
@@ -299,6 +302,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             self.artifact,
             profile_of(self.student),
             self._fingerprint,
+            select=self.select,
             long_input=self.long_input,
             timeout_s=self.timeout_s,
             retry=self.retry,

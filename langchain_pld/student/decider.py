@@ -17,7 +17,7 @@ from langchain_pld.steps import Steps, blocking_call
 from langchain_pld.student.chunks import LongInput, mean_scores, most_severe, worst_chunk
 from langchain_pld.student.context_window import ContextWindow
 from langchain_pld.student.failures import RetryPolicy
-from langchain_pld.student.inputs import ClassifierInput, input_text
+from langchain_pld.student.inputs import ClassifierInput, Select, read_input
 from langchain_pld.student.model_caller import ModelCaller, Reply
 from langchain_pld.student.prompt import chat
 from langchain_pld.student.providers import ModelProfile
@@ -36,6 +36,7 @@ class Decider:
         artifact: The distilled prompt.
         profile: The student.
         fingerprint: Which model the student is, as far as that is known.
+        select: Which of several messages are read.
         long_input: What happens to an input that does not fit the student's context.
         timeout_s: Seconds that one model call may take.
         retry: When a transient failure is tried again.
@@ -47,11 +48,13 @@ class Decider:
         profile: ModelProfile,
         fingerprint: ModelFingerprint,
         *,
+        select: Select,
         long_input: LongInput,
         timeout_s: float,
         retry: RetryPolicy,
     ) -> None:
         self.artifact_id = artifact.id
+        self._select = select
         self.spec = profile.spec
         self.other_student = artifact.student.differs_from(fingerprint)
         """What makes the student another one than the artifact's; `None` when nothing known does."""
@@ -90,9 +93,15 @@ class Decider:
             return reply
 
         def verdict(outcome: Scores | Failure) -> Verdict:
-            return self._verdict(outcome, usage, (time.perf_counter() - started) * 1000)
+            made = self._verdict(outcome, usage, (time.perf_counter() - started) * 1000)
+            return made.model_copy(update={"unread": unread}) if unread else made
 
-        chunks = yield from self._chunks(value)
+        unread: tuple[str, ...] = ()
+        try:
+            text, unread = read_input(self._artifact.task, value, self._select)
+        except InputError as error:
+            return verdict(Failure(kind="input", message=str(error)))
+        chunks = yield from self._chunks(clean_text(text))
         if isinstance(chunks, Failure):
             return verdict(chunks)
         outcomes: list[Scores | Failure] = []
@@ -111,12 +120,8 @@ class Decider:
         whole = verdict(mean_scores(outcomes)) if worst is None else worst([verdict(outcome) for outcome in outcomes])
         return whole.model_copy(update={"chunks": len(chunks)})
 
-    def _chunks(self, value: ClassifierInput) -> Steps[list[CleanText] | Failure]:
+    def _chunks(self, text: CleanText) -> Steps[list[CleanText] | Failure]:
         """The text of an input in parts that fit the context; one part, mostly."""
-        try:
-            text = clean_text(input_text(self._artifact.task, value))
-        except InputError as error:
-            return Failure(kind="input", message=str(error))
         if self._window.surely_fits(text):
             return [text]
         chunks: list[CleanText] | Failure = yield blocking_call(partial(self._window.split, text))

@@ -3,38 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 
 from langchain_pld.errors import InputError
 from langchain_pld.task import Task
 
-__all__ = ["ClassifierInput", "input_text"]
+__all__ = ["ClassifierInput", "Select", "input_text", "read_input"]
 
 ClassifierInput = str | PromptValue | BaseMessage | Sequence[Any] | Mapping[str, Any]
 """A text, a message, messages (also as tuples or dicts), a prompt value, the task's fields, or a mapping with one of
 `text`, `input` and `messages`."""
 
+Select = Literal["last_human", "all"]
+"""Which of several messages are read: the last one of a person, or else the last one; or all, as a transcript."""
 
 _DEEPEST = 8
 
 
-def input_text(task: Task, value: ClassifierInput) -> str:
+def input_text(task: Task, value: ClassifierInput, select: Select = "all") -> str:
     """Lay an input out as the one text that the student reads.
 
-    One message gives its text. Several give a transcript, a line `role: text` each: nothing is left out.
+    One message gives its text, several give a transcript, a line `role: text` each.
 
     Raises:
         InputError: The input has no text, is too long, or does not have the task's fields.
     """
-    return _laid_out(task, value, _DEEPEST)
+    parts = _selected(task, value, select)
+    return task.render(parts if not isinstance(parts, list) else _transcript(parts))
 
 
-def _laid_out(task: Task, value: Any, deepest: int) -> str:
+def read_input(task: Task, value: ClassifierInput, select: Select) -> tuple[str, tuple[str, ...]]:
+    """The text that the student reads, and the kinds of parts of the selected messages that it cannot read.
+
+    Raises:
+        InputError: As in `input_text`; the message names the parts that cannot be read.
+    """
+    parts = _selected(task, value, select)
+    unread = _unread(parts) if isinstance(parts, list) else ()
+    try:
+        return task.render(parts if not isinstance(parts, list) else _transcript(parts)), unread
+    except InputError as error:
+        if not unread:
+            raise
+        msg = f"{error}; it has parts that cannot be read: {', '.join(unread)}"
+        raise InputError(msg) from error
+
+
+def _selected(task: Task, value: ClassifierInput, select: Select) -> str | dict[str, str] | list[BaseMessage]:
+    """A text, the task's fields, or the messages to read."""
+    parts = _laid_out(task, value, _DEEPEST)
+    if isinstance(parts, list) and select == "last_human":
+        return [message for message in parts if message.type == "human"][-1:] or parts[-1:]
+    return parts
+
+
+def _laid_out(task: Task, value: Any, deepest: int) -> str | dict[str, str] | list[BaseMessage]:
     if task.fields and isinstance(value, Mapping) and set(task.fields) <= set(value):
-        return task.render({name: value[name] for name in task.fields})
+        return {name: value[name] for name in task.fields}
     if isinstance(value, Mapping):
         keys = [key for key in ("text", "input", "messages") if key in value]
         if len(keys) != 1 and "role" not in value:
@@ -46,9 +74,7 @@ def _laid_out(task: Task, value: Any, deepest: int) -> str:
             raise InputError(msg)
         if keys:
             return _laid_out(task, value[keys[0]], deepest - 1)
-    if isinstance(value, str):
-        return task.render(value)
-    return task.render(_transcript(_messages(value)))
+    return value if isinstance(value, str) else _messages(value)
 
 
 def _messages(value: Any) -> list[BaseMessage]:
@@ -70,3 +96,13 @@ def _transcript(messages: list[BaseMessage]) -> str:
     if len(messages) == 1:
         return str(messages[0].text)
     return "\n".join(f"{message.type}: {message.text}" for message in messages if str(message.text).strip())
+
+
+def _unread(messages: list[BaseMessage]) -> tuple[str, ...]:
+    kinds: dict[str, None] = {}
+    for message in messages:
+        blocks = message.content if isinstance(message.content, list) else []
+        kinds |= {str(block.get("type")): None for block in blocks if isinstance(block, dict)}
+        if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
+            kinds["tool_call"] = None
+    return tuple(kind for kind in kinds if kind != "text")

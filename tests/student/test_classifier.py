@@ -16,7 +16,8 @@ import ollama
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.exceptions import ContextOverflowError
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage
+from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_ollama import ChatOllama
 from langgraph.errors import GraphInterrupt
@@ -463,3 +464,37 @@ async def test_an_input_of_a_thousand_mappings_in_each_other_is_refused(key: str
         assert verdict.failure is not None
         assert verdict.failure.kind == "input"
     assert made.invoke({"input": {"messages": [("human", "alas")]}}).label == "sad"
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+
+
+def test_behind_a_prompt_the_last_message_of_a_person_is_read_or_all_of_them() -> None:
+    prompt = ChatPromptTemplate([("system", "You are a poet."), ("human", "{text}")])
+    student = FakeChatModel(script=lambda _: scored({"glad": 0.8, "sad": 0.1}))
+    for select, expected in (
+        ("last_human", "alas"),
+        ("all", "system: You are a poet.\nhuman: alas"),
+    ):
+        (prompt | PLDClassifier.zero_shot(TASK, student, select=select)).invoke({"text": "alas"})
+        assert student.asked[-1][-1].text == f"<<<\n{expected}\n>>>"
+
+
+@pytest.mark.parametrize(
+    ("message", "unread"),
+    [
+        (HumanMessage([{"type": "text", "text": "look"}, IMAGE]), ("image_url",)),
+        (AIMessage("done", tool_calls=[{"name": "rm", "args": {}, "id": "1"}]), ("tool_call",)),
+        (HumanMessage("look"), ()),
+    ],
+)
+def test_parts_that_a_student_cannot_read_are_told(message: BaseMessage, unread: tuple[str, ...]) -> None:
+    made = PLDClassifier.zero_shot(TASK, FakeChatModel(script=lambda _: scored({"glad": 0.8, "sad": 0.1})))
+    assert made.invoke([message]).unread == unread
+
+
+def test_a_message_without_any_text_says_what_it_has() -> None:
+    made = PLDClassifier.zero_shot(TASK, FakeChatModel(script=lambda _: scored({"glad": 0.8, "sad": 0.1})))
+    failure = made.invoke([HumanMessage([IMAGE])]).failure
+    assert failure is not None
+    assert failure.message == "the text is empty; it has parts that cannot be read: image_url"

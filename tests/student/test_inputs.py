@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 
 from langchain_pld import Task
@@ -37,6 +37,19 @@ PAIRS = Task(name="pairs", instructions="x", labels=TASK.labels, fields=("text",
 )
 def test_the_shapes_of_a_text(value: Any, expected: str) -> None:
     assert input_text(TASK, value) == expected
+
+
+def test_of_several_messages_the_last_one_of_a_person_may_be_selected() -> None:
+    history = [
+        SystemMessage("be kind"),
+        HumanMessage("one"),
+        AIMessage("two"),
+        HumanMessage("three"),
+        AIMessage("four"),
+    ]
+    assert input_text(TASK, history, "last_human") == "three"
+    assert input_text(TASK, [SystemMessage("be kind"), AIMessage("4")], "last_human") == "4"
+    assert input_text(TASK, history).startswith("system: be kind\nhuman: one")
 
 
 def test_a_mapping_with_the_fields_of_the_task_is_laid_out_by_it() -> None:
