@@ -7,7 +7,7 @@ import sys
 
 from langchain_pld import PLDClassifier, Task, resolve_chat_model
 from langchain_pld.errors import ModelSetupError
-from langchain_pld.models import model_path
+from langchain_pld.models.fetch import model_path
 
 OFFICE = Task(
     name="office_messages",

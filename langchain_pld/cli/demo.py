@@ -194,7 +194,7 @@ def _teacher(spec: str) -> BaseChatModel:
     if spec != RECORDED:
         _say("Teacher", f"{spec}, live")
         return ready_model(spec)
-    recorded = RecordedChatModel(file=Path(TASK))
+    recorded = RecordedChatModel(path=Path(TASK))
     _say("Teacher", f"recorded, not live. {recorded.about}")
     return recorded
 

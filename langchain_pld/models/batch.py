@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from pydantic import Field
 
 from langchain_pld.errors import AnswersPendingError, InputError, ModelSetupError
 from langchain_pld.models.batch_rows import Answer, BadRow, Question, misfit, read_rows
@@ -165,8 +164,6 @@ class BatchChatModel(FileBackedChatModel):
     node into one file and waits.
     """
 
-    folder: Path = Field(description="where request and response files lie")
-
     def model_post_init(self, context: Any, /) -> None:
         """Make the folder's path good in any working directory; refuse one that cannot be a folder.
 
@@ -174,22 +171,13 @@ class BatchChatModel(FileBackedChatModel):
             ModelSetupError: A file stands in its place.
         """
         super().model_post_init(context)
-        self.folder = self.folder.absolute()
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ModelSetupError(f"batch:{self.folder} is no folder; give one for request and response files")
-
-    @property
-    def model(self) -> str:
-        """The folder's name alone, so that an artifact does not tell where it was made."""
-        return self.folder.name
+        self.path = self.path.absolute()
+        if self.path.exists() and not self.path.is_dir():
+            raise ModelSetupError(f"batch:{self.path} is no folder; give one for request and response files")
 
     @property
     def _llm_type(self) -> str:
         return "batch"
-
-    @property
-    def _identifying_params(self) -> Mapping[str, Any]:
-        return {"folder": str(self.folder)}
 
     def answer_to(self, question: Question) -> Answer:
         """The answer to a question; the last one if none could be used.
@@ -198,15 +186,15 @@ class BatchChatModel(FileBackedChatModel):
             AnswersPendingError: There is none yet.
             InputError: A request file was damaged.
         """
-        folder = BatchFolder(self.folder)
+        folder = BatchFolder(self.path)
         files = [(file, file.stat()) for file in (*_files(folder.requests), *_files(folder.responses))]
         with _reading:
-            responses = _responses(self.folder, tuple((file, stat.st_mtime_ns, stat.st_size) for file, stat in files))
+            responses = _responses(self.path, tuple((file, stat.st_mtime_ns, stat.st_size) for file, stat in files))
         if question.id in responses.answers:
             return responses.answers[question.id]
         if responses.failed(question.id):
             return responses.misfits[question.id][-1][0]
-        raise AnswersPendingError(f"no answer yet to the question {question.id} in {self.folder}", [question])
+        raise AnswersPendingError(f"no answer yet to the question {question.id} in {self.path}", [question])
 
     def request(self, questions: Sequence[Question], *, node: str) -> dict[str, Any]:
         """Write the questions into a request file, and say what to do next.
@@ -218,7 +206,7 @@ class BatchChatModel(FileBackedChatModel):
         Returns:
             What a person has to know, as the value of an interrupt.
         """
-        folder = BatchFolder(self.folder)
+        folder = BatchFolder(self.path)
         file = folder.ask(questions, node=node)
         ids = {question.id for question in questions}
         problems = [str(row) for row in folder.read_responses().bad if row.id is None or row.id in ids]
@@ -231,7 +219,7 @@ class BatchChatModel(FileBackedChatModel):
             "problems": problems[:_MOST_PROBLEMS],
             "what_to_do": (
                 f"the run waits for answers to the questions of {node}, {len(ids)} of them, in {file}. "
-                f"Bring the answers in with: pld batch import {self.folder} FILE. Then resume the run"
+                f"Bring the answers in with: pld batch import {self.path} FILE. Then resume the run"
             ),
         }
 

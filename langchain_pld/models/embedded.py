@@ -52,7 +52,7 @@ class EmbeddedChatModel(BaseChatModel):
 
     Example:
         ```python
-        from langchain_pld.models import EmbeddedChatModel
+        from langchain_pld.models.embedded import EmbeddedChatModel
 
         model = EmbeddedChatModel(model="smollm2-135m", max_tokens=40)
         print(model.invoke("Name a colour.").text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -20,6 +21,18 @@ __all__ = ["FileBackedChatModel"]
 
 class FileBackedChatModel(BaseChatModel):
     """Looks an answer up instead of writing one."""
+
+    path: Path
+    """The file or folder of the answers."""
+
+    @property
+    def model(self) -> str:
+        """The last part of the path, so that an artifact does not tell where it was made."""
+        return self.path.stem
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        return {"path": str(self.path)}
 
     @abstractmethod
     def answer_to(self, question: Question) -> Answer:

@@ -26,8 +26,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from langchain_pld.errors import InputError, ModelSetupError
 from langchain_pld.models.batch import BatchFolder
 from langchain_pld.models.batch_rows import Answer, Question, json_object
@@ -129,9 +127,7 @@ class Recording:
 
 
 class RecordedChatModel(FileBackedChatModel):
-    """A chat model that gives recorded answers and no others."""
-
-    file: Path = Field(description="the recording, or the name of a shipped one")
+    """A chat model that gives recorded answers and no others; its path may be the name of a shipped recording."""
 
     def model_post_init(self, context: Any, /) -> None:
         """Read the file.
@@ -140,36 +136,25 @@ class RecordedChatModel(FileBackedChatModel):
             ModelSetupError: There is no such recording, or it cannot be read.
         """
         super().model_post_init(context)
-        if not self._path.is_file():
-            shipped = ", ".join(sorted(found.stem for found in RECORDINGS.glob("*.jsonl")))
-            raise ModelSetupError(f"there is no recording {self.file}; give a file, or one of those shipped: {shipped}")
+        shipped = {file.stem: file for file in RECORDINGS.glob("*.jsonl")}
+        if not self.path.is_file():
+            if str(self.path) not in shipped:
+                msg = f"there is no recording {self.path}; give a file, or one of those shipped: "
+                raise ModelSetupError(msg + ", ".join(sorted(shipped)))
+            self.path = shipped[str(self.path)]
         try:
-            _recording(self._path)
+            _recording(self.path)
         except InputError as error:  # pydantic would turn a ValueError into its own
             raise ModelSetupError(str(error)) from error
 
     @property
-    def model(self) -> str:
-        """The recording's name."""
-        return self.file.stem
-
-    @property
     def about(self) -> str:
         """Where the answers come from."""
-        return _recording(self._path).about
-
-    @property
-    def _path(self) -> Path:
-        shipped = RECORDINGS / f"{self.file}.jsonl"
-        return self.file if self.file.is_file() or not shipped.is_file() else shipped
+        return _recording(self.path).about
 
     @property
     def _llm_type(self) -> str:
         return "recorded"
-
-    @property
-    def _identifying_params(self) -> Mapping[str, Any]:
-        return {"file": str(self.file)}
 
     def answer_to(self, question: Question) -> Answer:
         """The recorded answer.
@@ -177,7 +162,7 @@ class RecordedChatModel(FileBackedChatModel):
         Raises:
             UnknownPromptError: The question was not recorded.
         """
-        return Answer(question.id, _recording(self._path).answer_to(question))
+        return Answer(question.id, _recording(self.path).answer_to(question))
 
 
 def record(folder: BatchFolder, file: Path, *, about: str) -> int:

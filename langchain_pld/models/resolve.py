@@ -57,11 +57,11 @@ def resolve_chat_model(spec: str | BaseChatModel, **options: Any) -> BaseChatMod
     if provider == "batch":
         from langchain_pld.models.batch import BatchChatModel
 
-        return BatchChatModel(folder=Path(name).expanduser(), **options)
+        return BatchChatModel(path=Path(name).expanduser(), **options)
     if provider == "recorded":
         from langchain_pld.models.recorded import RecordedChatModel
 
-        return RecordedChatModel(file=Path(name).expanduser(), **options)
+        return RecordedChatModel(path=Path(name).expanduser(), **options)
     return _any_provider(provider, name, options)
 
 

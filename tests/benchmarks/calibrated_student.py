@@ -34,7 +34,8 @@ from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
-from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
+from langchain_pld.models.catalogue import DEFAULT_MODEL
+from langchain_pld.models.embedded import EmbeddedChatModel
 from langchain_pld.student.calibration_metrics import expected_calibration_error
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai")

@@ -50,7 +50,8 @@ from langchain_pld.distillation.search.student_probes import learn_tokens
 from langchain_pld.evaluation.comparison import compare
 from langchain_pld.evaluation.evaluate import Predictions, gold_labels, score_card
 from langchain_pld.examples import ExampleSet
-from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
+from langchain_pld.models.catalogue import DEFAULT_MODEL
+from langchain_pld.models.embedded import EmbeddedChatModel
 from langchain_pld.student.prompt import chat
 from langchain_pld.student.sanitize import clean_text
 

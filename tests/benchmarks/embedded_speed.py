@@ -14,7 +14,8 @@ from statistics import median
 
 from langchain_core.messages import AIMessage
 
-from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
+from langchain_pld.models.catalogue import DEFAULT_MODEL
+from langchain_pld.models.embedded import EmbeddedChatModel
 
 ROUNDS = 5
 WORDS = 90

@@ -22,7 +22,7 @@ from rich.table import Table
 from langchain_pld import PLDClassifier, Task, Verdict, resolve_chat_model
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.evaluation.metrics import accuracy, confusion_tables, macro_f1
-from langchain_pld.models import DEFAULT_MODEL
+from langchain_pld.models.catalogue import DEFAULT_MODEL
 
 FORMS = {"letters": AnswerFormat.letters, "two_stage": AnswerFormat.two_stage}
 

@@ -22,7 +22,8 @@ from rich.table import Table
 
 from langchain_pld import Task, read_examples
 from langchain_pld.answer import AnswerFormat
-from langchain_pld.models import DEFAULT_MODEL, EmbeddedChatModel
+from langchain_pld.models.catalogue import DEFAULT_MODEL
+from langchain_pld.models.embedded import EmbeddedChatModel
 from langchain_pld.rules import Rule
 from langchain_pld.student.prompt import chat, compile_prompt
 from langchain_pld.student.providers import profile_of

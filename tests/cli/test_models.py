@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from langchain_pld.models import EmbeddedChatModel, model_path
+from langchain_pld.models.embedded import EmbeddedChatModel
+from langchain_pld.models.fetch import model_path
 from tests.cli.conftest import Run
 from tests.models.conftest import SMALL_MODEL, small_model
 

@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_pld import PLDClassifier
 from langchain_pld.artifact import Gate
-from langchain_pld.models import EmbeddedChatModel
+from langchain_pld.models.embedded import EmbeddedChatModel
 from langchain_pld.student.providers import fingerprint_of
 from langchain_pld.testing import VerdictRunnableTests
 from tests.fakes import scored, text_of

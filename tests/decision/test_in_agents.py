@@ -7,7 +7,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from langchain_pld import Label, Task
 from langchain_pld.errors import StudentError
-from langchain_pld.models import EmbeddedChatModel, model_path
+from langchain_pld.models.embedded import EmbeddedChatModel
+from langchain_pld.models.fetch import model_path
 from langchain_pld.student.failures import RetryPolicy
 from tests.decision.fake_agents import FakeMainModel, calls_then_tells, recording_tool
 from tests.decision.made import artifact_of

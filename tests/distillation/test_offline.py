@@ -197,7 +197,7 @@ async def test_the_interrupt_says_what_to_do_and_any_command_resumes_it(tmp_path
 
 
 async def test_questions_of_nested_steps_come_together_and_a_real_error_comes_at_once(tmp_path: Path) -> None:
-    teacher = Teacher(BatchChatModel(folder=tmp_path), node="n", store=InMemoryStore(), concurrency=2)
+    teacher = Teacher(BatchChatModel(path=tmp_path), node="n", store=InMemoryStore(), concurrency=2)
 
     async def inner(name: str) -> list[Any]:
         return await ask_all(teacher.ask([HumanMessage(f"{name} {n}")], Plan) for n in range(2))

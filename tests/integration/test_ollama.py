@@ -12,7 +12,7 @@ from langchain_ollama import ChatOllama
 
 from langchain_pld import PLDClassifier
 from langchain_pld.artifact import ModelFingerprint
-from langchain_pld.models import EmbeddedChatModel
+from langchain_pld.models.embedded import EmbeddedChatModel
 from langchain_pld.student.failures import RetryPolicy
 from langchain_pld.student.providers import fingerprint_of
 from langchain_pld.student.sanitize import OPENING

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from langchain_pld import PLDClassifier
-from langchain_pld.models import EmbeddedChatModel
+from langchain_pld.models.embedded import EmbeddedChatModel
 from langchain_pld.student.providers import fingerprint_of
 from tests.integration.small import TEXTS, small_model_artifact
 
 ELSEWHERE = """
 import json, sys
 from langchain_pld import PLDClassifier
-from langchain_pld.models import EmbeddedChatModel
+from langchain_pld.models.embedded import EmbeddedChatModel
 
 student = EmbeddedChatModel(**json.loads(sys.argv[2]))
 classifier = PLDClassifier.from_artifact(sys.argv[1], student=student, timeout_s=120)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from langchain_pld.models import EmbeddedChatModel, model_path
+from langchain_pld.models.embedded import EmbeddedChatModel
+from langchain_pld.models.fetch import model_path
 
 SMALL_MODEL = "smollm2-135m"
 

@@ -100,7 +100,7 @@ def test_ids_follow_from_prompt_schema_and_draft() -> None:
 def test_answers_are_read_in_each_form(folder: BatchFolder, answered: dict[str, Any]) -> None:
     taken, _ = folder.import_file(response_file(folder, {"custom_id": question("one").id, **answered}))
     assert not taken.bad
-    model = BatchChatModel(folder=folder.path)
+    model = BatchChatModel(path=folder.path)
     structured = model.with_structured_output(SCHEMA, include_raw=True)
     assert structured.invoke([SystemMessage("Explain."), HumanMessage("one")])["parsed"] == GOOD
 
@@ -245,7 +245,7 @@ def test_what_was_asked_already_is_not_written_twice_and_what_did_not_fit_is_ask
 
 
 def test_a_question_fails_after_two_answers_of_no_use_and_not_before(folder: BatchFolder) -> None:
-    model = BatchChatModel(folder=folder.path)
+    model = BatchChatModel(path=folder.path)
     folder.add_responses("by-hand", [row("one", "rubbish")])
     with pytest.raises(AnswersPendingError):
         model.answer_to(question("one"))

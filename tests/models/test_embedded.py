@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import TypedDict
 
 from langchain_pld.errors import MissingExtraError, ModelSetupError, PLDError
-from langchain_pld.models import EmbeddedChatModel
+from langchain_pld.models.embedded import EmbeddedChatModel
 from langchain_pld.models.errors import BadCallError, CallTimeoutError, PromptTooLongError
 
 model_test = pytest.mark.model

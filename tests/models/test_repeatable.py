@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from langchain_pld.models import EmbeddedChatModel
+from langchain_pld.models.embedded import EmbeddedChatModel
 
 pytestmark = pytest.mark.model
 
@@ -118,7 +118,7 @@ def test_another_process_without_a_word_on_its_terminal(
 ) -> None:
     program = """
 import json, sys
-from langchain_pld.models import EmbeddedChatModel
+from langchain_pld.models.embedded import EmbeddedChatModel
 model = EmbeddedChatModel(**json.loads(sys.argv[1]))
 answers = [model.invoke(request) for request in json.loads(sys.argv[2])]
 print(json.dumps([[a.text, json.dumps(a.response_metadata["logprobs"])] for a in answers]))

@@ -8,7 +8,8 @@ from langchain_google_genai import ChatGoogleGenerativeAI
 from langchain_ollama import ChatOllama
 
 from langchain_pld.errors import MissingExtraError, ModelSetupError
-from langchain_pld.models import EmbeddedChatModel, resolve_chat_model
+from langchain_pld.models.embedded import EmbeddedChatModel
+from langchain_pld.models.resolve import resolve_chat_model
 
 
 def test_a_model_is_returned_as_it_is() -> None:

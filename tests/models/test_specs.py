@@ -13,7 +13,7 @@ from langchain_ollama import ChatOllama
 from langchain_pld import PLDClassifier
 from langchain_pld.artifact import ModelFingerprint
 from langchain_pld.errors import ModelSetupError
-from langchain_pld.models import resolve_chat_model
+from langchain_pld.models.resolve import resolve_chat_model
 from langchain_pld.student.escalation import Escalation
 from langchain_pld.student.providers import model_spec
 from tests.fakes import FakeChatModel, scored

@@ -13,7 +13,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from langchain_pld.models import EmbeddedChatModel
+from langchain_pld.models.embedded import EmbeddedChatModel
 from langchain_pld.steps import arun_steps, run_steps
 from langchain_pld.student.failures import CircuitBreaker, RetryPolicy
 from langchain_pld.student.model_caller import ModelCaller, Reply

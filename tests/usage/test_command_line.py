@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 from langchain_pld import DistilledPrompt, PLDClassifier
 from langchain_pld.cli import app
 from langchain_pld.guardrail import AuditWriter, Guard, GuardrailPolicy
-from langchain_pld.models import catalogue, fetch, model_path
+from langchain_pld.models import catalogue, fetch
+from langchain_pld.models.fetch import model_path
 from tests.integration.small import artifact_of
 from tests.models.conftest import SMALL_MODEL
 

@@ -71,6 +71,6 @@ async def test_answers_of_another_runtime_are_not_taken() -> None:
 
 
 def test_an_embedded_student_tells_its_runtime() -> None:
-    from langchain_pld.models import EmbeddedChatModel
+    from langchain_pld.models.embedded import EmbeddedChatModel
 
     assert "xllamacpp" in EmbeddedChatModel().runtime
