@@ -96,7 +96,7 @@ def test_with_rows_a_changed_prompt_is_scored_again(pld: Run, unsigned: Path, fi
     assert set(cards) == {"zero-shot", "distilled"}
     assert cards["distilled"].accuracy.value == pytest.approx(2 / 3)
     assert cards["zero-shot"].accuracy.value == pytest.approx(1 / 3)
-    assert after.notes[0].startswith("the reviewed prompt is better than zero-shot: macro-F1 on 30 validation rows +")
+    assert "detectably better than before: against zero-shot macro-F1 on 30 validation rows +" in after.notes[0]
     assert UNMEASURED not in after.notes
     assert after.data["validation"].rows == 30
     assert after.gate is not None
@@ -125,8 +125,8 @@ def test_rules_that_do_harm_stay_when_a_person_signs_them_and_the_notes_say_it(
     assert done.exit_code == 0, done.stderr
     after = DistilledPrompt.load(unsigned)
     assert after.rules == (wrong,)
-    assert after.notes[0].startswith("the reviewed prompt is worse than zero-shot")
-    assert "Note: the reviewed prompt is worse than zero-shot" in done.stdout
+    assert "they are detectably worse than zero-shot" in after.notes[0]
+    assert "Note: a person accepted these rules; they are detectably worse than zero-shot" in done.stdout
 
 
 def test_a_person_in_a_terminal_decides_rule_by_rule(pld: Run, unsigned: Path, files: Files) -> None:

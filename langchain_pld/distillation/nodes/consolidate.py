@@ -175,7 +175,7 @@ async def _tell_apart(run: Run, rules: tuple[Rule, ...], teacher: Teacher, scree
     conflicts = find_conflicts(rules, vectors, similarity=run.plan.conflict_similarity)
     if not conflicts:
         return rules
-    rules, lines = await resolve_conflicts(run.task, rules, conflicts, teacher, screen)
+    rules, lines = await resolve_conflicts(rules, conflicts, teacher, screen)
     for one in conflicts:
         run.note(
             f"{one.first.id} ({one.first.label}) and {one.second.id} ({one.second.label}) say nearly the same, "

@@ -79,7 +79,7 @@ def screened(micro_rules: Sequence[MicroRule], screen: Screen) -> tuple[list[Mic
     passed: list[MicroRule] = []
     for micro in micro_rules:
         objection = screen.objection(micro.condition)
-        if micro.label not in screen.labels:
+        if micro.label not in screen.task.label_names:
             reasons.append("argue for a label that the task does not have")
         elif objection is not None:
             reasons.append(objection.reason)

@@ -66,12 +66,11 @@ def find_conflicts(rules: Sequence[Rule], vectors: np.ndarray, *, similarity: fl
 
 
 async def resolve_conflicts(
-    task: Task, rules: Sequence[Rule], conflicts: Sequence[Conflict], teacher: Teacher, screen: Screen
+    rules: Sequence[Rule], conflicts: Sequence[Conflict], teacher: Teacher, screen: Screen
 ) -> tuple[tuple[Rule, ...], list[str]]:
     """Have the teacher tell conflicting rules apart, in one call for all conflicts.
 
     Args:
-        task: The task.
         rules: All rules.
         conflicts: From `find_conflicts`; the first six are resolved.
         teacher: The model that rewrites the conditions.
@@ -82,7 +81,7 @@ async def resolve_conflicts(
         validation rows decide.
     """
     shown = conflicts[:_MAX_SHOWN]
-    answer = await teacher.ask(_messages(task, shown), Settlements)
+    answer = await teacher.ask(_messages(screen.task, shown), Settlements)
     if isinstance(answer, Failure):
         return tuple(rules), [f"{len(conflicts)} conflicts stay: {answer.message}"]
     edits = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from langchain_pld.student.sanitize import clean_text, skeleton
 
@@ -42,6 +43,7 @@ def find_injection(text: str, *, labels: Sequence[str] = (), about_models: bool 
     return None
 
 
+@lru_cache(maxsize=256)  # a text is screened again with each condition and cue that was drafted from it
 def contains_instruction(text: str) -> bool:
     """Whether a text tries to steer a model; unlike a condition, a text may contain links, code, and "you must"."""
     visible = clean_text(text)

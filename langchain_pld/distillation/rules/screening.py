@@ -1,8 +1,8 @@
-"""Screens: what a drafted condition or cue must not hold, each with a reason that a person can read.
+"""Screens: what a drafted condition or cue must not contain, each with a reason that a person can read.
 
-A condition becomes part of a system prompt, so what it takes over from an example is how an example could plant
-instructions there. It must be plain prose about texts, and take over no wording, name or number of the text that it
-was drafted from. What stands in many texts is no detail of one, and may be said.
+A condition becomes part of a system prompt, so an example could inject instructions there through what the condition
+takes over from it. It must be plain prose about texts, without wording, names or numbers of the text that it was
+drafted from. What appears in many texts is no detail of one, and may be said.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
@@ -25,10 +24,10 @@ from langchain_pld.task import Task
 __all__ = ["Objection", "Screen"]
 
 _NGRAM = 5
-_CONTENT_WORDS = 2
+_MIN_CONTENT_WORDS = 2
 _SPACELESS_NGRAM = 8
-_COMMON_GROUPS = 3
-_SCRIPT_SHARE = 0.05
+_MIN_GROUPS = 3
+_MIN_SCRIPT_SHARE = 0.05
 _NO_LABELS = "Say what stands in such a text. Do not write a label, and do not speak of labels, categories or criteria."
 
 
@@ -44,21 +43,16 @@ class Objection:
 
 @dataclass(frozen=True)
 class Screen:
-    """What a condition of one task must not hold."""
+    """What a condition of one task must not contain."""
 
-    common: frozenset[str] = frozenset()
-    """Words, folded for comparison, that stand in the task's own text or in the texts of several groups."""
-    task: Task | None = None
+    task: Task
     """The task, whose labels a condition must not rest on."""
+    common: frozenset[str] = frozenset()
+    """Words, folded for comparison, that appear in the task's own text or in the texts of several groups."""
     scripts: frozenset[str] | None = None
     """Scripts that conditions may be written in, by the first word of Unicode's names; `None`: any."""
     about_models: bool = False
     """Whether the task is about texts that address a model, so that conditions have to speak of that."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The label names."""
-        return self.task.label_names if self.task is not None else ()
 
     @classmethod
     def of(cls, task: Task, rows: Iterable[Example]) -> Screen:
@@ -72,12 +66,12 @@ class Screen:
                 groups[word].add(row.group or row.id)
             for char in text[:500]:
                 letters[_script(char)] += char.isalpha()
-        common = {word for word, where in groups.items() if len(where) >= _COMMON_GROUPS}
-        often = {name for name, count in letters.items() if count > _SCRIPT_SHARE * sum(letters.values())}
+        common = {word for word, members in groups.items() if len(members) >= _MIN_GROUPS}
+        scripts = {name for name, count in letters.items() if count > _MIN_SCRIPT_SHARE * sum(letters.values())}
         return cls(
-            common=frozenset(common | set(_WORD.findall(skeleton(f"{own} {' '.join(task.fields)}")))),
             task=task,
-            scripts=frozenset(often | _scripts(own)) if often else None,
+            common=frozenset(common.union(_WORD.findall(skeleton(f"{own} {' '.join(task.fields)}")))),
+            scripts=frozenset(scripts | _scripts(own)) if scripts else None,
             about_models=mentions_models(own),
         )
 
@@ -85,22 +79,22 @@ class Screen:
         """The first objection to a condition or a cue, or `None`.
 
         Args:
-            condition: What was drafted.
+            condition: The draft.
             sources: The texts that its author saw.
         """
-        reason = find_injection(condition, labels=self.labels, about_models=self.about_models)
+        reason = find_injection(condition, labels=self.task.label_names, about_models=self.about_models)
         if reason is None and self.scripts is not None and _scripts(condition) - self.scripts:
             reason = "is written in another script than the texts"
         if reason is not None:
             return Objection(reason, 'Write one plain sentence, "If the text …", about such texts and nothing else.')
-        if self.task is not None and is_tautology(condition, self.task, common=self.common):
+        if is_tautology(condition, self.task, common=self.common):
             return Objection("rests on a label instead of the text", _NO_LABELS)
         return next((found for source in sources if (found := self.leak(condition, source))), None)
 
     def leak(self, condition: str, source: str) -> Objection | None:
         """Whether a condition takes over words, numbers or names of a text that its author saw."""
         words = self._shared_words(condition, source)
-        if words:
+        if words is not None:
             return Objection("shares words in a row with its source", f'Do not use the words "{words}" of the text.')
         numbers = _numbers(condition) & _numbers(source) - self.common
         if numbers:
@@ -112,11 +106,11 @@ class Screen:
 
     def _shared_words(self, condition: str, source: str) -> str | None:
         own, theirs = skeleton(condition), skeleton(source)
-        # In a text that tries to steer the model, any wording may be what is to be planted.
-        size = _CONTENT_WORDS if _steers(source) else _NGRAM
+        # In a text that tries to steer a model, any wording may be what it wants to inject.
+        size = _MIN_CONTENT_WORDS if contains_instruction(source) else _NGRAM
         known = set(_runs(_WORD.findall(theirs), size))
         for run in _runs(_WORD.findall(own), size):
-            if run in known and sum(self._is_content(word) for word in run) >= _CONTENT_WORDS:
+            if run in known and sum(self._is_content(word) for word in run) >= _MIN_CONTENT_WORDS:
                 return " ".join(run)
         known = set(_runs(_SPACELESS.findall(theirs), _SPACELESS_NGRAM))
         return next(("".join(run) for run in _runs(_SPACELESS.findall(own), _SPACELESS_NGRAM) if run in known), None)
@@ -125,7 +119,7 @@ class Screen:
         return word not in ENGLISH_STOP_WORDS and word not in self.common
 
     def _names(self, condition: str, source: str) -> set[str]:
-        """Words that stand in the source with a capital only, and that the condition takes over."""
+        """Words of the condition that the source only spells with a capital."""
         spelled = list(_spelled(source))
         lower = {skeleton(word) for word, _ in spelled if word.islower()}
         capitals = [(skeleton(word), begins) for word, begins in spelled if _is_capital(word)]
@@ -139,10 +133,6 @@ class Screen:
             and key not in lower
             and (key in inside or (key in anywhere and _is_capital(word) and not begins))
         }
-
-
-# One source is looked at with each condition and cue that was drafted from it.
-_steers = lru_cache(maxsize=256)(contains_instruction)
 
 
 def _runs(items: list[str], size: int) -> Iterator[tuple[str, ...]]:

@@ -23,7 +23,7 @@ from langchain_pld.examples import ExampleSet
 from langchain_pld.student.calibration import MINIMUM_ROWS
 from langchain_pld.student.gates import fit_gate
 
-__all__ = ["Contest", "calibration_notes", "gate_for", "promote", "unmeasured"]
+__all__ = ["Contest", "gate_for", "promote", "unmeasured"]
 
 _TEST_UNREAD = (
     "the test rows were not read: the budget ended the search, and with a larger one it goes on; to end it here and "
@@ -53,7 +53,7 @@ class Contest:
 
     def prompts(self, winner: ScoredCandidate) -> dict[str, ScoredCandidate]:
         """The prompts by the names of their score cards."""
-        if self.champion.candidate.rules or self.reviewed:
+        if self.champion.candidate.rules:
             # What is called distilled is what is shipped; rules that lost are shown beside it under another name.
             name = "distilled" if winner is self.champion else "rules, not shipped"
             return {**self.old_prompts, name: self.champion}
@@ -125,7 +125,7 @@ async def promote(
             "require_review": plan.require_review,
             "scores": tuple(cards),
             "finish_reason": decision.finish_reason,
-            "notes": (*decision.reasons, *test_notes, *trials, *calibration_notes(winner), *gate_notes),
+            "notes": (*decision.reasons, *test_notes, *trials, *_calibration_notes(winner), *gate_notes),
         }
     )
 
@@ -155,10 +155,13 @@ def _decide(
         return Decision(champion, "reviewed", ("a person accepted none of the rules, so this prompt has none",))
     if contest.reviewed:
         worse = [name for name, found in comparisons.items() if found.worse]
-        verdict = f"detectably worse than {' and '.join(worse)}" if worse else "not detectably worse than before"
-        return Decision(
-            champion, "reviewed", (f"a person accepted these rules; they are {verdict}: {figures}", *labels)
-        )
+        verdict = "not detectably worse than before"
+        if worse:
+            verdict = f"detectably worse than {' and '.join(worse)}"
+        elif all(found.better for found in comparisons.values()):
+            verdict = "detectably better than before"
+        reason = f"a person accepted these rules; they are {verdict}: {figures}"
+        return Decision(champion, "reviewed", (reason, *labels))
     if champion.candidate.rules and all(found.better for found in comparisons.values()):
         return Decision(champion, ended, (f"the distilled prompt is better: {figures}", *labels))
     if incumbent and (plain := compare_scored(zero_shot, incumbent)).better:
@@ -218,7 +221,7 @@ async def _read_test_rows(
     return cards, tuple(notes)
 
 
-def calibration_notes(scored: ScoredCandidate) -> tuple[str, ...]:
+def _calibration_notes(scored: ScoredCandidate) -> tuple[str, ...]:
     """What calibrating a prompt brought, or why it was not calibrated."""
     if scored.fit is None:
         return (f"not calibrated: fewer than {MINIMUM_ROWS} validation rows have a scored answer",)

@@ -15,11 +15,9 @@ from langchain_pld.distillation.run.progress import OnProgress
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.search.candidates import Candidate
-from langchain_pld.distillation.search.promotion import calibration_notes, gate_for
+from langchain_pld.distillation.search.promotion import Contest, gate_for, promote
 from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.distillation.search.student_probes import learn_tokens
-from langchain_pld.evaluation.comparison import compare
-from langchain_pld.evaluation.evaluate import gold_labels
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import Rule
 from langchain_pld.student.prompt import compile_prompt
@@ -89,7 +87,7 @@ async def rescore(
     run = await Run.open(
         "review",
         task=artifact.task,
-        plan=PLANS["light"],
+        plan=PLANS["light"].model_copy(update={"replace_level": 0.95}),
         store=RunStore(InMemoryStore(), "rescoring"),
         student=student,
         config=DistillConfig(seed=seed),
@@ -97,38 +95,23 @@ async def rescore(
     fingerprint = await run.student_fingerprint()
     scorer = StudentScorer(run, fingerprint, artifact.scorer)
     answer = await learn_tokens(run, artifact.answer_for(fingerprint), artifact.scorer)
-    zero_shot = await scorer.validate(Candidate(answer=answer), rows, on_progress)
-    scored = zero_shot
-    cards = scorer.cards(zero_shot, rows, name="zero-shot")
-    note = f"all rules were rejected; the prompt without rules was measured on {len(rows)} validation rows"
+    zero_shot = scored = await scorer.validate(Candidate(answer=answer), rows, on_progress)
     if artifact.rules:
         scored = await scorer.validate(Candidate(rules=artifact.rules, answer=answer), rows, on_progress)
-        cards += scorer.cards(scored, rows, name="distilled")
-        found = compare(
-            gold_labels(rows),
-            scored.predictions,
-            zero_shot.predictions,
-            run.task.label_names,
-            [row.group for row in rows],
-            seed=seed,
-        )
-        verdict = "better than" if found.better else "worse than" if found.worse else "not detectably better than"
-        note = f"the reviewed prompt is {verdict} zero-shot: {found.figures('validation')}"
+    contest = Contest(zero_shot, scored, reviewed=True)
+    data = DataFingerprint(sha256=rows.sha256, rows=len(rows), source=rows.source)
+    measured = await promote(contest, scorer, rows, ended="reviewed", origin={}, trials=())
     gate = artifact.gate
     gate_notes: tuple[str, ...] = ()
     if gate is not None:
         gate, gate_notes = gate_for(gate, scored, rows, run)
-    earlier = [found for found in artifact.notes if found != UNMEASURED]
-    data = DataFingerprint(sha256=rows.sha256, rows=len(rows), source=rows.source)
+    earlier = [note for note in artifact.notes if note != UNMEASURED]
     return artifact.model_copy(
         update={
-            "answer": answer,
-            "calibration": scored.calibration,
+            **{field: getattr(measured, field) for field in ("answer", "calibration", "student", "scores")},
             "gate": gate,
-            "student": fingerprint,
             "data": {**artifact.data, "validation": data},
-            "scores": tuple(cards),
-            "ledger": (*artifact.ledger, *run.spending.ledger),
-            "notes": (note, *calibration_notes(scored), *gate_notes, *earlier),
+            "ledger": (*artifact.ledger, *measured.ledger),
+            "notes": (*measured.notes, *gate_notes, *earlier),
         }
     )

@@ -34,7 +34,7 @@ async def resolved(answer: str) -> tuple[tuple[Rule, ...], list[str]]:
         FakeChatModel(script=lambda _: AIMessage(answer)), node="consolidate", store=InMemoryStore(), concurrency=1
     )
     conflicts = find_conflicts(RULES, VECTORS, similarity=0.9)
-    return await resolve_conflicts(TASK, RULES, conflicts, teacher, Screen(task=TASK))
+    return await resolve_conflicts(RULES, conflicts, teacher, Screen(task=TASK))
 
 
 async def test_only_conflicting_rules_are_rewritten() -> None:

@@ -24,7 +24,7 @@ def test_an_obeyed_instruction_is_refused_however_it_is_disguised(one: Injection
 
 
 def leak(condition: str, source: str) -> str | None:
-    objection = Screen().leak(condition, source)
+    objection = Screen(TASK).leak(condition, source)
     return objection.reason if objection else None
 
 
@@ -99,7 +99,7 @@ def test_another_script_than_that_of_the_texts_is_refused() -> None:
 
 
 def test_the_objection_says_what_to_leave_out() -> None:
-    objection = Screen().objection("If it is about Maria", ["I know that Maria was there."])
+    objection = Screen(TASK).objection("If it is about Maria", ["I know that Maria was there."])
     assert objection is not None
     assert objection.request == 'Leave out the name "Maria".'
 

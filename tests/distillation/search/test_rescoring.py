@@ -29,7 +29,7 @@ async def test_scored_again_the_first_note_compares_with_the_prompt_without_rule
     validation = rows("validation", 100)
     artifact = with_rules(await distil(effort=PLAN.model_copy(update={"max_risk": 0.1})), OTHER)
     measured = await rescore(artifact, validation, student())
-    assert measured.notes[0].startswith("the reviewed prompt is better than zero-shot: macro-F1 on 100 validation rows")
+    assert "they are detectably better than before: against zero-shot macro-F1 on 100 validation" in measured.notes[0]
     assert UNMEASURED not in measured.notes
     assert {card.name for card in measured.scores} == {"zero-shot", "distilled"}
     assert measured.data["validation"].sha256 == validation.sha256
@@ -44,10 +44,10 @@ async def test_rules_that_make_it_worse_stay_and_the_note_says_so() -> None:
 
     measured = await rescore(with_rules(await distil(), OTHER), SETS["validation"], student(misled_by_rules))
     assert measured.rules == OTHER
-    assert measured.notes[0].startswith("the reviewed prompt is worse than zero-shot")
+    assert "they are detectably worse than zero-shot" in measured.notes[0]
 
 
 async def test_without_rules_the_plain_prompt_is_measured() -> None:
     measured = await rescore(with_rules(await distil(), ()), SETS["validation"], student())
-    assert measured.notes[0] == "all rules were rejected; the prompt without rules was measured on 60 validation rows"
+    assert measured.notes[0] == "a person accepted none of the rules, so this prompt has none"
     assert {card.name for card in measured.scores} == {"zero-shot"}
