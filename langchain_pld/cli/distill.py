@@ -372,7 +372,7 @@ def _run(directory: RunDirectory, job: _Job, *, begins: bool, database: str | No
     go_on = f"what was done is kept, go on with: pld distill --resume {shlex.quote(str(directory.path))}"
 
     async def work() -> list[DistilledPrompt]:
-        async with directory.opened(postgres=database) as (store, checkpointer):
+        async with directory.open(postgres=database) as (store, checkpointer):
             done = await adistill_many(
                 job.task,
                 train=sets["train"],
@@ -391,7 +391,7 @@ def _run(directory: RunDirectory, job: _Job, *, begins: bool, database: str | No
             )
             return list(done.values())
 
-    with directory.held(), stoppable(lambda: f"{record.out} is not written yet; {go_on}"), StepBars() as bars:
+    with directory.lock(), stoppable(lambda: f"{record.out} is not written yet; {go_on}"), StepBars() as bars:
         directory.rewrite(record)
         if begins:
             bars.show(_plan(job))

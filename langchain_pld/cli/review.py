@@ -249,13 +249,13 @@ def _review_run(
     run_id = run_of_student(record.run_id, model_spec(decider))
 
     async def resume(on_progress: Callable[[Progress], None]) -> DistilledPrompt:
-        async with directory.opened(postgres=database) as (store, checkpointer):
+        async with directory.open(postgres=database) as (store, checkpointer):
             graph = build_distillation_graph(teacher=teacher, student=decider, store=store, checkpointer=checkpointer)
             config: RunnableConfig = {"configurable": {"thread_id": run_id}}
             context = DistillConfig(seed=record.seed)
             return await aresume_review(graph, config, ask, context=context, on_progress=on_progress)
 
-    with directory.held(), stoppable(lambda: "the run still waits, or goes on with pld distill --resume"):
+    with directory.lock(), stoppable(lambda: "the run still waits, or goes on with pld distill --resume"):
         bars: StepBars | None = None
 
         def progress(news: Progress) -> None:

@@ -8,17 +8,20 @@ answers and a budget make a run cheaper than that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict
 
 from langchain_pld.answer import MOST_OPTIONS, AnswerFormat
+from langchain_pld.distillation.nodes.critique import JUDGED_AT_ONCE
 from langchain_pld.distillation.nodes.example_selection import POOL
 from langchain_pld.distillation.plan import Plan
 from langchain_pld.distillation.prices import price_of
+from langchain_pld.distillation.roles import Role
 from langchain_pld.distillation.templates import label_lines
 from langchain_pld.examples import ExampleSet
+from langchain_pld.student.calibration import content_free_inputs
 from langchain_pld.student.chunks import estimated_tokens
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.task import Task
@@ -37,15 +40,14 @@ _ENGLISH = 0.5
 """Tokens of English prose over the estimate from above; for the minutes."""
 _CHAT = 20
 """Tokens around a text."""
-_CONTENT_FREE = 3
-"""Inputs without content that each prompt is tried on, for the contextual calibration."""
 _PROBES = 12
 """Calls that find out how the student's answers can be read: two forms, three scorers, with and without thinking; then
 each answer word is written once, where the tokenizer is not at hand."""
-_JUDGED = 12
-"""Conditions that a judgement covers."""
 _SHOWN = 8
 """Conditions or texts of one kind that a question shows."""
+
+
+_NO_ROWS = ExampleSet(source="none", examples=())
 
 
 class EstimateLine(BaseModel):
@@ -80,21 +82,6 @@ class Estimate(BaseModel):
 
     lines: tuple[EstimateLine, ...]
     """A line for each node and model."""
-
-    @property
-    def least(self) -> int:
-        """Calls of all nodes at least."""
-        return sum(line.least for line in self.lines)
-
-    @property
-    def calls(self) -> int:
-        """Calls of all nodes at most."""
-        return sum(line.calls for line in self.lines)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all nodes."""
-        return sum(line.input_tokens + line.output_tokens for line in self.lines)
 
     @property
     def cost(self) -> float | None:
@@ -136,33 +123,31 @@ def estimate(
             nobody, when absent.
         incumbent: Whether there is a prompt in use that is scored as well.
     """
-    counting = _Counting(task, plan, train, validation, test, teacher, embeddings, incumbent=incumbent)
-    lines = [line for number, student in enumerate(students) for line in counting.of(student, first=not number)]
-    return Estimate(lines=tuple(lines))
+    sets: dict[Role, ExampleSet | None] = {"train": train, "validation": validation, "test": test}
+    count = _Count(task, plan, sets, teacher, embeddings, incumbent=incumbent)
+    return Estimate(lines=tuple(line for n, student in enumerate(students) for line in count.of(student, first=not n)))
 
 
-class _Counting:
+class _Count:
     """Counts the calls of a run; see `estimate` for the arguments."""
 
     def __init__(
         self,
         task: Task,
         plan: Plan,
-        train: ExampleSet,
-        validation: ExampleSet,
-        test: ExampleSet | None,
+        sets: Mapping[Role, ExampleSet | None],
         teacher: str,
         embeddings: str | None,
         *,
         incumbent: bool,
     ) -> None:
         labels = len(task.labels)
-        self._task, self._plan, self._teacher, self._incumbent = task, plan, teacher, incumbent
-        self._embeddings = embeddings
-        self._train, self._validation, self._test = train, validation, test
-        self._gold = sum(row.label is not None for row in train)
-        self._made_up = plan.synthetic_per_small_label * labels
-        self._explained = min(plan.train_examples, len(train)) + self._made_up
+        self._task, self._plan, self._teacher, self._embeddings = task, plan, teacher, embeddings
+        self._incumbent = incumbent
+        self._train, self._validation, self._test = (sets[role] or _NO_ROWS for role in ("train", "validation", "test"))
+        self._gold = sum(row.label is not None for row in self._train)
+        self._synthetic = plan.synthetic_per_small_label * labels
+        self._explained = min(plan.train_examples, len(self._train)) + self._synthetic
         # Each group of labels is asked about, then the best of each.
         self._stages = 1 + max(2, -(-labels // MOST_OPTIONS)) if labels > MOST_OPTIONS else 1
         self._question = _QUESTION + estimated_tokens(f"{task.instructions}\n{label_lines(task)}")
@@ -190,16 +175,16 @@ class _Counting:
     def _rules(self) -> Iterator[EstimateLine]:
         """From examples to merged rules."""
         plan, labels, train = self._plan, len(self._task.labels), _length(self._task, self._train)
-        explained, made_up = self._explained, self._made_up
+        explained, synthetic = self._explained, self._synthetic
         wanted = min(plan.train_examples, self._gold)
         voted = min(len(self._train) - self._gold, max(0, plan.train_examples - self._gold))
-        votes = plan.votes * (voted + made_up) + (labels if made_up else 0)
+        votes = plan.votes * (voted + synthetic) + (labels if synthetic else 0)
         how = f"{explained} examples, one call each" + (f", {votes} votes on labels" if votes else "")
         twins = len(self._train) - len({self._task.render(row.input) for row in self._train})
         yield self._asks("generate", explained + votes, train, how, least=max(0, wanted - twins))
         yield self._asks("extract", explained, train, "each draft asked for once more")
         if plan.judge:
-            batches = labels + explained // _JUDGED
+            batches = labels + explained // JUDGED_AT_ONCE
             yield self._asks("critique", batches, self._shown, f"{batches} judgements of drafts")
         merges = labels * plan.rules_per_label * plan.drafts
         how = f"{labels} labels x {plan.rules_per_label} rules x {plan.drafts} drafts, each asked for once more, + 1"
@@ -225,13 +210,13 @@ class _Counting:
         plan, forms = self._plan, _answer_forms(self._task, self._plan)
         edits, others = plan.rounds * plan.revisions, self._incumbent + plan.require_review
         prompts = 2 * forms + plan.trials + edits + others
-        rows = len(self._validation) + _CONTENT_FREE
+        rows = len(self._validation) + len(content_free_inputs(self._task))
         how = f"{prompts} prompts x {rows} texts: 2 x {forms} answer forms, {plan.trials} trials, {edits} edits"
         how += f", {others} more" if others else ""
         texts = len(self._validation)
         words = forms * len(self._task.labels)
         yield self._decides(student, "validate", prompts * rows, self._validation, how, least=texts, words=words)
-        if self._test is not None:
+        if len(self._test):
             count, several = len(self._test), 2 + self._incumbent
             how = f"{several} prompts x {count} rows"
             yield self._decides(student, "test", several * count, self._test, how, least=count)

@@ -12,7 +12,7 @@ from langchain_pld.errors import ExampleError
 from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.task import Task, TaskInput
 
-__all__ = ["Role", "balanced", "check_roles", "labelled", "text_key"]
+__all__ = ["Role", "balanced_sample", "check_roles", "labelled_rows", "text_key"]
 
 Role = Literal["train", "validation", "test"]
 
@@ -65,12 +65,12 @@ def text_key(task: Task, value: TaskInput) -> str:
     return " ".join(unicodedata.normalize("NFKC", task.render(value)).casefold().split())
 
 
-def labelled(rows: ExampleSet) -> ExampleSet:
+def labelled_rows(rows: ExampleSet) -> ExampleSet:
     """The rows that have a label."""
     return ExampleSet(source=rows.source, examples=tuple(row for row in rows if row.label is not None))
 
 
-def balanced(rows: ExampleSet, count: int, seed: int | None) -> ExampleSet:
+def balanced_sample(rows: ExampleSet, count: int, seed: int | None) -> ExampleSet:
     """At most `count` rows, in turn from each label; those of a label in seeded order, without a seed as they come."""
     by_label: dict[str | None, list[Example]] = defaultdict(list)
     for row in rows:

@@ -14,12 +14,12 @@ With a Postgres database the directory holds `run.json` alone, and all runs of t
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -191,7 +191,7 @@ class RunDirectory:
             raise InputError(msg)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Keep other processes out of the run; the hold ends with the process, however that ends.
 
         Raises:
@@ -206,7 +206,7 @@ class RunDirectory:
             raise InputError(msg) from None
 
     @asynccontextmanager
-    async def opened(self, *, postgres: str | None = None) -> AsyncIterator[tuple[BaseStore, BaseCheckpointSaver[Any]]]:
+    async def open(self, *, postgres: str | None = None) -> AsyncIterator[tuple[BaseStore, BaseCheckpointSaver[Any]]]:
         """Store and checkpointer of the run.
 
         Args:
@@ -232,7 +232,7 @@ async def _sqlite(folder: Path, stack: AsyncExitStack) -> tuple[BaseStore, BaseC
         raise MissingExtraError.of("langgraph-checkpoint-sqlite", "distill") from error
 
     async def connect(path: Path, **options: Any) -> aiosqlite.Connection:
-        path.touch(mode=_OWNER_ONLY)  # noqa: ASYNC240  # SQLite gives its other files the mode of this one
+        await asyncio.to_thread(path.touch, mode=_OWNER_ONLY)  # SQLite gives its other files the mode of this one
         return await stack.enter_async_context(aiosqlite.connect(path, **options))
 
     async def store(path: Path) -> AsyncSqliteStore:
@@ -241,9 +241,9 @@ async def _sqlite(folder: Path, stack: AsyncExitStack) -> tuple[BaseStore, BaseC
         await connection.execute("PRAGMA journal_mode=WAL")
         await connection.execute("PRAGMA synchronous=NORMAL")
         await connection.execute("PRAGMA busy_timeout=30000")
-        made = AsyncSqliteStore(connection)
-        await made.setup()
-        return made
+        database = AsyncSqliteStore(connection)
+        await database.setup()
+        return database
 
     own, calls = await store(folder / "store.sqlite"), await store(folder.parent / "calls.sqlite")
     checkpoints = await connect(folder / "checkpoints.sqlite")
@@ -290,10 +290,6 @@ def _serializer() -> JsonPlusSerializer:
 def _classes_in(hint: Any) -> Iterator[type]:
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         yield hint
-    elif isinstance(hint, type) and is_dataclass(hint):
-        yield hint
-        for part in get_type_hints(hint).values():
-            yield from _classes_in(part)
     for part in get_args(hint):
         yield from _classes_in(part)
 

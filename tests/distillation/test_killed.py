@@ -78,7 +78,7 @@ def work(folder: Path, url: str, stop_at_note: tuple[str, int] | None) -> None:
 async def _run(folder: Path, url: str, on_progress: Callable[[Progress], None]) -> Any:
     # An option that the watcher reads: who asks.
     model = ChatOllama(model="fake", base_url=url, keep_alive=str(os.getpid()))
-    async with RunDirectory(folder).opened() as (store, checkpointer):
+    async with RunDirectory(folder).open() as (store, checkpointer):
         return await adistill(
             TASK,
             train=rows("train", 18),

@@ -221,7 +221,7 @@ from langchain_pld.errors import AnswersPendingError
 from tests.distillation.test_offline import distil
 
 async def main(run: Path, teacher: str) -> None:
-    async with RunDirectory(run).opened() as (store, checkpointer):
+    async with RunDirectory(run).open() as (store, checkpointer):
         try:
             await distil(teacher, store=store, checkpointer=checkpointer, run_id="run")
         except AnswersPendingError:
@@ -247,7 +247,7 @@ async def test_a_process_killed_between_interrupt_and_answer_loses_nothing(tmp_p
     assert killed.returncode == -signal.SIGKILL
     assert [len(questions) for questions in folder.request_files().values()] == [9]
     give(folder)
-    async with RunDirectory(run).opened() as (store, checkpointer):
+    async with RunDirectory(run).open() as (store, checkpointer):
         resumed, _ = await by_rounds(folder, store=store, checkpointer=checkpointer, run_id="run")
     online = await distil(FakeChatModel(script=online_script))
     assert comparable(resumed) | {"teacher": None} == comparable(online) | {"teacher": None}

@@ -39,7 +39,7 @@ async def test_a_run_in_postgres_is_resumed_and_shares_paid_answers_with_the_nex
     database: str, tmp_path: Path
 ) -> None:
     async def run(writer: FakeChatModel, run_id: str) -> Any:
-        async with RunDirectory(tmp_path).opened(postgres=database) as (store, checkpointer):
+        async with RunDirectory(tmp_path).open(postgres=database) as (store, checkpointer):
             kept: dict[str, Any] = {"store": store, "checkpointer": checkpointer, "run_id": run_id}
             return await distil(teacher=writer, effort=PLAN_WITH_CEILING, **kept)
 
@@ -63,5 +63,5 @@ async def test_a_run_in_postgres_is_resumed_and_shares_paid_answers_with_the_nex
 
 async def test_a_database_that_is_not_there_is_one_plain_error(tmp_path: Path) -> None:
     with pytest.raises(DistillationError, match="the Postgres database cannot be used"):
-        async with RunDirectory(tmp_path).opened(postgres="postgresql://127.0.0.1:9/none?connect_timeout=1"):
+        async with RunDirectory(tmp_path).open(postgres="postgresql://127.0.0.1:9/none?connect_timeout=1"):
             pass

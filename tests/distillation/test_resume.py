@@ -40,7 +40,7 @@ async def test_after_too_many_failures_only_what_failed_is_paid_on_resume() -> N
     kept: dict[str, Any] = {"store": InMemoryStore(), "checkpointer": InMemorySaver(), "run_id": "r"}
     with pytest.raises(DistillationError, match="4 of 8 calls to the teacher") as caught:
         await distil(**RUN, teacher=teacher(reluctant), **kept)
-    assert "What was paid for is kept" in str(caught.value)
+    assert "The answers that came are kept" in str(caught.value)
     mended = teacher()
     artifact = await distil(**RUN, teacher=mended, **kept)
     explained = [text_of(messages) for messages in mended.asked if "invoice note" in text_of(messages)[:20]]
@@ -77,7 +77,7 @@ async def test_many_rows_fit_into_the_files_of_a_run(tmp_path: Path) -> None:
     many = ExampleSet.of(
         [Example(id=str(n), input=f"text {n}", label="amber" if n % 2 else "violet") for n in range(35_000)], TASK
     )
-    async with RunDirectory(tmp_path / "run").opened() as (store, _):
+    async with RunDirectory(tmp_path / "run").open() as (store, _):
         kept = RunStore(store, "r")
         await kept.put_examples("train", many)
         found = await kept.examples("train")

@@ -29,7 +29,7 @@ PLAN = PLANS["light"].model_copy(
 
 async def begin(folder: Path, url: str) -> None:
     model = ChatOllama(model="fake", base_url=url)
-    async with RunDirectory(folder).opened() as (store, checkpointer):
+    async with RunDirectory(folder).open() as (store, checkpointer):
         waiting = await adistill(
             TASK,
             train=rows("train", 18),
@@ -48,7 +48,7 @@ async def begin(folder: Path, url: str) -> None:
 
 async def answer(folder: Path, url: str, ask: Any) -> DistilledPrompt:
     model = ChatOllama(model="fake", base_url=url)
-    async with RunDirectory(folder).opened() as (store, checkpointer):
+    async with RunDirectory(folder).open() as (store, checkpointer):
         graph = build_distillation_graph(teacher=model, student=model, store=store, checkpointer=checkpointer)
         return await aresume_review(graph, {"configurable": {"thread_id": "run"}}, ask)
 

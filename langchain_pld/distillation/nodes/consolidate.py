@@ -34,7 +34,7 @@ from langchain_pld.student.sanitize import clean_text, delimited
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 
-__all__ = ["MergedRule", "consolidate", "merge_messages", "quoted"]
+__all__ = ["MergedRule", "consolidate", "merge_messages", "quote"]
 
 _SHOWN_CONDITIONS = 8
 _SHOWN_TEXTS = 6
@@ -52,7 +52,7 @@ class MergedRule(BaseModel):
 
 async def consolidate(state: DistillationState, run: Run) -> dict[str, Any]:
     """The node."""
-    micro_rules, train = state["micro_rules"], await run.store.taught()
+    micro_rules, train = state["micro_rules"], await run.store.rows_for_teacher()
     screen = await asyncio.to_thread(Screen.of, run.task, train)
     teacher = run.teacher()
     found = await _cluster(run, micro_rules)
@@ -91,15 +91,15 @@ def merge_messages(
         f'The label is "{label}".\n\nConditions:',
         *(f"- {micro.condition}" for micro in members[:_SHOWN_CONDITIONS]),
     ]
-    parts += [f'\nTexts labelled "{label}":', *(quoted(task, example) for example in own)]
+    parts += [f'\nTexts labelled "{label}":', *(quote(task, example) for example in own)]
     if others:
-        parts += ["\nTexts with other labels:", *(quoted(task, example) for example in others)]
+        parts += ["\nTexts with other labels:", *(quote(task, example) for example in others)]
     parts += [f"\n{objection}"] if objection else []
     system = fill("merge", instructions=task.instructions, labels=label_lines(task))
     return [SystemMessage(system), HumanMessage("\n".join(parts))]
 
 
-def quoted(task: Task, example: Example) -> str:
+def quote(task: Task, example: Example) -> str:
     """The text of an example as data in a question to the teacher, shortened where it is long."""
     text = clean_text(task.render(example.input))
     shown = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + " […]"

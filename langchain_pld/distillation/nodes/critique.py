@@ -27,9 +27,10 @@ from langchain_pld.rules import MicroRule
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 
-__all__ = ["Judgement", "critique", "judge_messages", "screened"]
+__all__ = ["JUDGED_AT_ONCE", "Judgement", "critique", "judge_messages", "screen_micro_rules"]
 
-_BATCH = 12
+JUDGED_AT_ONCE = 12
+"""Conditions that a judgement covers."""
 _MOST_DROPPED = 0.5
 _MAJORITY = 0.75
 
@@ -46,7 +47,7 @@ class Drop(BaseModel):
 class Judgement(BaseModel):
     """The teacher's judgement of a batch."""
 
-    drop: list[Drop] = Field(max_length=_BATCH)
+    drop: list[Drop] = Field(max_length=JUDGED_AT_ONCE)
 
 
 async def critique(state: DistillationState, run: Run) -> dict[str, Any]:
@@ -54,8 +55,8 @@ async def critique(state: DistillationState, run: Run) -> dict[str, Any]:
     if "champion" in state:
         return await revise(state["champion"], state["scorer"], run)
     drafts = state["micro_rules"]
-    screen = await asyncio.to_thread(Screen.of, run.task, await run.store.taught())
-    kept, reasons = screened(drafts, screen)
+    screen = await asyncio.to_thread(Screen.of, run.task, await run.store.rows_for_teacher())
+    kept, reasons = screen_micro_rules(drafts, screen)
     note = f"{len(kept)} of {len(drafts)} micro-rules kept"
     if reasons:
         note += "; out: " + ", ".join(f"{count} that {reason}" for reason, count in Counter(reasons).most_common())
@@ -68,7 +69,7 @@ async def critique(state: DistillationState, run: Run) -> dict[str, Any]:
     return {"micro_rules": judged}
 
 
-def screened(micro_rules: Sequence[MicroRule], screen: Screen) -> tuple[list[MicroRule], list[str]]:
+def screen_micro_rules(micro_rules: Sequence[MicroRule], screen: Screen) -> tuple[list[MicroRule], list[str]]:
     """The micro-rules that pass the screens, and the reason of each that does not.
 
     Args:
@@ -109,10 +110,10 @@ async def _judge(run: Run, micro_rules: list[MicroRule]) -> list[MicroRule]:
     for family in group_near_duplicates(micro_rules):
         by_label[family[0].label].append(family)
     batches = [
-        found[start : start + _BATCH]
+        found[start : start + JUDGED_AT_ONCE]
         for label in run.task.label_names
         for found in [by_label[label]]
-        for start in range(0, len(found), _BATCH)
+        for start in range(0, len(found), JUDGED_AT_ONCE)
     ]
 
     async def judge(batch: list[Family]) -> tuple[set[str], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from langchain_pld.distillation.roles import balanced
+from langchain_pld.distillation.roles import balanced_sample
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.search.answer_formats import student_formats
 from langchain_pld.distillation.search.candidates import Candidate
@@ -30,11 +30,11 @@ def choose_uncertain(pool: ExampleSet, losses: dict[str, float], count: int, see
         count: Rows wanted.
         seed: Seed of the random half.
     """
-    usual = balanced(pool, (count + 1) // 2, seed)
+    usual = balanced_sample(pool, (count + 1) // 2, seed)
     known = {row.id for row in usual}
     left = [row for row in pool if row.id not in known]
     hard = sorted(left, key=lambda row: -losses.get(row.id, 0.0))
-    rest = balanced(ExampleSet(source=pool.source, examples=tuple(hard)), count - len(usual), seed=None)
+    rest = balanced_sample(ExampleSet(source=pool.source, examples=tuple(hard)), count - len(usual), seed=None)
     return ExampleSet(source=pool.source, examples=(*usual.examples, *rest.examples))
 
 

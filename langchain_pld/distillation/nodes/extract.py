@@ -30,7 +30,7 @@ async def extract(state: DistillationState, run: Run) -> dict[str, Any]:
     task, teacher = run.task, run.teacher()
     chosen = await run.store.chosen()
     found = await run.store.get_many("explanations", [content_key(row.example) for row in chosen])
-    screen = await asyncio.to_thread(Screen.of, task, await run.store.taught())
+    screen = await asyncio.to_thread(Screen.of, task, await run.store.rows_for_teacher())
     asked_again = 0
 
     async def draft(row: ChosenRow, explanation: Explanation) -> MicroRule | str:

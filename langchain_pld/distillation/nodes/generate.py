@@ -22,7 +22,7 @@ from langchain_pld.distillation.nodes.example_selection import POOL, choose_unce
 from langchain_pld.distillation.nodes.synthetic_examples import invent, small_labels
 from langchain_pld.distillation.nodes.voting import elect
 from langchain_pld.distillation.plan import Plan
-from langchain_pld.distillation.roles import Role, balanced, labelled, text_key
+from langchain_pld.distillation.roles import Role, balanced_sample, labelled_rows, text_key
 from langchain_pld.distillation.rules.condition import Condition
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.distillation.run.run import Run
@@ -54,7 +54,7 @@ async def generate(state: DistillationState, run: Run) -> dict[str, Any]:
     """The node."""
     del state  # what it needs lies in the Store
     teacher = run.teacher(unproven=True)
-    await check_student(run, await run.store.required("validation"))
+    await check_student(run, await run.store.require("validation"))
     await check_embeddings(run)
     chosen = await _choose(run, teacher)
     failures = await _explain(run, teacher, [row.example for row in chosen])
@@ -74,8 +74,8 @@ def explanation_messages(task: Task, example: Example, *, objection: str = "") -
 
 async def _choose(run: Run, teacher: Teacher) -> list[ChosenRow]:
     """The examples that the teacher explains; the same ones when a run is resumed."""
-    train, wanted = await run.store.required("train"), run.plan.train_examples
-    gold = labelled(train)
+    train, wanted = await run.store.require("train"), run.plan.train_examples
+    gold = labelled_rows(train)
     rows = await _pick(run, gold) if len(gold) > wanted else gold
     chosen = [ChosenRow(example=row) for row in rows]
     unlabelled = [row for row in train if row.label is None]
@@ -96,7 +96,7 @@ async def _pick(run: Run, gold: ExampleSet) -> ExampleSet:
     """As many labelled rows as the plan wants."""
     wanted = run.plan.train_examples
     if run.plan.choose == "uncertain":
-        pool = balanced(gold, POOL * wanted, run.seed)
+        pool = balanced_sample(gold, POOL * wanted, run.seed)
         try:
             losses = await zero_shot_losses(run, pool)
         except BudgetSpent as spent:
@@ -107,7 +107,7 @@ async def _pick(run: Run, gold: ExampleSet) -> ExampleSet:
             )
             return choose_uncertain(pool, losses, wanted, run.seed)
     run.note(f"{wanted} of {len(gold)} labelled rows, balanced over labels")
-    return balanced(gold, wanted, run.seed)
+    return balanced_sample(gold, wanted, run.seed)
 
 
 async def _vote(run: Run, teacher: Teacher, rows: Sequence[Example], wanted: int) -> list[Example]:
@@ -129,7 +129,7 @@ async def _vote(run: Run, teacher: Teacher, rows: Sequence[Example], wanted: int
 async def _synthesize(run: Run, teacher: Teacher, rows: Sequence[Example]) -> list[Example]:
     """Examples that the teacher makes up for labels with few, and that win its vote."""
     task, plan, count = run.task, run.plan, run.plan.synthetic_per_small_label
-    screen = await asyncio.to_thread(Screen.of, task, await run.store.required("train"))
+    screen = await asyncio.to_thread(Screen.of, task, await run.store.require("train"))
     # Of validation and test rows it is only looked whether a text stands there.
     sets = [await run.store.examples(role) for role in get_args(Role)]
     taken = {text_key(task, row.input) for found in sets for row in found or ()}

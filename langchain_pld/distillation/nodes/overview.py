@@ -16,7 +16,7 @@ from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import MicroRule, Rule
 from langchain_pld.student.prompt import compile_prompt
 
-__all__ = ["measured", "overview"]
+__all__ = ["overview", "validation_figures"]
 
 T = TypeVar("T")
 
@@ -60,7 +60,9 @@ async def overview(state: DistillationState, run: RunStore) -> Overview:
     return shown
 
 
-def measured(prompts: Mapping[str, ScoredCandidate | None], rows: ExampleSet, labels: Sequence[str]) -> dict[str, Any]:
+def validation_figures(
+    prompts: Mapping[str, ScoredCandidate | None], rows: ExampleSet, labels: Sequence[str]
+) -> dict[str, Any]:
     """The figures of prompts on the validation rows, for the state; a name without a prompt is left out."""
     gold = gold_labels(rows)
     return {

@@ -211,7 +211,7 @@ class ReviewForm:
                 "support": rule.support,
                 "effect": rule.effect,
                 "sources": list(rule.sources),
-                "texts": {key: _shortened(self._texts[key]) for key in shown},
+                "texts": {key: _shorten(self._texts[key]) for key in shown},
                 "conflicts": alike,
                 "labels": list(self.task.label_names),
             },
@@ -235,14 +235,14 @@ class ReviewForm:
             msg = "respond needs a comment as its message"
             raise InputError(msg)
         if kind == "edit":
-            revised = self._revised(given, rule)
+            revised = self._revise(given, rule)
             if revised.id == rule.id:
                 return RuleDecision(type="approve", rule=rule, message=message)
             return RuleDecision(type="edit", rule=rule, revised=revised, message=message)
         msg = f"a decision of type {kind!r} is none of approve, edit, reject and respond"
         raise InputError(msg)
 
-    def _revised(self, given: Mapping[str, Any], rule: Rule) -> Rule:
+    def _revise(self, given: Mapping[str, Any], rule: Rule) -> Rule:
         action = given.get("edited_action")
         # A form sends every field back; only these two can be edited.
         arguments = action.get("args") if isinstance(action, Mapping) else None
@@ -258,7 +258,7 @@ class ReviewForm:
             raise InputError(msg)
         if condition != rule.condition:
             sources = [self._texts[key] for key in rule.sources if key in self._texts]
-            condition = _checked(condition, sources, self._screen)
+            condition = _check_condition(condition, sources, self._screen)
         revised = rule.revised(condition, label=label)
         others = {other.id for other in self.rules} | {d.revised.id for d in self.decided.values() if d.revised}
         if revised.id != rule.id and revised.id in others:
@@ -398,7 +398,7 @@ def _by_rule(response: Mapping[str, Any], ids: Sequence[str], known: Sequence[st
     return dict(zip(ids, decisions, strict=True))
 
 
-def _checked(condition: str, sources: Iterable[str], screen: Screen) -> str:
+def _check_condition(condition: str, sources: Iterable[str], screen: Screen) -> str:
     """An edited condition as it may stand in a prompt, on one line."""
     condition = " ".join(clean_text(condition).split())
     if not condition:
@@ -411,5 +411,5 @@ def _checked(condition: str, sources: Iterable[str], screen: Screen) -> str:
     return condition
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _TEXT_LENGTH else f"{text[:_TEXT_LENGTH]} […]"

@@ -19,7 +19,7 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from pydantic import BaseModel, Field
 
 from langchain_pld.answer import Scorer
-from langchain_pld.distillation.nodes.consolidate import quoted
+from langchain_pld.distillation.nodes.consolidate import quote
 from langchain_pld.distillation.rules.edits import EditAction, Proposal, RuleEdit
 from langchain_pld.distillation.rules.embeddings import LexicalEmbeddings
 from langchain_pld.distillation.run.run import Run
@@ -74,7 +74,7 @@ async def revise(best: Candidate, scorer: Scorer, run: Run) -> dict[str, Any]:
     proposals: list[Proposal] = []
     try:
         # Scored before, so this comes from the Store.
-        validation = stratified_order(await run.store.required("validation"), run.seed)
+        validation = stratified_order(await run.store.require("validation"), run.seed)
         outcome = await by_outcome(student_scorer, await student_scorer.validate(best, validation), rows)
         wrong = sum(map(len, outcome.failures.values()))
         run.note(f"{wrong} of {len(rows)} explained rows come out wrong")
@@ -133,10 +133,10 @@ def revision_messages(
     parts = ["Rules:", *(listed or ["none yet"])]
     parts += [
         f'\nLabelled "{predicted}" by the model, but correct is "{expected}":',
-        *(quoted(task, row) for row in failures),
+        *(quote(task, row) for row in failures),
     ]
     for row in successes:
-        parts += [f'\nRightly labelled "{row.label}":', quoted(task, row)]
+        parts += [f'\nRightly labelled "{row.label}":', quote(task, row)]
     system = fill("revise", instructions=task.instructions, labels=label_lines(task))
     return [SystemMessage(system), HumanMessage("\n".join(parts))]
 
@@ -156,14 +156,14 @@ async def _ask(
     return Proposal(
         expected=pair[0],
         predicted=pair[1],
-        edits=tuple(_translated(edit, in_question, pair, failures) for edit in answer.edits if edit.action != "keep"),
+        edits=tuple(_translate(edit, in_question, pair, failures) for edit in answer.edits if edit.action != "keep"),
         editable=tuple(rule.id for rule in in_question),
         examples=tuple(row.id for row in (*failures, *successes)),
         cause=answer.cause,
     )
 
 
-def _translated(
+def _translate(
     edit: TeacherEdit, in_question: Sequence[Rule], pair: tuple[str, str], failures: Sequence[Example]
 ) -> RuleEdit:
     """The edit with the rule's id in place of its number; a number that was not shown names no rule, and is refused."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import FinishReason
-from langchain_pld.distillation.nodes.overview import measured
+from langchain_pld.distillation.nodes.overview import validation_figures
 from langchain_pld.distillation.rules.edits import Proposal, apply_edits
 from langchain_pld.distillation.rules.prompt_size import fit_to_budget, token_counter
 from langchain_pld.distillation.rules.screening import Screen
@@ -45,7 +45,7 @@ __all__ = ["validate"]
 
 async def validate(state: DistillationState, run: Run) -> dict[str, Any]:
     """The node."""
-    rows = stratified_order(await run.store.required("validation"), run.seed)
+    rows = stratified_order(await run.store.require("validation"), run.seed)
     fingerprint = await run.student_fingerprint()
     formats: list[AnswerFormat] = []
     scorer = state.get("scorer")
@@ -65,7 +65,7 @@ async def validate(state: DistillationState, run: Run) -> dict[str, Any]:
         if contest.all_rules is not None:
             update["all_rules"] = contest.all_rules.candidate
         prompts = {"zero-shot": contest.zero_shot, "incumbent": contest.incumbent, "best so far": contest.champion}
-        update["measured"] = measured(prompts, rows, run.task.label_names)
+        update["measured"] = validation_figures(prompts, rows, run.task.label_names)
     ended = search_pass.end(contest, improved, passes)
     if ended is None:
         return update
@@ -135,7 +135,7 @@ class _Pass:
             return None, False
         if "reviewed" in state:
             return Contest(zero_shot, champion, incumbent, reviewed=True), False
-        train = await self._run.store.taught()
+        train = await self._run.store.rows_for_teacher()
         screen = await asyncio.to_thread(Screen.of, self._run.task, train)
         count = await asyncio.to_thread(token_counter, self._run.student)
         improved = False

@@ -10,7 +10,7 @@ from typing import Any
 from langgraph.store.base import BaseStore, GetOp, PutOp
 from pydantic import BaseModel, ConfigDict
 
-from langchain_pld.distillation.roles import Role, labelled
+from langchain_pld.distillation.roles import Role, labelled_rows
 from langchain_pld.errors import DistillationError
 from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.namespaces import namespace_label
@@ -44,23 +44,28 @@ class RunStore:
             raise DistillationError(msg)
         self.store = store
         self.run_id = run_id
+        self._rows: dict[Role, ExampleSet] = {}
 
     async def put_examples(self, role: Role, rows: ExampleSet) -> None:
         """Keep the rows of a role."""
         keyed = {content_key(row): row.model_dump() for row in rows}
         await self.put_many(f"examples-{role}", keyed)
         await self.put_many("index", {role: {"keys": list(keyed), "source": rows.source}})
+        self._rows[role] = rows
 
     async def examples(self, role: Role) -> ExampleSet | None:
-        """The rows of a role, in order; `None` when the run has none."""
+        """The rows of a role, in order, read once; `None` when the run has none."""
+        if role in self._rows:
+            return self._rows[role]
         index = (await self.get_many("index", [role])).get(role)
         if index is None:
             return None
         found = await self.get_many(f"examples-{role}", index["keys"])
         rows = tuple(Example.model_validate(found[key]) for key in index["keys"])
-        return ExampleSet(source=index["source"], examples=rows)
+        self._rows[role] = ExampleSet(source=index["source"], examples=rows)
+        return self._rows[role]
 
-    async def required(self, role: Role) -> ExampleSet:
+    async def require(self, role: Role) -> ExampleSet:
         """The rows of a role.
 
         Raises:
@@ -84,13 +89,13 @@ class RunStore:
         found = await self.get_many("chosen", keys)
         return tuple(ChosenRow.model_validate(found[key]) for key in keys)
 
-    async def taught(self) -> ExampleSet:
+    async def rows_for_teacher(self) -> ExampleSet:
         """What the teacher may be shown as examples: the labelled train rows, and the voted and synthetic ones.
 
         Raises:
             DistillationError: The Store has no train rows.
         """
-        train = labelled(await self.required("train"))
+        train = labelled_rows(await self.require("train"))
         others = tuple(row.example for row in await self.chosen() if row.origin != "gold")
         return ExampleSet(source=train.source, examples=(*train.examples, *others))
 

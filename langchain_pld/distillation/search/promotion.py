@@ -10,7 +10,7 @@ from typing import Any
 
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import DistilledPrompt, FinishReason, Gate, ScoreCard
-from langchain_pld.distillation.roles import labelled
+from langchain_pld.distillation.roles import labelled_rows
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.spending import BudgetSpent
 from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
@@ -201,7 +201,7 @@ async def _read_test_rows(
     rows = await run.store.examples("test")
     if rows is None:
         return [], ()
-    train = labelled(await run.store.required("train"))
+    train = labelled_rows(await run.store.require("train"))
     baselines = await asyncio.to_thread(
         lambda: [card(run.task, train, rows, role="test", seed=run.seed) for card in (majority_card, ngram_card)]
     )

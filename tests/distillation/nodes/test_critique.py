@@ -7,7 +7,7 @@ import json
 from langchain_core.messages import AIMessage
 
 from langchain_pld import Example
-from langchain_pld.distillation.nodes.critique import critique, screened
+from langchain_pld.distillation.nodes.critique import critique, screen_micro_rules
 from langchain_pld.distillation.rules.screening import Screen
 from langchain_pld.examples import ExampleSet
 from langchain_pld.rules import MicroRule
@@ -36,14 +36,16 @@ def test_the_same_condition_for_two_labels_goes_out_on_both_sides() -> None:
         micro("if the text is about Money.", "violet", "b"),
         micro("If it is new"),
     ]
-    kept, reasons = screened(drafts, SCREEN)
+    kept, reasons = screen_micro_rules(drafts, SCREEN)
     assert kept == [drafts[2]]
     assert reasons == ["argue for several labels at once"] * 2
 
 
 def test_a_wrong_label_against_many_right_ones_goes_out_alone() -> None:
     right = [micro("If the text is about an unpaid bill", source=str(n)) for n in range(4)]
-    kept, reasons = screened([micro("If the text is about an unpaid bill", "violet", "wrong"), *right], SCREEN)
+    kept, reasons = screen_micro_rules(
+        [micro("If the text is about an unpaid bill", "violet", "wrong"), *right], SCREEN
+    )
     assert kept == right
     assert reasons == ["argue for several labels at once"]
 
@@ -53,11 +55,11 @@ def test_a_negation_makes_another_condition() -> None:
         micro("If the text does mention an unpaid bill"),
         micro("If the text does not mention an unpaid bill", "violet"),
     ]
-    assert screened(drafts, SCREEN) == (drafts, [])
+    assert screen_micro_rules(drafts, SCREEN) == (drafts, [])
 
 
 def test_a_label_that_the_task_does_not_have_goes_out() -> None:
-    kept, reasons = screened([micro("If the text is about money", "green")], SCREEN)
+    kept, reasons = screen_micro_rules([micro("If the text is about money", "green")], SCREEN)
     assert (kept, reasons) == ([], ["argue for a label that the task does not have"])
 
 
