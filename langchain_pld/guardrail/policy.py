@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +29,7 @@ STRICTNESS: tuple[FinalAction, ...] = ("allow", "flag", "interrupt", "block", "r
 
 _STRICTER: tuple[Action, ...] = ("allow", "flag", "escalate", "interrupt", "block", "raise")
 _WORSE: tuple[Outcome, ...] = ("clear", "uncertain", "error", "violation")
+_ROUNDING = 1e-6
 _Threshold = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -63,7 +63,7 @@ class GuardrailPolicy(BaseModel):
     and tool results go on without them, as they were checked; `keep`: unchanged; `block`: held back."""
     on_audit_error: Literal["continue", "block"] = "continue"
     """What to do while the audit log cannot be written; an error in the log of `langchain_pld` tells either way."""
-    deadline_s: float = Field(default=10.0, gt=0)
+    deadline_s: float = Field(default=10.0, gt=0, le=86_400)
     """Seconds that a check may wait for a model; one that is escalated to gets as many again."""
     violation_message: str = "This content was not passed on because it does not meet the rules of this service."
     """What takes the place of content that is a violation. Never holds the content."""
@@ -124,13 +124,14 @@ class GuardrailPolicy(BaseModel):
     def judge(self, verdict: Verdict) -> tuple[Outcome, str | None]:
         """What a verdict means: the outcome, and the blocking label that it is about, if one."""
         probabilities = verdict.probabilities or {}
-        if verdict.status == "failed" or not all(map(math.isfinite, probabilities.values())):
+        thresholds = {label: threshold for label, threshold in self.block_labels.items() if threshold is not None}
+        # A verdict without any probability counts for its label; one that leaves some out tells nothing about those.
+        known = all(map(_is_probability, probabilities.values())) and (
+            not probabilities or thresholds.keys() <= probabilities.keys()
+        )
+        if verdict.status == "failed" or not known:
             return "error", None
-        over = [
-            label
-            for label, threshold in self.block_labels.items()
-            if threshold is not None and probabilities.get(label, 0.0) >= threshold
-        ]
+        over = [label for label, threshold in thresholds.items() if probabilities.get(label, 0.0) >= threshold]
         if over:
             return "violation", max(over, key=probabilities.__getitem__)
         if verdict.status == "abstained":
@@ -178,6 +179,10 @@ class GuardrailPolicy(BaseModel):
         """Every action that can follow from it."""
         first = {self.on_violation, self.on_uncertain, self.on_error, self.on_unreadable}
         return frozenset(first | {self.after_escalation} if "escalate" in first else first)
+
+
+def _is_probability(value: float) -> bool:
+    return -_ROUNDING <= value <= 1 + _ROUNDING  # false for what is no number
 
 
 def strictest(actions: Iterable[FinalAction]) -> FinalAction:

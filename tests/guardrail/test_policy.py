@@ -48,6 +48,9 @@ def abstained(predicted_label: str, **probabilities: float) -> Verdict:
         ({"bad": 0.3}, abstained("fine", bad=0.4, fine=0.6), "violation", "bad"),
         (["bad"], FAILED, "error", None),
         (["bad"], decided("fine", bad=float("nan"), fine=1.0), "error", None),
+        (["bad"], decided("fine", bad=-0.5, fine=1.5), "error", None),
+        ({"bad": 0.3}, decided("fine", fine=0.2), "error", None),
+        ({"bad": 0.3}, decided("fine"), "clear", None),
         (["bad"], decided("other"), "clear", None),
         (["bad", "other"], decided("other"), "violation", "other"),
     ],
@@ -107,6 +110,7 @@ def test_the_stricter_action_wins(position: int) -> None:
         {"block_labels": ["bad"], "after_escalation": "escalate"},
         {"block_labels": ["bad"], "on_unreadable": "escalate"},
         {"block_labels": ["bad"], "deadline_s": 0},
+        {"block_labels": ["bad"], "deadline_s": float("inf")},
         {"block_labels": ["bad"], "on_eror": "block"},
     ],
 )
