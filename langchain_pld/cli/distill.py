@@ -156,17 +156,27 @@ def distill(
     The teacher explains examples and writes rules; the student tries them on the validation rows; the rules are kept
     only if they beat the prompt without rules.
     """
-    from langchain_pld.distillation.budget import Budget
-    from langchain_pld.distillation.plan import PLANS
+    from langchain_pld.distillation.config import DistillConfig
     from langchain_pld.distillation.prices import read_prices
     from langchain_pld.distillation.run_directory import RunDirectory, RunFile, RunRecord, new_run_id
     from langchain_pld.models.resolve import absolute_spec
     from langchain_pld.task import Task
 
-    limits = {"calls": max_calls, "tokens": max_tokens, "usd": max_usd, "minutes": max_minutes}
+    if max_risk is not None and not 0 < max_risk < 1:
+        raise InputError(f"--max-risk: a risk is between 0 and 1, not {max_risk:g}")
+    settings = DistillConfig(
+        effort=effort,
+        max_calls=max_calls,
+        max_tokens=max_tokens,
+        max_usd=max_usd,
+        max_minutes=max_minutes,
+        max_risk=max_risk,
+        require_review=require_review,
+    )
     if resume is not None:
         directory = RunDirectory(resume)
-        record = _record_with_limits(context, directory, limits, database)
+        record = _record_of(context, directory, database)
+        record = record.model_copy(update={"plan": settings.resolve_plan(record.plan)})
     else:
         if data is not None and (train or validation or test):
             raise InputError("--data is split into train, validation and test rows; give it alone, or the other files")
@@ -175,18 +185,8 @@ def distill(
         if missing:
             raise InputError(f"missing: {', '.join(missing)}. {_NEEDS}")
         assert task is not None and out is not None
-        if max_risk is not None and not 0 < max_risk < 1:
-            raise InputError(f"--max-risk: a risk is between 0 and 1, not {max_risk:g}")
         directory = RunDirectory(run) if run is not None else RunDirectory.fresh(out)
-        plan = PLANS[effort].model_copy(
-            update={
-                "budget": Budget.model_validate(limits),
-                "prices": read_prices(prices) if prices is not None else {},
-                "require_review": require_review,
-                "max_risk": max_risk,
-                "clustering": clustering,
-            }
-        )
+        own_prices = read_prices(prices) if prices is not None else {}
         Task.from_yaml(task)
         files = {"train": train, "validation": validation, "test": test, "all": data}
         record = RunRecord(
@@ -199,7 +199,7 @@ def distill(
             teacher=absolute_spec(teacher),
             students=tuple(student),
             embeddings=embeddings,
-            plan=plan,
+            plan=settings.resolve_plan(None).model_copy(update={"prices": own_prices, "clustering": clustering}),
             seed=seed,
             out=out.absolute(),
             postgres=database is not None,
@@ -234,10 +234,8 @@ class _Job:
     estimate: Estimate
 
 
-def _record_with_limits(
-    context: typer.Context, directory: RunDirectory, limits: Mapping[str, float | None], database: str | None
-) -> RunRecord:
-    """What a run that goes on began with, and its new limits: it takes nothing else."""
+def _record_of(context: typer.Context, directory: RunDirectory, database: str | None) -> RunRecord:
+    """What a run that goes on began with; it takes nothing but new limits."""
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if source is not None and source.name == "COMMANDLINE" and parameter.name not in _WITH_RESUME:
@@ -252,9 +250,7 @@ def _record_with_limits(
             f"--database: the run in {directory.path} has its state in Postgres; give the URL again, it may hold a "
             "password and was not kept"
         )
-    larger = {name: limit for name, limit in limits.items() if limit is not None}
-    plan = record.plan.model_copy(update={"budget": record.plan.budget.model_copy(update=larger)})
-    return record.model_copy(update={"plan": plan})
+    return record
 
 
 def _job(record: RunRecord) -> _Job:
