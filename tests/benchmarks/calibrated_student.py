@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ import numpy as np
 import yaml
 from langgraph.store.memory import InMemoryStore
 from rich.console import Console
-from rich.table import Table
 
 from langchain_pld import Task, read_examples
 from langchain_pld.distillation.config import DistillConfig
@@ -33,24 +31,14 @@ from langchain_pld.distillation.search.answer_formats import student_formats
 from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.evaluation.evaluate import gold_labels
-from langchain_pld.examples import ExampleSet
 from langchain_pld.models.catalogue import DEFAULT_MODEL
 from langchain_pld.models.embedded import EmbeddedChatModel
 from langchain_pld.student.calibration_metrics import expected_calibration_error
+from tests.benchmarks._report import progress_line, table
+from tests.benchmarks._rows import draw
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai")
 RISKS = (0.05, 0.1)
-
-
-def sampled(rows: ExampleSet, count: int, seed: int) -> ExampleSet:
-    """At most `count` rows, drawn at random."""
-    chosen = random.Random(seed).sample(list(rows), min(count, len(rows)))
-    return ExampleSet(source=rows.source, examples=tuple(chosen))
-
-
-def progress(step: str) -> Any:
-    """A progress line on standard error."""
-    return lambda done, total: print(f"\r{step}: {done}/{total}   ", end="", file=sys.stderr, flush=True)
 
 
 async def measure(
@@ -60,15 +48,15 @@ async def measure(
     labels = [{"name": label, "description": text} for label, text in definition["labels"].items()]
     task = Task(name=name, instructions=definition["instructions"], labels=labels)
     validation, test = (
-        sampled(read_examples(folder / name / f"{role}.jsonl", task), options.rows, options.seed)
+        draw(read_examples(folder / name / f"{role}.jsonl", task), options.rows, options.seed)
         for role in ("validation", "test")
     )
     store, config = RunStore(InMemoryStore(), name), DistillConfig(seed=options.seed)
     run = await Run.open("benchmark", task=task, plan=PLANS["light"], store=store, student=model, config=config)
     scorer = StudentScorer(run, await run.student_fingerprint(), "logprobs")
     (answer,) = await student_formats(run, ("names",))
-    scored = await scorer.validate(Candidate(answer=answer), validation, progress(f"{name}, validation"))
-    scores = await scorer.score(scored.candidate, test, "test", progress(f"{name}, test"))
+    scored = await scorer.validate(Candidate(answer=answer), validation, progress_line(f"{name}, validation"))
+    scores = await scorer.score(scored.candidate, test, "test", progress_line(f"{name}, test"))
     rows = []
     for card in scorer.cards(scored, test, name="zero-shot", role="test", scores=scores):
         probabilities = scored.calibrate(scores) if card.calibrated else [score.probabilities for score in scores]
@@ -135,12 +123,14 @@ async def main() -> None:
         rows += await measure(name, definitions[name], options.data, model, options)
     print(file=sys.stderr)
 
-    table = Table(title=f"{DEFAULT_MODEL}, test rows, calibrated on validation rows; ECE over 10 bins of equal size")
-    for column in ("set", "scores", "rows", "macro-F1", "ECE", "if right", "cov. 5 %", "cov. 10 %", "failed"):
-        table.add_column(column, justify="left" if column in {"set", "scores"} else "right")
+    shown = table(
+        f"{DEFAULT_MODEL}, test rows, calibrated on validation rows; ECE over 10 bins of equal size",
+        ("set", "scores", "rows", "macro-F1", "ECE", "if right", "cov. 5 %", "cov. 10 %", "failed"),
+        text=("set", "scores"),
+    )
     for row in rows:
         low, high = row["macro_f1_interval"]
-        table.add_row(
+        shown.add_row(
             row["set"],
             row["scores"] if row["scores"] == "raw" else f"{row['scores']} ({row['method']})",
             f"{row['validation_rows']}/{row['test_rows']}",
@@ -151,7 +141,7 @@ async def main() -> None:
             f"{row['coverage_at_10%_risk']:.2f}",
             str(row["failed"]),
         )
-    Console(width=140).print(table)
+    Console(width=140).print(shown)
     print(json.dumps({"rows": rows}))
 
 

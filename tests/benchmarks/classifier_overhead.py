@@ -30,11 +30,11 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from rich.console import Console
-from rich.table import Table
 
 from langchain_pld import PLDClassifier
 from langchain_pld.student.prompt import chat
 from langchain_pld.student.sanitize import clean_text
+from tests.benchmarks._report import table
 from tests.fakes import FakeChatModel, scored
 from tests.student.small_artifact import artifact
 
@@ -80,10 +80,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="rounds of each kind at 64 at once")
     options = parser.parse_args()
 
-    table = Table(title=f"PLDClassifier over the same chat model called directly; {AT_ONCE} at once: calls a second")
     columns = ("model", "called", "direct p50", "classifier p50", "overhead p50", "p95", "direct 64", "classifier 64")
-    for column in (*columns, "ratio"):
-        table.add_column(column, justify="left" if column in columns[:2] else "right")
+    title = f"PLDClassifier over the same chat model called directly; {AT_ONCE} at once: calls a second"
+    shown = table(title, (*columns, "ratio"), text=columns[:2])
     found: dict[str, float] = {}
     ratios = []
     for latency in (0.0, 0.02):
@@ -108,7 +107,7 @@ def main() -> None:
             found[f"throughput_ratio_64_{called_key}{suffix}"] = ratio
             if latency and called != "sync unbounded":
                 ratios.append(ratio)
-            table.add_row(
+            shown.add_row(
                 f"{latency * 1000:.0f} ms",
                 called,
                 *(f"{statistics.median(column) * 1e6:,.0f} µs" for column in zip(*single, strict=True)),
@@ -118,7 +117,7 @@ def main() -> None:
                 f"{ratio:.2f}",
             )
     console = Console(width=120)
-    console.print(table)
+    console.print(shown)
     console.print("targets: overhead p50 at most 300 µs sync and 500 µs async; ratio at 64 at least 0.90 over 20 ms")
     found["throughput_ratio_64"] = min(ratios)
     print(json.dumps({key: round(value, 3 if "ratio" in key else 1) for key, value in sorted(found.items())}))

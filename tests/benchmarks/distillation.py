@@ -14,13 +14,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +52,8 @@ from langchain_pld.models.catalogue import DEFAULT_MODEL
 from langchain_pld.models.embedded import EmbeddedChatModel
 from langchain_pld.student.prompt import chat
 from langchain_pld.student.sanitize import clean_text
+from tests.benchmarks._report import progress_line, table
+from tests.benchmarks._rows import draw
 
 SETS = ("stereoset_bias_type", "hatecheck", "moderation_openai", "unfair_tos")
 # A column that gives much away alone: what naive Bayes makes of it on all train rows stands beside the other scores.
@@ -121,16 +121,10 @@ def task_of(name: str, definition: dict[str, Any]) -> Task:
     )
 
 
-def drawn(rows: ExampleSet, count: int, seed: int) -> ExampleSet:
-    """At most `count` rows, drawn at random."""
-    chosen = random.Random(seed).sample(list(rows), min(count, len(rows)))
-    return ExampleSet(source=rows.source, examples=tuple(chosen))
-
-
-def drawn_evenly(rows: ExampleSet, count: int, seed: int) -> ExampleSet:
+def draw_evenly(rows: ExampleSet, count: int, seed: int) -> ExampleSet:
     """At most `count` rows, the labels in turn, for as long as they have any."""
     piles: dict[str, list[Any]] = {}
-    for row in drawn(rows, len(rows), seed):
+    for row in draw(rows, len(rows), seed):
         piles.setdefault(str(row.label), []).append(row)
     turns = [pile[turn] for turn in range(count) for _, pile in sorted(piles.items()) if turn < len(pile)]
     return ExampleSet(source=rows.source, examples=tuple(turns[:count]))
@@ -158,21 +152,18 @@ def in_prose(rules: Sequence[str], answer: AnswerFormat) -> str:
     return "\n".join(f"{n}. {whole.sub(titled, rule.strip())}" for n, rule in enumerate(rules, 1))
 
 
-def progress_line(name: str, seed: int, step: str) -> Callable[[int, int], None]:
-    """A progress line on standard error."""
-    return lambda done, of: print(f"\r{name} {seed}, {step}: {done}/{of}    ", end="", file=sys.stderr, flush=True)
-
-
 async def run(name: str, seed: int, definition: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Everything that is told about one set and one seed."""
     task = task_of(name, definition)
     folder = options.data / name
-    train = drawn_evenly(read_examples(folder / "train.jsonl", task), options.train, seed)
-    validation = drawn(read_examples(folder / "validation.jsonl", task), options.validation, seed)
-    test = drawn(read_examples(folder / "test.jsonl", task), options.test, seed)
+    train = draw_evenly(read_examples(folder / "train.jsonl", task), options.train, seed)
+    validation = draw(read_examples(folder / "validation.jsonl", task), options.validation, seed)
+    test = draw(read_examples(folder / "test.jsonl", task), options.test, seed)
     model = EmbeddedChatModel(model=DEFAULT_MODEL)
     await asyncio.to_thread(model.load)
-    progress = partial(progress_line, name, seed)
+
+    def progress(step: str) -> Callable[[int, int], None]:
+        return progress_line(f"{name} {seed}, {step}")
 
     def on_progress(event: Progress) -> None:
         progress(f"{event.node}: {event.step}")(event.done, event.total)
@@ -203,7 +194,7 @@ async def run(name: str, seed: int, definition: dict[str, Any], options: argpars
     kept, config = RunStore(store, name), DistillConfig(seed=seed)
     run = await Run.open("benchmark", task=task, plan=PLANS["light"], store=kept, student=model, config=config)
     scorer = StudentScorer(run, await run.student_fingerprint(), artifact.scorer)
-    shots = shown(task, drawn_evenly(read_examples(folder / "train.jsonl", task), SHOTS, seed), answer)
+    shots = shown(task, draw_evenly(read_examples(folder / "train.jsonl", task), SHOTS, seed), answer)
     variants = {f"{SHOTS}-shot": VariantScorer(scorer, lambda prompt: f"{prompt}\n\nExamples:\n{shots}")}
     if definition["rules"]:
         rules = in_prose(definition["rules"], answer)
@@ -296,10 +287,9 @@ def _figures(card: ScoreCard) -> dict[str, Any]:
 
 def table_of(results: list[dict[str, Any]]) -> Table:
     """A line a prompt."""
-    table = Table(title=f"{DEFAULT_MODEL} as teacher and student, effort light; macro-F1 on test rows, 95 % intervals")
     columns = ("set", "seed", "rows", "prompt", "raw", "calibrated", "against zero-shot", "ECE", "tokens", "distilling")
-    for column in columns:
-        table.add_column(column, justify="left" if column in {"set", "prompt", "distilling"} else "right")
+    title = f"{DEFAULT_MODEL} as teacher and student, effort light; macro-F1 on test rows, 95 % intervals"
+    shown = table(title, columns, text=("set", "prompt", "distilling"))
     for result in results:
         rows, first = result["rows"], True
         took = f"{result['calls']:,} calls, {result['tokens'] / 1000:,.0f} k tokens, {result['minutes']} min"
@@ -309,7 +299,7 @@ def table_of(results: list[dict[str, Any]]) -> Table:
                 for state in (False, True)
             )
             last = calibrated or raw
-            table.add_row(
+            shown.add_row(
                 f"{result['set']}, {result['clustering']}" if first else "",
                 str(result["seed"]) if first else "",
                 f"{rows['train']}/{rows['validation']}/{rows['test']}" if first else "",
@@ -323,8 +313,8 @@ def table_of(results: list[dict[str, Any]]) -> Table:
             )
             first = False
         for prompt in result.get("withdrawn", ()):
-            table.add_row("", "", "", prompt, "withdrawn")
-    return table
+            shown.add_row("", "", "", prompt, "withdrawn")
+    return shown
 
 
 def _interval(card: dict[str, Any] | None, of: str = "macro_f1") -> str:

@@ -28,7 +28,6 @@ from typing import Any
 
 from langchain_ollama import ChatOllama
 from rich.console import Console
-from rich.table import Table
 
 from langchain_pld import PLDClassifier
 from langchain_pld.artifact import ModelFingerprint
@@ -38,6 +37,7 @@ from langchain_pld.student.failures import RetryPolicy
 from langchain_pld.student.prompt import chat
 from langchain_pld.student.providers import profile_of
 from langchain_pld.student.sanitize import clean_text
+from tests.benchmarks._report import table
 from tests.servers.fake_answers import FakeAnswer, Faults, user_text
 from tests.servers.ollama import OllamaServer
 from tests.student.small_artifact import artifact
@@ -71,7 +71,7 @@ def serve() -> None:
 
 
 @contextmanager
-def served() -> Iterator[str]:
+def server_process() -> Iterator[str]:
     """The URL of a server in a process of its own, so that it shares no interpreter with the client."""
     command = [sys.executable, "-m", "tests.benchmarks.guard_load", "--serve"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -84,7 +84,7 @@ def student(url: str) -> ChatOllama:
     return ChatOllama(model="fake", base_url=url)
 
 
-def made(url: str) -> Guard:
+def guard_at(url: str) -> Guard:
     classifier = PLDClassifier(
         artifact=artifact(student=ModelFingerprint(spec="ollama:fake")),
         student=student(url),
@@ -95,7 +95,7 @@ def made(url: str) -> Guard:
 
 
 def guarded_calls(url: str) -> tuple[Callable[[str], Any], Callable[[str], Awaitable[Any]]]:
-    guard = made(url)
+    guard = guard_at(url)
     return guard.check, guard.acheck
 
 
@@ -115,10 +115,10 @@ def run_threads(call: Callable[[str], Any]) -> tuple[list[Timed], float]:
     def one(text: str) -> Timed:
         started = time.perf_counter()
         try:
-            given = call(text)
-        except Exception as error:  # told as a lost request
-            given = error
-        return given, time.perf_counter() - started
+            reply = call(text)
+        except Exception as error:  # counts as a lost request
+            reply = error
+        return reply, time.perf_counter() - started
 
     started = time.perf_counter()
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -133,10 +133,10 @@ def run_async(call: Callable[[str], Awaitable[Any]]) -> tuple[list[Timed], float
         async with slots:
             started = time.perf_counter()
             try:
-                given = await call(text)
-            except Exception as error:  # told as a lost request
-                given = error
-            return given, time.perf_counter() - started
+                reply = await call(text)
+            except Exception as error:  # counts as a lost request
+                reply = error
+            return reply, time.perf_counter() - started
 
     async def all_of_them() -> list[Timed]:
         slots = asyncio.Semaphore(AT_ONCE)
@@ -147,7 +147,7 @@ def run_async(call: Callable[[str], Awaitable[Any]]) -> tuple[list[Timed], float
     return answers, REQUESTS / (time.perf_counter() - started)
 
 
-def judged(answers: list[Timed]) -> dict[str, float]:
+def count_faults(answers: list[Timed]) -> dict[str, float]:
     """What went wrong, and how long it took."""
     found: dict[str, float] = {"lost": 0, "mixed": 0, "opened": 0, "errors": 0}
     for text, (decision, _) in zip(TEXTS, answers, strict=True):
@@ -170,9 +170,11 @@ def main() -> None:
         serve()
         return
     begun = time.perf_counter()
-    table = Table(title=f"{REQUESTS} checks, {AT_ONCE} at once, 20 ms latency, 2 % errors, 1 % hangs")
-    for column in ("round", "called", "direct/s", "guarded/s", "ratio", "p95 ms", "errors", "lost", "mixed", "opened"):
-        table.add_column(column, justify="left" if column == "called" else "right")
+    shown = table(
+        f"{REQUESTS} checks, {AT_ONCE} at once, 20 ms latency, 2 % errors, 1 % hangs",
+        ("round", "called", "direct/s", "guarded/s", "ratio", "p95 ms", "errors", "lost", "mixed", "opened"),
+        text=("called",),
+    )
     worst: dict[str, float] = {}
     ratios: dict[str, list[float]] = {"async": [], "threads": []}
     for number in range(options.rounds):
@@ -182,32 +184,27 @@ def main() -> None:
             rates: dict[str, float] = {}
             # Whatever else the machine does hits both alike when each goes first as often as the other.
             for kind in ("direct", "guarded") if number % 2 else ("guarded", "direct"):
-                with served() as url:
+                with server_process() as url:
                     call, acall = direct_calls(url) if kind == "direct" else guarded_calls(url)
                     answers, rates[kind] = run_threads(call) if called == "threads" else run_async(acall)
                 if kind == "guarded":
-                    found = judged(answers)
+                    found = count_faults(answers)
             worst = {key: max(value, worst.get(key, 0)) for key, value in found.items()}
             ratio = rates["guarded"] / rates["direct"]
             ratios[called].append(ratio)
+            rates_shown = (f"{rates['direct']:.0f}", f"{rates['guarded']:.0f}", f"{ratio:.2f}")
             counts = (f"{found[key]:.0f}" for key in ("p95_ms", "errors", "lost", "mixed", "opened"))
-            shown = (f"{rates['direct']:.0f}", f"{rates['guarded']:.0f}", f"{ratio:.2f}")
-            table.add_row(str(number + 1), called, *shown, *counts)
+            shown.add_row(str(number + 1), called, *rates_shown, *counts)
     console = Console(width=120)
-    console.print(table)
+    console.print(shown)
     console.print("targets: nothing lost, mixed or opened; p95 within the deadline; ratio at least 0.90")
-    told = {key: int(worst[key]) for key in ("lost", "mixed", "opened")}
-    ratio = min(statistics.median(found) for found in ratios.values())
-    print(
-        json.dumps(
-            {
-                **told,
-                "p95_ms": round(worst["p95_ms"], 1),
-                "deadline_ms": DEADLINE_S * 1000,
-                "throughput_ratio": round(ratio, 3),
-            }
-        )
-    )
+    figures = {
+        **{key: int(worst[key]) for key in ("lost", "mixed", "opened")},
+        "p95_ms": round(worst["p95_ms"], 1),
+        "deadline_ms": DEADLINE_S * 1000,
+        "throughput_ratio": round(min(map(statistics.median, ratios.values())), 3),
+    }
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from langchain_pld import PLDClassifier, Task, Verdict, resolve_chat_model
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.evaluation.metrics import accuracy, confusion_tables, macro_f1
 from langchain_pld.models.catalogue import DEFAULT_MODEL
+from tests.benchmarks._report import table
 
 FORMS = {"letters": AnswerFormat.letters, "two_stage": AnswerFormat.two_stage}
 
@@ -39,12 +39,12 @@ async def measure(classifier: PLDClassifier, rows: list[dict[str, str]]) -> list
     return [await classifier.ainvoke(row["text"]) for row in rows]
 
 
-def judged(verdicts: list[Verdict], rows: list[dict[str, str]], labels: tuple[str, ...]) -> dict[str, Any]:
+def figures_of(verdicts: list[Verdict], rows: list[dict[str, str]], labels: tuple[str, ...]) -> dict[str, Any]:
     answers = [verdict.label for verdict in verdicts]
-    table = confusion_tables([row["label"] for row in rows], answers, labels).sum(axis=0)
+    counts = confusion_tables([row["label"] for row in rows], answers, labels).sum(axis=0)
     return {
-        "macro_f1": round(float(macro_f1(table)), 3),
-        "accuracy": round(float(accuracy(table)), 3),
+        "macro_f1": round(float(macro_f1(counts)), 3),
+        "accuracy": round(float(accuracy(counts)), 3),
         "failed": sum(verdict.status == "failed" for verdict in verdicts),
         "calls": round(sum(verdict.usage.calls for verdict in verdicts) / len(verdicts), 2),
         "ms": round(statistics.median(verdict.latency_ms for verdict in verdicts), 1),
@@ -64,19 +64,18 @@ async def main() -> None:
     task = Task(name=options.set, instructions=options.instructions, labels=[{"name": label} for label in labels])
     student = resolve_chat_model(options.model)
     found: dict[str, dict[str, Any]] = {}
-    for form, made in FORMS.items():
-        classifier = PLDClassifier.zero_shot(task, student, answer=made(task), timeout_s=300)
+    for form, answer_format in FORMS.items():
+        classifier = PLDClassifier.zero_shot(task, student, answer=answer_format(task), timeout_s=300)
         await classifier.ainvoke(rows[0]["text"])  # loads the model and fills its prefix cache
-        found[form] = judged(await measure(classifier, rows), rows, labels)
-    table = Table(title=f"{len(labels)} labels of {options.set}, {len(rows)} test rows, zero-shot, {options.model}")
+        found[form] = figures_of(await measure(classifier, rows), rows, labels)
     columns = list(found["letters"])
-    for column in ("form", *columns):
-        table.add_column(column, justify="left" if column == "form" else "right")
+    title = f"{len(labels)} labels of {options.set}, {len(rows)} test rows, zero-shot, {options.model}"
+    shown = table(title, ("form", *columns), text=("form",))
     for form, figures in found.items():
-        table.add_row(form, *(str(figures[column]) for column in columns))
-    Console(width=120).print(table)
-    told = {f"{form}_{key}": value for form, figures in found.items() for key, value in figures.items()}
-    print(json.dumps({"labels": len(labels), "rows": len(rows), **told}))
+        shown.add_row(form, *(str(figures[column]) for column in columns))
+    Console(width=120).print(shown)
+    by_form = {f"{form}_{key}": value for form, figures in found.items() for key, value in figures.items()}
+    print(json.dumps({"labels": len(labels), "rows": len(rows), **by_form}))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from langchain_core.messages import HumanMessage
 from rich.console import Console
-from rich.table import Table
 
 from langchain_pld import Task, read_examples
 from langchain_pld.answer import AnswerFormat
@@ -28,6 +27,7 @@ from langchain_pld.rules import Rule
 from langchain_pld.student.prompt import chat, compile_prompt
 from langchain_pld.student.providers import profile_of
 from langchain_pld.student.sanitize import clean_text
+from tests.benchmarks._report import table
 
 EXAMPLE = Path(__file__).parents[2] / "langchain_pld" / "example_data" / "shop_inbox"
 CONDITIONS = (
@@ -64,7 +64,6 @@ def prompts(task: Task, shots: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--texts", type=int, default=20)
@@ -105,15 +104,15 @@ def main() -> None:
         for name, system in systems.items():
             warm[name].append(ask(name, system, text))
 
-    table = Table(title=f"Milliseconds a text, {options.model}, {options.texts} texts warm and 2 cold, medians")
-    for column in ("prompt", "system prompt, tokens", "answer, tokens", "cold", "warm"):
-        table.add_column(column, justify="left" if column == "prompt" else "right")
+    title = f"Milliseconds a text, {options.model}, {options.texts} texts warm and 2 cold, medians"
+    columns = ("prompt", "system prompt, tokens", "answer, tokens", "cold", "warm")
+    shown = table(title, columns, text=("prompt",))
     medians = {name: statistics.median(times) for name, times in warm.items()}
     for name, system in systems.items():
         length = str(model.get_num_tokens(system))
         answered = f"{statistics.median(written[name]):.0f}"
-        table.add_row(name, length, answered, f"{statistics.median(cold[name]):.0f}", f"{medians[name]:.0f}")
-    Console().print(table)
+        shown.add_row(name, length, answered, f"{statistics.median(cold[name]):.0f}", f"{medians[name]:.0f}")
+    Console().print(shown)
     print(
         json.dumps(
             {

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from langchain_pld.student.calibration_metrics import expected_calibration_error
-from tests.benchmarks.calibrated_student import consistent_error, coverage
+from tests.benchmarks.calibrated_student import consistent_error, coverage, measure
+from tests.distillation.scenarios import TASK, rows
+from tests.fakes import FakeChatModel, scored, text_of
+from tests.teams import jsonl
 
 
 def test_coverage_at_a_risk_by_hand() -> None:
@@ -36,3 +42,20 @@ def test_overconfident_probabilities_show_more_than_right_ones_would() -> None:
     rng = np.random.default_rng(0)
     overconfident, gold = np.tile([0.95, 0.05], (300, 1)), (rng.random(300) > 0.7).astype(int)
     assert expected_calibration_error(overconfident, gold) > consistent_error(overconfident)[1]
+
+
+async def test_a_set_is_measured_raw_and_calibrated(tmp_path: Path) -> None:
+    def biased(messages: list[Any]) -> Any:
+        return scored(
+            {"amber": 0.9, "violet": 0.1} if "invoice" in text_of(messages) else {"amber": 0.6, "violet": 0.4}
+        )
+
+    (tmp_path / "notes").mkdir()
+    for role in ("validation", "test"):
+        (tmp_path / "notes" / f"{role}.jsonl").write_text(jsonl(rows(role, 60)), encoding="utf-8")
+    definition = {"instructions": TASK.instructions, "labels": dict.fromkeys(TASK.label_names, "")}
+    model: Any = FakeChatModel(script=biased)
+    raw, calibrated = await measure("notes", definition, tmp_path, model, argparse.Namespace(rows=60, seed=0))
+    assert (raw["scores"], raw["method"], calibrated["scores"]) == ("raw", "none", "calibrated")
+    assert raw["macro_f1"] < 0.5
+    assert calibrated["macro_f1"] == calibrated["coverage_at_5%_risk"] == 1.0
