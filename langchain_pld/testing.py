@@ -20,11 +20,9 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.load import dumpd
-from langchain_core.messages import BaseMessage
 from langchain_core.runnables import ConfigurableField, Runnable, RunnableConfig, RunnableSerializable
 
 from langchain_pld.verdict import Verdict
@@ -75,25 +73,26 @@ class VerdictRunnableTests(ABC):
         """The config reaches the Runnable's run and the runs of the models it asks."""
         runnable, value = self.runnable(), self.inputs()[0]
 
-        def config(spy: _Spy) -> RunnableConfig:
-            return {"callbacks": [spy], "tags": ["contract"], "metadata": {"tenant": "t1"}, "run_name": "judge"}
-
-        def check(spy: _Spy, how: str) -> None:
+        for how in ("invoke", "ainvoke"):
+            spy = _Spy()
+            config: RunnableConfig = {
+                "callbacks": [spy],
+                "tags": ["contract"],
+                "metadata": {"tenant": "t1"},
+                "run_name": "judge",
+            }
+            if how == "invoke":
+                runnable.invoke(value, config)
+            else:
+                asyncio.run(runnable.ainvoke(value, config))
             assert spy.chains, f"{how}: no run was reported to the callbacks"
-            assert spy.chains[0][1] == "judge", f"{how}: run_name was not used"
-            assert all("contract" in tags for _, _, tags, _ in spy.chains[:1] + spy.models), f"{how}: tags were lost"
-            tenants = {metadata.get("tenant") for *_, metadata in spy.chains[:1] + spy.models}
-            assert tenants == {"t1"}, f"{how}: metadata was lost"
+            assert spy.chains[0].get("name") == "judge", f"{how}: run_name was not used"
+            for run in spy.chains[:1] + spy.models:
+                assert "contract" in (run.get("tags") or ()), f"{how}: tags were lost"
+                assert (run.get("metadata") or {}).get("tenant") == "t1", f"{how}: metadata was lost"
             if self.asks_a_model:
                 assert spy.models, f"{how}: the model's run was not reported to the callbacks"
-                assert all(parent is not None for parent, *_ in spy.models), f"{how}: the model's run has no parent"
-
-        spy = _Spy()
-        runnable.invoke(value, config(spy))
-        check(spy, "invoke")
-        spy = _Spy()
-        asyncio.run(runnable.ainvoke(value, config(spy)))
-        check(spy, "ainvoke")
+                assert all(run.get("parent_run_id") for run in spy.models), f"{how}: the model's run has no parent"
 
     def test_it_works_inside_a_running_loop(self) -> None:
         """The sync form may be called where an event loop runs already."""
@@ -155,8 +154,8 @@ class VerdictRunnableTests(ABC):
             return
         name, setting = self.configurable
         assert isinstance(runnable, RunnableSerializable), "configurable_fields needs a RunnableSerializable"
-        made = runnable.configurable_fields(**{name: ConfigurableField(id="contract_field")})
-        verdict = made.invoke(value, {"configurable": {"contract_field": setting}})
+        configured = runnable.configurable_fields(**{name: ConfigurableField(id="contract_field")})
+        verdict = configured.invoke(value, {"configurable": {"contract_field": setting}})
         assert verdict == runnable.invoke(value), f"setting {name} changed the verdict"
 
     def test_it_can_be_described_for_a_trace(self) -> None:
@@ -175,36 +174,16 @@ class VerdictRunnableTests(ABC):
 
 
 class _Spy(BaseCallbackHandler):
-    """Notes parent, name, tags and metadata of the runs that it is told of."""
+    """Keeps what it is told of each run: its name, parent, tags and metadata."""
 
     raise_error = True
 
     def __init__(self) -> None:
-        self.chains: list[tuple[UUID | None, str | None, list[str], dict[str, Any]]] = []
-        self.models: list[tuple[UUID | None, str | None, list[str], dict[str, Any]]] = []
+        self.chains: list[dict[str, Any]] = []
+        self.models: list[dict[str, Any]] = []
 
-    def on_chain_start(
-        self,
-        serialized: dict[str, Any],  # noqa: ARG002
-        inputs: Any,  # noqa: ARG002
-        *,
-        run_id: UUID,  # noqa: ARG002
-        parent_run_id: UUID | None = None,
-        tags: list[str] | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.chains.append((parent_run_id, kwargs.get("name"), tags or [], metadata or {}))
+    def on_chain_start(self, serialized: dict[str, Any], inputs: Any, **run: Any) -> None:  # noqa: ARG002
+        self.chains.append(run)
 
-    def on_chat_model_start(
-        self,
-        serialized: dict[str, Any],  # noqa: ARG002
-        messages: list[list[BaseMessage]],  # noqa: ARG002
-        *,
-        run_id: UUID,  # noqa: ARG002
-        parent_run_id: UUID | None = None,
-        tags: list[str] | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.models.append((parent_run_id, kwargs.get("name"), tags or [], metadata or {}))
+    def on_chat_model_start(self, serialized: dict[str, Any], messages: list[Any], **run: Any) -> None:  # noqa: ARG002
+        self.models.append(run)

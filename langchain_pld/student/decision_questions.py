@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.errors import InputError
-from langchain_pld.student.scoring import first_tokens_differ
+from langchain_pld.student.first_tokens import first_tokens_differ
 from langchain_pld.student.state_text import state_text
 from langchain_pld.task import Label, Task
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from langchain_pld.answer import AnswerFormat
+from langchain_pld.student.token_logprobs import TokenLogprobs
 from langchain_pld.task import WRAPPING
 
-__all__ = ["SHORTEST_PREFIX", "LabelWords", "Masses", "TokenLogprobs", "word_masses"]
+__all__ = ["SHORTEST_PREFIX", "LabelWords", "Masses", "word_masses"]
 
 SHORTEST_PREFIX = 3
 """Characters from which on the beginning of a word counts for it; shorter ones are too often those of another."""
@@ -22,15 +23,6 @@ _JOINTS = re.compile(
     "[-_'\u2019\u02bc\uff07/\\\\.\u00b7\u2027\u30fb+&@\u2010-\u2013\ufe63\uff0d\u203f\u2040"
     "\u00ad\u200b-\u200d\u2060\ufeff]*"
 )
-
-
-class TokenLogprobs(NamedTuple):
-    """One generated token with its most probable alternatives."""
-
-    token: str
-    """The token's text."""
-    alternatives: tuple[tuple[str, float], ...]
-    """Token text and log-probability, as the server listed them."""
 
 
 class Masses(NamedTuple):

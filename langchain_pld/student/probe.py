@@ -13,10 +13,11 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_pld.answer import AnswerFormat, Scorer
 from langchain_pld.errors import ModelSetupError, StudentError
 from langchain_pld.student.failures import RetryPolicy, failure_of, passes_through
+from langchain_pld.student.first_tokens import with_written_tokens
 from langchain_pld.student.prompt import chat
 from langchain_pld.student.providers import profile_of
 from langchain_pld.student.sanitize import clean_text
-from langchain_pld.student.scoring import Scores, read_answer, thinks, with_written_tokens
+from langchain_pld.student.scoring import Scores, read_answer, thinks
 from langchain_pld.student.two_stage import first_question
 from langchain_pld.verdict import Failure
 

@@ -11,7 +11,7 @@ from langchain_pld.models.embedded import EmbeddedChatModel
 from langchain_pld.student.providers import fingerprint_of
 from langchain_pld.testing import VerdictRunnableTests
 from tests.fakes import scored, text_of
-from tests.integration.small import TEXTS, artifact_of
+from tests.integration.small import TEXTS, small_model_artifact
 from tests.student.small_artifact import classifier
 
 
@@ -50,7 +50,7 @@ class TestEmbeddedClassifier(VerdictRunnableTests):
         # One copy in memory for the whole class.
         kind = type(self)
         kind._model = kind._model or EmbeddedChatModel(model="smollm2-135m", n_ctx=1024, slots=2, timeout=120)
-        return PLDClassifier(artifact=artifact_of(fingerprint_of(kind._model)), student=kind._model)
+        return PLDClassifier(artifact=small_model_artifact(fingerprint_of(kind._model)), student=kind._model)
 
     def inputs(self) -> list[Any]:
         return [TEXTS[0], TEXTS[5]]

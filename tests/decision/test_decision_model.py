@@ -17,7 +17,7 @@ from langchain_pld import Label, PLDClassifier, Task
 from langchain_pld.artifact import Calibration, Gate, ModelFingerprint
 from langchain_pld.errors import InputError, PLDError, StudentError
 from langchain_pld.student.failures import RetryPolicy
-from tests.decision.made import artifact_of
+from tests.decision.task_artifact import artifact_of
 from tests.fakes import FakeChatModel, scored, text_of
 from tests.student.small_artifact import artifact
 

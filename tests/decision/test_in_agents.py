@@ -11,7 +11,7 @@ from langchain_pld.models.embedded import EmbeddedChatModel
 from langchain_pld.models.fetch import model_path
 from langchain_pld.student.failures import RetryPolicy
 from tests.decision.fake_agents import FakeMainModel, calls_then_tells, recording_tool
-from tests.decision.made import artifact_of
+from tests.decision.task_artifact import artifact_of
 from tests.fakes import FakeChatModel, scored, text_of
 
 pytest.importorskip("langchain_core.decisions", reason="needs langchain-core 1.8: run tests/decision/environment.sh")

@@ -11,16 +11,9 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 
 from langchain_pld.answer import AnswerFormat
-from langchain_pld.student.scoring import (
-    Scores,
-    answer_schema,
-    first_token_matches,
-    first_tokens_differ,
-    read_answer,
-    thinks,
-    with_first_tokens,
-    with_written_tokens,
-)
+from langchain_pld.student.first_tokens import first_tokens_differ, with_first_tokens, with_written_tokens
+from langchain_pld.student.label_words import LabelWords
+from langchain_pld.student.scoring import Scores, answer_schema, read_answer, thinks
 from langchain_pld.verdict import Failure
 from tests.fakes import scored, tokens
 from tests.student.small_artifact import EVIDENCE, LETTERS, TASK, WORDS
@@ -81,7 +74,7 @@ def test_letters_are_read() -> None:
 )
 def test_a_beginning_counts_only_when_it_is_long_and_fits_one_label(token: str, label: str | None) -> None:
     codes = {name: name for name in ("hate", "harassment", "none", "nonsense")}
-    assert first_token_matches(token, codes) == label
+    assert LabelWords(codes).label(token) == label
 
 
 def test_codes_that_begin_alike_are_noticed() -> None:

@@ -21,8 +21,8 @@ from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
 from langchain_pld.distillation.templates import fill
 from langchain_pld.rules import Rule
+from langchain_pld.student.first_tokens import first_tokens_differ, with_first_tokens
 from langchain_pld.student.providers import most_labels, tokenizer_of
-from langchain_pld.student.scoring import first_tokens_differ, with_first_tokens
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 

@@ -22,7 +22,7 @@ from langchain_pld.distillation.search.answer_formats import (
     score_formats,
 )
 from langchain_pld.distillation.search.candidates import Candidate, RowScore, ScoredCandidate
-from langchain_pld.student.scoring import first_tokens_differ
+from langchain_pld.student.first_tokens import first_tokens_differ
 from tests.distillation.scenarios import PLAN, distil, student
 from tests.fakes import FakeChatModel, scored, text_of
 
