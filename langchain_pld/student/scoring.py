@@ -171,6 +171,7 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
         tokens = _after_thinking(tokens, text) if answer.thinking_tokens else []
         if not tokens:
             return _thinking_failure(message)
+    scored = len(tokens)
     tokens += _unscored(tokens, text)
     evidence: str | None = None
     position = 0
@@ -181,6 +182,8 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
                 return Failure(kind="cut", message="the answer ended at the token limit before the label")
             return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
         position, evidence = found
+        if position >= scored:
+            return _unreadable("the label carries no log-probabilities; use the scorer 'structured' or 'text'")
     labels, unclear, others = word_masses(tokens[position:], LabelWords.of(answer), cut=_was_cut(message))
     masses = {label: labels.get(label, 0.0) for label in answer.codes}
     mass = math.fsum(masses.values())

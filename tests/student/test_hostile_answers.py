@@ -7,8 +7,10 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from langchain_pld import PLDClassifier, Task
-from langchain_pld.verdict import Verdict
+from langchain_pld.student.scoring import read_answer
+from langchain_pld.verdict import Failure, Verdict
 from tests.fakes import FakeChatModel, scored, tokens
+from tests.student.small_artifact import EVIDENCE
 
 
 def verdict_on(reply: AIMessage, *labels: str) -> Verdict:
@@ -54,6 +56,15 @@ def test_probabilities_that_end_before_the_text_does_decide_nothing(rest: list[A
     reply = AIMessage("safety risk", response_metadata={"logprobs": [first, *rest], "done_reason": "stop"})
 
     assert verdict_on(reply, "safe", "risk").status == "failed"
+
+
+def test_a_label_behind_the_last_token_with_a_probability_decides_nothing() -> None:
+    scored_part = [{"token": token, "logprob": -0.1} for token in ("mourns", "=>")]
+    reply = AIMessage("mourns=>sad", response_metadata={"logprobs": [*scored_part, None], "done_reason": "stop"})
+    outcome = read_answer(reply, EVIDENCE, "logprobs")
+
+    assert isinstance(outcome, Failure)
+    assert outcome.kind == "unreadable"
 
 
 def test_a_list_that_ends_with_the_word_decides() -> None:
