@@ -86,8 +86,6 @@ class EmbeddedChatModel(BaseChatModel):
     """Threads that compute; the physical cores that this process may use if None."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds that a call may run, waiting for its turn not counted."""
-    streaming: bool = False
-    """Whether `invoke` too goes through the streaming path."""
 
     @model_validator(mode="after")
     def _has_runtime(self) -> Self:
@@ -144,10 +142,6 @@ class EmbeddedChatModel(BaseChatModel):
             raise BadCallError(_NO_TOOLS)
         return self._engine().prompt_length(_turns(messages))
 
-    def load(self) -> None:
-        """Fetch the model file and load it now rather than at the first call. Blocks."""
-        self._engine()
-
     def close(self) -> None:
         """Unload the model for all that share it; the next call loads it again. Not while a call runs."""
         self._engine().close()
@@ -158,13 +152,7 @@ class EmbeddedChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "temperature": self.temperature,
-            "seed": self.seed,
-            "max_tokens": self.max_tokens,
-            "n_ctx": self.n_ctx,
-        }
+        return {name: getattr(self, name) for name in ("model", "temperature", "seed", "max_tokens", "n_ctx")}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
@@ -188,16 +176,16 @@ class EmbeddedChatModel(BaseChatModel):
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
         """Return a runnable whose answers follow `schema`, token by token.
 
+        An answer that was cut off at `max_tokens` is an `OutputParserException` when the runnable runs.
+
         Args:
             schema: A pydantic class, a TypedDict, or a JSON schema.
             include_raw: Return `{"raw", "parsed", "parsing_error"}` and raise nothing for an unreadable answer.
-            method: `json_schema`. `function_calling` is served in the same way; `json_mode` allows any JSON object
-                and only reads it as `schema`.
-            strict: Unless False, an object may hold the fields of the schema only, and must hold all of them: a small
-                model left free invents fields until its tokens are spent.
-            **kwargs: Nothing else is known, and anything is an error.
-
-        An answer that was cut off at `max_tokens` is an `OutputParserException` when the runnable runs.
+            method: `function_calling` is served as `json_schema` is; `json_mode` allows any JSON object and only reads
+                it as `schema`.
+            strict: Unless False, an object must have all fields of the schema and no others: a small model left free
+                invents fields until its tokens are spent.
+            **kwargs: Refused.
 
         Raises:
             ValueError: If `method` or an argument is not known.
@@ -291,10 +279,11 @@ class EmbeddedChatModel(BaseChatModel):
         return read_gguf_header(model_path(self.model))
 
     def _engine(self) -> Engine:
-        from langchain_pld.models.engine import EngineSettings, get_engine
+        from langchain_pld.models.engine import get_engine
+        from langchain_pld.models.llama_server import ServerSettings
 
         return get_engine(
-            EngineSettings(path=model_path(self.model), n_ctx=self.n_ctx, slots=self.slots, threads=self.threads)
+            ServerSettings(path=model_path(self.model), n_ctx=self.n_ctx, slots=self.slots, threads=self.threads)
         )
 
     def _call(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> _Call:
@@ -374,7 +363,7 @@ class _Call:
             "model_name": self._model.model_name,
             "model_provider": "embedded",
             "done_reason": completion.done_reason,
-            "timings": completion.timings,
+            "timings": {"queue_ms": completion.queue_ms},
         }
 
 

@@ -23,22 +23,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import Any, Final
 
 from langchain_pld.models.chat_template import ChatTemplate, ChatTurn, TokenPrompt
 from langchain_pld.models.errors import BadCallError, CallTimeoutError, ModelCallError, PromptTooLongError
 from langchain_pld.models.gguf import read_gguf_header
-from langchain_pld.models.llama_server import LlamaServer
+from langchain_pld.models.llama_server import LlamaServer, ServerSettings
 
 __all__ = [
     "Chunk",
     "Completion",
     "CompletionRequest",
     "Engine",
-    "EngineSettings",
     "TokenLogprob",
     "get_engine",
     "submit",
@@ -48,20 +46,6 @@ log = logging.getLogger(__name__)
 
 TokenLogprob = dict[str, Any]
 """`{"token", "logprob", "top_logprobs": [{"token", "logprob"}, ...]}`, natural logarithms."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineSettings:
-    """How a model is loaded; equal settings share one engine."""
-
-    path: Path
-    """The GGUF file."""
-    n_ctx: int
-    """Longest prompt and answer together, tokens."""
-    slots: int
-    """How many prefixes are kept."""
-    threads: int | None
-    """Threads that compute; the physical cores this process may use if None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +98,8 @@ class Completion:
     """How much of the prompt was computed for an earlier request."""
     completion_tokens: int
     """Length of the answer, its end token included."""
-    timings: dict[str, float]
-    """Milliseconds: `queue_ms`, `prefix_ms`, `prompt_ms`, `generate_ms`."""
+    queue_ms: float
+    """Milliseconds that the request waited for earlier ones."""
 
 
 def submit(
@@ -141,7 +125,7 @@ def submit(
     return _inference().submit(run)
 
 
-def get_engine(settings: EngineSettings) -> Engine:
+def get_engine(settings: ServerSettings) -> Engine:
     """Return the process's engine of these settings, loading it first if need be. Blocks while it loads.
 
     Raises:
@@ -162,13 +146,13 @@ def get_engine(settings: EngineSettings) -> Engine:
 class Engine:
     """A model loaded by llama.cpp. Use `get_engine`, which shares it, and `submit`, which queues for it."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         trained = read_gguf_header(settings.path).context_length or settings.n_ctx
         self.n_ctx: Final = min(settings.n_ctx, trained)
         if self.n_ctx < settings.n_ctx:
             log.info("%s was trained with a context of %d tokens; n_ctx is lowered", settings.path.name, trained)
         self._settings = settings
-        self._server = LlamaServer(settings.path, n_ctx=self.n_ctx, slots=settings.slots, threads=settings.threads)
+        self._server = LlamaServer(replace(settings, n_ctx=self.n_ctx))
         self._template = ChatTemplate(self._server.render, self._server.tokenize)
         self._slots = [_Slot(number) for number in range(settings.slots)]
         self._keeps_prefixes = True
@@ -212,7 +196,6 @@ class Engine:
         if len(tokens) >= self.n_ctx:
             raise PromptTooLongError(len(tokens), self.n_ctx)
         slot, reused = self._prepare(prompt, check)
-        prepared = time.monotonic()
         options = _sampling(request, room=self.n_ctx - len(tokens)) | {"cache_prompt": self._keeps_prefixes}
         last = self._send(slot, tokens, options, receive, check)
         if self._keeps_prefixes:
@@ -225,7 +208,6 @@ class Engine:
         reason = "length" if last["choices"][0]["finish_reason"] == "length" else "stop"
         if request.json_schema is not None:
             _check_json(text, whole=reason == "stop")
-        timings = last.get("timings", {})
         return Completion(
             text=text,
             logprobs=tuple(chain.from_iterable(chunk.logprobs for chunk in chunks)),
@@ -233,12 +215,7 @@ class Engine:
             prompt_tokens=len(tokens),
             cached_tokens=len(prompt.prefix) if reused else 0,
             completion_tokens=int(last["usage"]["completion_tokens"]),
-            timings={
-                "queue_ms": 1000 * (started - queued),
-                "prefix_ms": 1000 * (prepared - started),
-                "prompt_ms": float(timings.get("prompt_ms", 0.0)),
-                "generate_ms": float(timings.get("predicted_ms", 0.0)),
-            },
+            queue_ms=1000 * (started - queued),
         )
 
     def token_ids(self, text: str) -> list[int]:
@@ -369,7 +346,7 @@ def _cached(piece: dict[str, Any]) -> int:
 
 # --- what the process shares ---
 
-_engines: dict[EngineSettings, Engine] = {}
+_engines: dict[ServerSettings, Engine] = {}
 _registry_lock = threading.RLock()
 _executor: ThreadPoolExecutor | None = None
 

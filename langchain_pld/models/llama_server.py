@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import httpx
 from langchain_pld.errors import MissingExtraError, ModelSetupError
 from langchain_pld.models.errors import BadCallError, ModelCallError
 
-__all__ = ["LlamaServer", "runtime"]
+__all__ = ["LlamaServer", "ServerSettings", "runtime"]
 
 log = logging.getLogger(__name__)
 
@@ -25,34 +26,43 @@ log = logging.getLogger(__name__)
 _BATCH = 256
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """How a model is loaded."""
+
+    path: Path
+    """The GGUF file."""
+    n_ctx: int
+    """Longest prompt and answer together, tokens."""
+    slots: int
+    """How many prompts stay cached, each with a context of its own."""
+    threads: int | None
+    """Threads that compute; the physical cores that this process may use if None."""
+
+
 class LlamaServer:
     """A model file loaded by llama.cpp.
-
-    Args:
-        path: The GGUF file.
-        n_ctx: Longest prompt and answer together, tokens.
-        slots: How many prompts stay cached, each with a context of its own.
-        threads: Threads that compute; the physical cores this process may use if None.
 
     Raises:
         MissingExtraError: If xllamacpp is not installed.
         ModelSetupError: If llama.cpp cannot load the file.
     """
 
-    def __init__(self, path: Path, *, n_ctx: int, slots: int, threads: int | None) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
+        path, threads = settings.path, settings.threads or _cores()
         xllamacpp = _import_xllamacpp()
         key = secrets.token_hex(32)
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         # An alias, so that no answer carries a path of this machine.
         params.model_alias = {path.stem}
-        params.n_ctx = n_ctx * slots
-        params.n_parallel = slots
+        params.n_ctx = settings.n_ctx * settings.slots
+        params.n_parallel = settings.slots
         params.kv_unified = False
         params.n_batch = _BATCH
         params.n_ubatch = _BATCH
-        params.cpuparams.n_threads = threads or _cores()
-        params.cpuparams_batch.n_threads = threads or _cores()
+        params.cpuparams.n_threads = threads
+        params.cpuparams_batch.n_threads = threads
         params.verbosity = -1
         # Everything that would move, drop or shift cached tokens behind our back.
         params.ctx_shift = False

@@ -25,8 +25,8 @@ def resolve_chat_model(spec: str | BaseChatModel, **options: Any) -> BaseChatMod
             `recorded:NAME` (a shipped recording, or the path of one), or `PROVIDER:NAME` for any provider that
             `langchain.chat_models.init_chat_model` knows. A chat model is returned as it is; tags, metadata and
             callbacks that `with_config` put around it are put on it.
-        **options: Passed to the model's constructor, for instance `temperature=0`. A time limit of 300 seconds is set
-            where the options give none, since a call to a guardrail must end.
+        **options: Passed to the model's constructor, for instance `temperature=0`. Ollama and Gemini get a time limit of
+            300 seconds where the options give none, since their clients have none.
 
     Raises:
         MissingExtraError: If the package of that provider is not installed.
@@ -101,7 +101,7 @@ def _ollama(name: str, options: dict[str, Any]) -> BaseChatModel:
     try:
         from langchain_ollama import ChatOllama
     except ImportError as error:
-        raise _missing("langchain-ollama", "ollama", error) from error
+        raise MissingExtraError.of("langchain-ollama", "ollama") from error
     # ChatOllama has no timeout field, and the client below it waits for ever.
     timeout = options.pop("timeout", _TIMEOUT_S)
     client = {"timeout": timeout, **(options.pop("client_kwargs", None) or {})}
@@ -112,7 +112,7 @@ def _google(name: str, options: dict[str, Any]) -> BaseChatModel:
     try:
         from langchain_google_genai import ChatGoogleGenerativeAI
     except ImportError as error:
-        raise _missing("langchain-google-genai", "google", error) from error
+        raise MissingExtraError.of("langchain-google-genai", "google") from error
     try:
         return ChatGoogleGenerativeAI(model=name, **{"timeout": _TIMEOUT_S, **options})
     except ValueError as error:
@@ -132,12 +132,6 @@ def _any_provider(provider: str, name: str, options: dict[str, Any]) -> BaseChat
     except ValueError as error:
         raise ModelSetupError(f"cannot build {provider}:{name}: {_first_reason(error)}") from error
     return model
-
-
-def _missing(package: str, extra: str, error: ImportError) -> MissingExtraError:
-    return MissingExtraError(
-        f'the package {package!r} is not usable ({error}); run: pip install "langchain-pld[{extra}]"'
-    )
 
 
 def _first_reason(error: ValueError) -> str:

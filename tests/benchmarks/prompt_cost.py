@@ -91,7 +91,7 @@ def main() -> None:
         written[name].append(answer.usage_metadata["output_tokens"])
         return seconds * 1000
 
-    model.load()
+    model.get_token_ids("loads the model")
     cold: dict[str, list[float]] = {name: [] for name in systems}
     for number in range(2):
         for name, system in systems.items():

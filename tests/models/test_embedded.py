@@ -55,7 +55,7 @@ def test_an_answer_carries_usage_reason_and_name(small_model: EmbeddedChatModel)
     assert second.usage_metadata is not None
     assert second.usage_metadata["input_tokens"] == small_model.get_num_tokens_from_messages(messages)
     assert 0 < second.usage_metadata["input_token_details"]["cache_read"] < second.usage_metadata["input_tokens"]
-    assert set(second.response_metadata["timings"]) == {"queue_ms", "prefix_ms", "prompt_ms", "generate_ms"}
+    assert second.response_metadata["timings"]["queue_ms"] >= 0
 
 
 @model_test
