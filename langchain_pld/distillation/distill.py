@@ -17,10 +17,9 @@ from typing_extensions import Unpack
 
 from langchain_pld.artifact import DistilledPrompt
 from langchain_pld.blocking import run_blocking
-from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.config import DistillConfig, DistillSettings, check_models
 from langchain_pld.distillation.graph import build_distillation_graph
-from langchain_pld.distillation.plan import Effort, Plan, plan_of
+from langchain_pld.distillation.plan import Budget, Effort, Plan, plan_of
 from langchain_pld.distillation.roles import Role, check_roles
 from langchain_pld.distillation.rules.embeddings import resolve_embeddings
 from langchain_pld.distillation.run.progress import Progress

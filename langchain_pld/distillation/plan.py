@@ -1,4 +1,4 @@
-"""How much work a run does: effort presets as concrete numbers."""
+"""How much work a run does: effort presets as concrete numbers, and what it may spend at most."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.prices import Price
 from langchain_pld.errors import InputError
 
-__all__ = ["PLANS", "AnswerSource", "ClusterMode", "Effort", "Plan", "plan_of"]
+__all__ = ["PLANS", "AnswerSource", "Budget", "ClusterMode", "Effort", "Plan", "plan_of"]
 
 AnswerSource = Literal["names", "task", "familiar", "teacher", "letters", "evidence"]
 """Where a candidate answer comes from: `names` of the labels; word sets of the `task` file; `familiar` sets, built in;
@@ -20,6 +19,35 @@ ClusterMode = Literal["auto", "paper", "kmeans"]
 """How micro-rules are grouped, see `cluster_label`: the first healthy of several methods, the paper's, or k-means."""
 
 Effort = Literal["light", "medium", "heavy"]
+
+
+class Budget(BaseModel):
+    """Limits of a run; `None` is no limit. Teacher and student count together.
+
+    A run that reaches one of them asks no further, and ends with the best prompt so far and the finish reason
+    `budget`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    calls: int | None = Field(default=None, ge=0)
+    """Model calls; answers from the cache are none."""
+    tokens: int | None = Field(default=None, ge=0)
+    """Prompt and generated tokens together."""
+    usd: float | None = Field(default=None, ge=0)
+    """US dollars, by published prices or the user's. A model that costs nothing is asked on when they are spent."""
+    minutes: float | None = Field(default=None, ge=0)
+    """Minutes of work; the time between being stopped and being resumed does not count."""
+
+    def describe(self) -> str:
+        """The limits in a few words."""
+        limits = [
+            f"{self.calls} calls" if self.calls is not None else "",
+            f"{self.tokens} tokens" if self.tokens is not None else "",
+            f"{self.usd:g} USD" if self.usd is not None else "",
+            f"{self.minutes:g} minutes" if self.minutes is not None else "",
+        ]
+        return ", ".join(filter(None, limits)) or "no limit"
 
 
 class Plan(BaseModel):

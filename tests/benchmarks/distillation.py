@@ -33,9 +33,8 @@ from sklearn.pipeline import make_pipeline
 from langchain_pld import Task, adistill, read_examples
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import Calibration, DistilledPrompt, ScoreCard
-from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.config import DistillConfig
-from langchain_pld.distillation.plan import PLANS
+from langchain_pld.distillation.plan import PLANS, Budget
 from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.spending import BudgetSpent, Spending

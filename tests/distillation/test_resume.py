@@ -11,7 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.store.memory import InMemoryStore
 
 from langchain_pld import Example
-from langchain_pld.distillation.budget import Budget
+from langchain_pld.distillation.plan import Budget
 from langchain_pld.distillation.run.store import RunStore
 from langchain_pld.distillation.run_directory import RunDirectory
 from langchain_pld.errors import DistillationError

@@ -15,9 +15,8 @@ import yaml
 from pydantic import ValidationError
 
 from langchain_pld import DistilledPrompt
-from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.config import DistillConfig
-from langchain_pld.distillation.plan import PLANS
+from langchain_pld.distillation.plan import PLANS, Budget
 from langchain_pld.distillation.templates import NAMES, default_text
 from langchain_pld.errors import ArtifactError
 from langchain_pld.models.fetch import model_path

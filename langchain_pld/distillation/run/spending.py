@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_pld.artifact import LedgerLine
-from langchain_pld.distillation.budget import Budget
-from langchain_pld.distillation.plan import Plan
+from langchain_pld.distillation.plan import Budget, Plan
 from langchain_pld.distillation.prices import Price, price_of
 from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run.store import RunStore

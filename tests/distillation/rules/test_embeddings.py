@@ -13,8 +13,7 @@ from langchain_google_genai import GoogleGenerativeAIEmbeddings
 from langchain_ollama import OllamaEmbeddings
 from langgraph.store.memory import InMemoryStore
 
-from langchain_pld.distillation.budget import Budget
-from langchain_pld.distillation.plan import PLANS
+from langchain_pld.distillation.plan import PLANS, Budget
 from langchain_pld.distillation.prices import Price
 from langchain_pld.distillation.rules.embeddings import LexicalEmbeddings, embed_micro_rules, embeddings_spec
 from langchain_pld.distillation.run.run import Run

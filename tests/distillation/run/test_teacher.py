@@ -15,7 +15,7 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 from langgraph.store.memory import InMemoryStore
 from pydantic import BaseModel, Field
 
-from langchain_pld.distillation.budget import Budget
+from langchain_pld.distillation.plan import Budget
 from langchain_pld.distillation.prices import Price
 from langchain_pld.distillation.run.spending import Spending
 from langchain_pld.distillation.run.teacher import CALLS, Teacher

@@ -11,9 +11,9 @@ from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command
 
 from langchain_pld import DistilledPrompt, PLDClassifier
-from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.config import DistillConfig
 from langchain_pld.distillation.graph import build_distillation_graph
+from langchain_pld.distillation.plan import Budget
 from langchain_pld.distillation.prices import Price
 from langchain_pld.distillation.run.store import RunStore
 from tests.distillation.scenarios import PLAN, SETS, TASK, costly_teacher_script, distil, rows, student, teacher

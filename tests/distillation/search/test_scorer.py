@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.store.memory import InMemoryStore
 
 from langchain_pld.answer import AnswerFormat
-from langchain_pld.distillation.budget import Budget
+from langchain_pld.distillation.plan import Budget
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.spending import BudgetSpent
 from langchain_pld.distillation.run.store import RunStore

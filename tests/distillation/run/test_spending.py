@@ -12,8 +12,8 @@ from langgraph.store.memory import InMemoryStore
 from langchain_pld import DistilledPrompt
 from langchain_pld.answer import AnswerFormat
 from langchain_pld.artifact import LedgerLine
-from langchain_pld.distillation.budget import Budget
 from langchain_pld.distillation.estimate import estimate
+from langchain_pld.distillation.plan import Budget
 from langchain_pld.distillation.prices import Price
 from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run.run import Run
