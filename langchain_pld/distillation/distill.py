@@ -22,7 +22,7 @@ from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.plan import Budget, Effort, Plan, plan_of
 from langchain_pld.distillation.roles import Role, check_roles
 from langchain_pld.distillation.rules.embeddings import resolve_embeddings
-from langchain_pld.distillation.run.progress import Progress
+from langchain_pld.distillation.run.progress import Progress, log_progress
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.spending import remaining_budget
 from langchain_pld.distillation.run.store import RunStore
@@ -97,7 +97,7 @@ async def adistill(
     """
     check_models(teacher=teacher, student=student)
     job = _Job.of(task, train, validation, teacher, options)
-    report = options.get("on_progress") or _silent
+    report = options.get("on_progress") or log_progress
     return await job.run(resolve_chat_model(student), options.get("run_id", "default"), job.plan.budget, report)
 
 
@@ -140,7 +140,7 @@ async def adistill_many(
     if not models or len(models) < len(students):
         msg = f"a run needs students, each of another name; got {', '.join(models) or 'none'}"
         raise InputError(msg)
-    run_id, report = options.get("run_id", "default"), options.get("on_progress") or _silent
+    run_id, report = options.get("run_id", "default"), options.get("on_progress") or log_progress
     stores = {spec: RunStore(job.store, run_of_student(run_id, spec)) for spec in models}
     check_teacher(job.teacher)
     if len(models) > 1:  # a single one is looked at where its run begins
@@ -330,10 +330,6 @@ def _check_same(known: dict[str, Any], start: DistillationInput, sets: Mapping[R
             "answers that were paid for are not paid again"
         )
         raise DistillationError(msg)
-
-
-def _silent(_: Progress) -> None:
-    """Reports to nobody."""
 
 
 def _with_costs_of(done: dict[str, DistilledPrompt], report: Report) -> Report:

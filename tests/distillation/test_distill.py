@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -227,3 +229,23 @@ def test_code_without_an_event_loop_gets_the_same_prompts() -> None:
     found = distill_many(TASK, teacher=teacher(), students=models(), effort=PLAN_WITH_CEILING, **SETS)
     awaited = asyncio.run(distilled(teacher(), models()))
     assert [one.system_prompt for one in found.values()] == [one.system_prompt for one in awaited.values()]
+
+
+def test_a_run_in_a_notebook_shows_its_progress(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    monkeypatch.setattr(logging.getLogger("langchain_pld"), "propagate", False)
+    distill(TASK, teacher=teacher(), student=student(), effort=PLAN, **SETS)
+    assert "generate: " in capsys.readouterr().err
+
+
+def test_a_script_logs_its_progress_or_prints_it(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level("INFO", logger="langchain_pld"):
+        distill(TASK, teacher=teacher(), student=student(), effort=PLAN, **SETS)
+    assert any(record.message.startswith("generate: ") for record in caplog.records)
+    assert capsys.readouterr().err == ""
+    distill(TASK, teacher=teacher(), student=student(), effort=PLAN, on_progress=print, **SETS)
+    assert "generate: teacher explains examples, 1/" in capsys.readouterr().out

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["OnProgress", "Progress"]
+__all__ = ["OnProgress", "Progress", "log_progress"]
+
+_logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
 """Called with the units done and the units in all."""
@@ -29,3 +33,18 @@ class Progress(BaseModel):
     """What the step found, in one line, once it is finished."""
     cost: float | None = None
     """US dollars that the run has spent so far; stands in events of its own, which have no units."""
+
+    def __str__(self) -> str:
+        """One line for people, so that `on_progress=print` shows a run."""
+        if self.cost is not None:
+            return f"{self.node}: {self.cost:.4f} USD so far"
+        return f"{self.node}: {self.note or f'{self.step}, {self.done}/{self.total}'}"
+
+
+def log_progress(progress: Progress) -> None:
+    """Log what a step found. At a prompt or in a notebook without any logging it is written to standard error."""
+    if not progress.note:
+        return
+    _logger.info("%s", progress)
+    if (hasattr(sys, "ps1") or "ipykernel" in sys.modules) and not _logger.hasHandlers():
+        sys.stderr.write(f"{progress}\n")
