@@ -239,9 +239,9 @@ def test_what_was_asked_already_is_not_written_twice_and_what_did_not_fit_is_ask
     file = folder.ask(again, node="generate")
     assert folder.ask(again, node="generate") == file
     assert len(folder.request_files()) == 2
-    told = {one.id: str(one.messages[-1]["content"]) for one in folder.request_files()[file]}
-    assert told[question("one").id].startswith("one\n\nAn earlier answer did not fit: it holds no whole JSON object.")
-    assert told[question("two").id] == "two"
+    asks = {one.id: str(one.messages[-1]["content"]) for one in folder.request_files()[file]}
+    assert asks[question("one").id].startswith("one\n\nAn earlier answer did not fit: it holds no whole JSON object.")
+    assert asks[question("two").id] == "two"
 
 
 def test_a_question_fails_after_two_answers_of_no_use_and_not_before(folder: BatchFolder) -> None:

@@ -71,19 +71,19 @@ def test_max_tokens_and_stop_end_an_answer(small_model: EmbeddedChatModel) -> No
 
 
 @model_test
-@pytest.mark.parametrize(("asked", "given"), [(0, 0), (1, 1), (20, 20), (200, 200), (60_000, 49_152)])
-def test_as_many_top_logprobs_as_asked_for(small_model: EmbeddedChatModel, asked: int, given: int) -> None:
-    answer = small_model.invoke("Name a colour.", top_logprobs=asked, max_tokens=1)
+@pytest.mark.parametrize(("wanted", "shown"), [(0, 0), (1, 1), (20, 20), (200, 200), (60_000, 49_152)])
+def test_as_many_top_logprobs_as_asked_for(small_model: EmbeddedChatModel, wanted: int, shown: int) -> None:
+    answer = small_model.invoke("Name a colour.", top_logprobs=wanted, max_tokens=1)
 
     (token,) = answer.response_metadata["logprobs"]
     assert set(token) == {"token", "logprob", "top_logprobs"}
     assert token["token"] == answer.text
-    assert len(token["top_logprobs"]) == given
+    assert len(token["top_logprobs"]) == shown
     mass = sum(math.exp(other["logprob"]) for other in token["top_logprobs"])
     assert mass < 1.001
-    if given:
+    if shown:
         assert token["top_logprobs"][0] == {"token": token["token"], "logprob": token["logprob"]}
-    if given == 49_152:
+    if shown == 49_152:
         assert mass == pytest.approx(1, abs=1e-3)
 
 

@@ -250,10 +250,10 @@ class _HubHandler(BaseHTTPRequestHandler):
         self._head(200, len(self.server.content))
 
     def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.ranges.append(asked)
-        body = self.server.content[int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0 :]
-        self._head(206 if asked else 200, len(body))
+        span = self.headers.get("Range")
+        self.server.ranges.append(span)
+        body = self.server.content[int(span.removeprefix("bytes=").split("-")[0]) if span else 0 :]
+        self._head(206 if span else 200, len(body))
         self.wfile.write(body[: self.server.break_off_after])
         self.server.break_off_after = None
 

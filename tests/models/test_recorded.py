@@ -118,7 +118,7 @@ async def test_the_shipped_recording_answers_every_question_of_the_demo() -> Non
     data: Any = {role: read_examples(SHOP / f"{role}.jsonl", task) for role in ("train", "validation")}
     even = scored(dict.fromkeys(task.label_names, 1 / len(task.labels)))
 
-    def student(asked: list[BaseMessage]) -> AIMessage:
+    def student(messages: list[BaseMessage]) -> AIMessage:
         return even
 
     teacher = resolve_chat_model("recorded:shop_inbox")
@@ -136,9 +136,9 @@ async def test_the_shipped_recording_answers_every_question_of_the_demo() -> Non
     assert sum(line.calls for line in lines) == len(rows) - 1
     assert sum(line.failures for line in lines) == 0
     # Four ways to each label, and no draft was refused.
-    told = "\n".join(notes)
-    assert f"became {4 * len(task.labels)} rules" in told
-    assert ", 0 drafts asked for again" in told
+    log = "\n".join(notes)
+    assert f"became {4 * len(task.labels)} rules" in log
+    assert ", 0 drafts asked for again" in log
     about = json.loads(rows[0])["about"]
     assert "strong writer" in about
     assert "offline teacher" in about

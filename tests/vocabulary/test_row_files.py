@@ -179,10 +179,10 @@ def test_the_place_in_an_array_is_a_row_not_a_line(tmp_path: Path) -> None:
         read_examples(file, TASK)
 
 
-@pytest.mark.parametrize("written", [" not_spam ", "not spam", "not  spam"])
-def test_a_label_may_have_spaces_where_its_name_has_none(written: str) -> None:
+@pytest.mark.parametrize("spelling", [" not_spam ", "not spam", "not  spam"])
+def test_a_label_may_have_spaces_where_its_name_has_none(spelling: str) -> None:
     task = Task(name="mail", instructions="Decide.", labels=[Label(name="spam"), Label(name="not_spam")])
-    assert pairs(examples_from([("x", written)], task)) == [("x", "not_spam")]
+    assert pairs(examples_from([("x", spelling)], task)) == [("x", "not_spam")]
 
 
 class Names:

@@ -24,8 +24,8 @@ SAD, GLAD = RULES
 
 
 def answer(*decisions: RuleDecision, **changes: Any) -> ReviewAnswer:
-    given = decisions or tuple(RuleDecision(type="approve", rule=rule) for rule in RULES)
-    fields = {"reviewer": "Ilka", "time": TIME, "decisions": {one.rule.id: one for one in given}}
+    chosen = decisions or tuple(RuleDecision(type="approve", rule=rule) for rule in RULES)
+    fields = {"reviewer": "Ilka", "time": TIME, "decisions": {one.rule.id: one for one in chosen}}
     return ReviewAnswer(**{**fields, **changes})
 
 
@@ -51,18 +51,18 @@ rule_sets = st.lists(rules, min_size=1, max_size=4, unique_by=lambda rule: rule.
 
 @settings(deadline=None)
 @given(rule_sets, st.data())
-def test_a_signed_artifact_comes_back_equal_and_usable(given_rules: tuple[Rule, ...], data: st.DataObject) -> None:
-    decisions = [RuleDecision(type="approve", rule=rule, message=data.draw(st.none() | texts)) for rule in given_rules]
-    made = artifact(rules=given_rules, require_review=True)
+def test_a_signed_artifact_comes_back_equal_and_usable(drawn: tuple[Rule, ...], data: st.DataObject) -> None:
+    decisions = [RuleDecision(type="approve", rule=rule, message=data.draw(st.none() | texts)) for rule in drawn]
+    unsigned = artifact(rules=drawn, require_review=True)
     with pytest.raises(ArtifactError, match="no person has accepted its rules"):
-        made.require_usable()
-    done = made.sign(answer(*decisions))
+        unsigned.require_usable()
+    approved = unsigned.sign(answer(*decisions))
     with tempfile.TemporaryDirectory() as folder:
-        back = DistilledPrompt.load(done.save(Path(folder) / "a.pld.json"))
+        back = DistilledPrompt.load(approved.save(Path(folder) / "a.pld.json"))
     back.require_usable()
-    assert back == done
+    assert back == approved
     assert back.review is not None
-    assert back.review.accepted == given_rules
+    assert back.review.accepted == drawn
 
 
 CHANGES: dict[str, Any] = {
@@ -79,16 +79,16 @@ CHANGES: dict[str, Any] = {
 
 @given(rule_sets, st.data())
 def test_any_changed_rule_breaks_the_signature_in_memory_and_on_disk(
-    given_rules: tuple[Rule, ...], data: st.DataObject
+    drawn: tuple[Rule, ...], data: st.DataObject
 ) -> None:
-    done = artifact(rules=given_rules).sign(answer(*(RuleDecision(type="approve", rule=rule) for rule in given_rules)))
-    index = data.draw(st.integers(0, len(given_rules) - 1))
+    approved = artifact(rules=drawn).sign(answer(*(RuleDecision(type="approve", rule=rule) for rule in drawn)))
+    index = data.draw(st.integers(0, len(drawn) - 1))
     key = data.draw(st.sampled_from(sorted(CHANGES)))
-    if getattr(given_rules[index], key) == CHANGES[key]:
+    if getattr(drawn[index], key) == CHANGES[key]:
         return
-    changed = list(given_rules)
+    changed = list(drawn)
     changed[index] = changed[index].model_copy(update={key: CHANGES[key]})
-    broken = done.model_copy(update={"rules": tuple(changed)})
+    broken = approved.model_copy(update={"rules": tuple(changed)})
     with pytest.raises(ArtifactError, match=r"rules differ .* since Ilka accepted"):
         broken.require_usable()
     with tempfile.TemporaryDirectory() as folder:  # hashes of the content made anew, as whoever changes a file could
@@ -115,12 +115,12 @@ def test_a_changed_prompt_breaks_the_signature_too() -> None:
 
 
 def test_a_changed_record_of_the_decisions_breaks_it() -> None:
-    done = signed()
-    assert done.review is not None
+    approved = signed()
+    assert approved.review is not None
     rejected = RuleDecision(type="reject", rule=SAD)
-    review = done.review.model_copy(update={"decisions": {**done.review.decisions, SAD.id: rejected}})
+    review = approved.review.model_copy(update={"decisions": {**approved.review.decisions, SAD.id: rejected}})
     with pytest.raises(ArtifactError, match="the record of what Ilka decided"):
-        done.model_copy(update={"review": review}).require_usable()
+        approved.model_copy(update={"review": review}).require_usable()
 
 
 def test_a_rule_changed_by_hand_is_told_before_the_hash_of_the_file(tmp_path: Path) -> None:

@@ -117,9 +117,9 @@ def test_a_calibration_is_the_affine_softmax(logs: list[float], flat: list[float
     labels = ("a", "b", "c")
     weights = tuple(tuple(flat[3 * i : 3 * i + 3]) for i in range(3)) if data.draw(st.booleans()) else None
     bias = tuple(data.draw(st.lists(numbers, min_size=3, max_size=3))) if data.draw(st.booleans()) else None
-    made = Calibration(labels=labels, weights=weights, bias=bias)
+    calibration = Calibration(labels=labels, weights=weights, bias=bias)
     shuffled = dict(zip(("c", "a", "b"), (logs[2], logs[0], logs[1]), strict=True))
-    probabilities = made.apply(shuffled)
+    probabilities = calibration.apply(shuffled)
     rows = weights or ((1, 0, 0), (0, 1, 0), (0, 0, 1))
     scores = [
         sum(w * s for w, s in zip(row, logs, strict=True)) + b for row, b in zip(rows, bias or (0, 0, 0), strict=True)
