@@ -23,6 +23,14 @@ __all__ = ["CircuitBreaker", "RetryPolicy", "failure_of", "passes_through"]
 
 T = TypeVar("T")
 
+_STATUS_KINDS: dict[int, FailureKind] = {
+    401: "authentication",
+    403: "authentication",
+    404: "model_missing",
+    408: "timeout",
+    429: "rate_limit",
+}
+
 
 class RetryPolicy(BaseModel):
     """How often a transient failure is tried again: exponential waits with jitter."""
@@ -146,7 +154,7 @@ def _kind(error: Exception) -> FailureKind:
     # One exception may wrap the one that tells more: google-genai's ServerError, openai's APIConnectionError.
     status = _status(error)
     if status is not None:
-        return _kind_of_status(status)
+        return _STATUS_KINDS.get(status, "server" if status >= 500 else "unexpected")
     if isinstance(error, TimeoutError | httpx.TimeoutException) or "timeout" in type(error).__name__.casefold():
         return "timeout"
     if isinstance(error, httpx.TransportError | ConnectionError) or "Connection" in type(error).__name__:
@@ -154,20 +162,6 @@ def _kind(error: Exception) -> FailureKind:
     # The client could make nothing of the reply's body: a proxy's page, another interface, half a line.
     if isinstance(error, OutputParserException | ValidationError | json.JSONDecodeError):
         return "unreadable"
-    return "unexpected"
-
-
-def _kind_of_status(status: int) -> FailureKind:
-    if status in {401, 403}:
-        return "authentication"
-    if status == 404:
-        return "model_missing"
-    if status == 408:
-        return "timeout"
-    if status == 429:
-        return "rate_limit"
-    if status >= 500:
-        return "server"
     return "unexpected"
 
 

@@ -70,7 +70,7 @@ def first_tokens_differ(answer: AnswerFormat, token_ids: Tokenizer | None = None
             if first and first == alone:  # the space is a token of its own: nothing is said yet
                 continue
             text = _first_token(code, token_ids, space)
-            if text is None or words.label(text) != label:
+            if text is None or words.match(text)[0] != label:
                 return False
     return True
 

@@ -76,9 +76,8 @@ def fit_gate(
         The gate; its threshold is `None`, and it abstains always, when no threshold passes.
 
     Raises:
-        InputError: Fewer than `MINIMUM_ROWS` independent rows, or lengths, labels, alpha or confidence that do not fit.
+        InputError: There are fewer than `MINIMUM_ROWS` independent rows.
     """
-    _check(probabilities, gold, labels, alpha, confidence, groups)
     kept = _independent(groups, len(gold), np.random.default_rng(seed))
     if len(kept) < MINIMUM_ROWS:
         what = "labelled rows" if len(kept) == len(gold) else f"groups of labelled rows ({len(gold)} rows)"
@@ -176,28 +175,3 @@ def _independent(groups: Sequence[str | None] | None, rows: int, rng: np.random.
         group = groups[index]
         chosen.setdefault(index if group is None else group, index)
     return sorted(chosen.values())
-
-
-def _check(
-    probabilities: Sequence[Mapping[str, float] | None],
-    gold: Sequence[str],
-    labels: Sequence[str],
-    alpha: float,
-    confidence: float,
-    groups: Sequence[str | None] | None,
-) -> None:
-    if not len(probabilities) == len(gold) == len(gold if groups is None else groups):
-        msg = f"probabilities, gold and groups differ in length: {len(probabilities)}, {len(gold)}"
-        raise InputError(msg)
-    if not (0 < alpha < 1 and 0 < confidence < 1):
-        msg = f"alpha and confidence must lie between 0 and 1, got {alpha} and {confidence}"
-        raise InputError(msg)
-    declared = set(labels)
-    unknown = next((label for label in gold if label not in declared), None)
-    if unknown is not None:
-        msg = f"gold label {unknown!r} is none of the declared labels {', '.join(labels)}"
-        raise InputError(msg)
-    for index, row in enumerate(probabilities):
-        if row is not None and (set(row) != declared or not all(0 <= value <= 1 for value in row.values())):
-            msg = f"row {index} needs a probability from 0 to 1 for each declared label and no other"
-            raise InputError(msg)

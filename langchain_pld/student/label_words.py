@@ -53,27 +53,18 @@ class LabelWords:
         """Those of a format, with what is known of the student's tokenizer."""
         return cls(answer.codes, answer.first_tokens)
 
-    def label(self, text: str) -> str | None:
-        """The label whose word a text spells or begins; `None` when there is none or more than one."""
-        known = self._first.get(text.strip(WRAPPING))
-        if known is not None:
-            return known
-        start = text.strip(WRAPPING).casefold()
-        begun = self._begun(text)
+    def match(self, text: str) -> tuple[str | None, bool]:
+        """The label whose word alone a text spells or begins, if there is one; and whether it may become a word."""
+        bare = text.strip(WRAPPING)
+        start, begun = bare.casefold(), self._begun(text)
         exact = self._folded.get(start)
+        may_begin = bool(begun) and (len(start) >= SHORTEST_PREFIX or exact is not None or not self._known)
+        if bare in self._first:
+            return self._first[bare], may_begin
         if exact is not None:
-            return exact if begun <= {exact} else None
-        if len(start) < SHORTEST_PREFIX or len(begun) != 1:
-            return None
-        return next(iter(begun))
-
-    def may_begin(self, text: str) -> bool:
-        """Whether a text without a label may become the word of one."""
-        start = text.strip(WRAPPING).casefold()
-        begun = self._begun(text)
-        if len(start) < SHORTEST_PREFIX and start not in self._folded:
-            return bool(begun) and not self._known
-        return bool(begun)
+            return (exact if begun <= {exact} else None), may_begin
+        is_beginning = len(start) >= SHORTEST_PREFIX and len(begun) == 1
+        return (next(iter(begun)) if is_beginning else None), may_begin
 
     def exact(self, text: str) -> str | None:
         """The label whose whole word a text is."""
@@ -129,13 +120,14 @@ def word_masses(tokens: Sequence[TokenLogprobs], words: LabelWords, *, cut: bool
         for text, logprob in alternatives:
             mass, so_far = weight * math.exp(logprob), before + text
             # An empty token is how some servers show that the answer ends.
-            label = words.label(so_far) if text or not before else words.exact(before)
-            is_open = label is None and words.may_begin(so_far)
+            label, may_begin = words.match(so_far)
+            label = label if text or not before else words.exact(before)
+            is_open = label is None and may_begin
             if label is None and not is_open and before and _ends(text):
                 label = words.exact(before)
             if text == written and not (cut and not rest):
                 if label is not None and not words.fits(so_far + rest, label, cut=cut):
-                    label, is_open = None, words.may_begin(so_far)
+                    label, is_open = None, may_begin
                 if is_open and not open_:
                     open_ = mass
                     continue
