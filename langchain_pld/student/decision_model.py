@@ -125,8 +125,8 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
     retry: RetryPolicy = RetryPolicy()
     """When a transient failure is tried again."""
 
-    _distilled: dict[str, PLDClassifier] = PrivateAttr(default_factory=dict)
-    _prepare: Callable[[str], _Prepared] = PrivateAttr()
+    _classifiers: dict[str, PLDClassifier] = PrivateAttr(default_factory=dict)
+    _answerer: Callable[[str], _Answerer] = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
@@ -163,80 +163,80 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
                 # An answer has no place to say that its probabilities are calibrated for another model.
                 plain = Calibration.identity(artifact.task.label_names)
                 artifact = artifact.model_copy(update={"calibration": plain})
-            self._distilled[name] = PLDClassifier(
+            self._classifiers[name] = PLDClassifier(
                 artifact=artifact, student=self.student, timeout_s=self.timeout_s, retry=self.retry
             )
         # A classifier keeps its client and its circuit breaker from call to call; questions may come without end.
-        self._prepare = lru_cache(maxsize=128)(self._prepared)
+        self._answerer = lru_cache(maxsize=128)(self._find_answerer)
 
     @property
     def _provider(self) -> str:
         return model_spec(self.student).partition(":")[0]
 
     def _classify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
-        asked, config = self._ask(state, questions), ensure_config()
+        queries, config = self._ask(state, questions), ensure_config()
 
-        def verdict(question: _Asked) -> Verdict | None:
-            classifier = question.prepared.classifier
-            return None if classifier is None else classifier.invoke(question.input, config)
+        def verdict(query: _Query) -> Verdict | None:
+            classifier = query.answerer.classifier
+            return None if classifier is None else classifier.invoke(query.input, config)
 
-        if len(asked) == 1:
-            return self._response(asked, [verdict(asked[0])])
+        if len(queries) == 1:
+            return self._response(queries, [verdict(queries[0])])
         with get_executor_for_config(config) as executor:
-            return self._response(asked, list(executor.map(verdict, asked)))
+            return self._response(queries, list(executor.map(verdict, queries)))
 
     async def _aclassify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
         # The base class sets the config of the run but does not hand it over.
-        asked, config = self._ask(state, questions), ensure_config()
-        limit = asyncio.Semaphore(config.get("max_concurrency") or len(asked))
+        queries, config = self._ask(state, questions), ensure_config()
+        limit = asyncio.Semaphore(config.get("max_concurrency") or len(queries))
 
-        async def verdict(question: _Asked) -> Verdict | None:
-            classifier = question.prepared.classifier
+        async def verdict(query: _Query) -> Verdict | None:
+            classifier = query.answerer.classifier
             async with limit:
-                return None if classifier is None else await classifier.ainvoke(question.input, config)
+                return None if classifier is None else await classifier.ainvoke(query.input, config)
 
-        return self._response(asked, await asyncio.gather(*map(verdict, asked)))
+        return self._response(queries, await asyncio.gather(*map(verdict, queries)))
 
-    def _ask(self, state: State, questions: Mapping[str, Question]) -> list[_Asked]:
+    def _ask(self, state: State, questions: Mapping[str, Question]) -> list[_Query]:
         if not questions:
             msg = "a request needs at least one question"
             raise InputError(msg)
-        asked = []
+        queries = []
         for name, value in questions.items():
             try:
                 question = read_question(value)
-                prepared = self._prepare(question.model_dump_json())
-                asked.append(_Asked(name, question, prepared, prepared.input(state)))
+                answerer = self._answerer(question.model_dump_json())
+                queries.append(_Query(name, question, answerer, answerer.input(state)))
             except InputError as error:
                 msg = f"question {name!r}: {error}"
                 raise InputError(msg) from error
-        return asked
+        return queries
 
-    def _prepared(self, question_json: str) -> _Prepared:
+    def _find_answerer(self, question_json: str) -> _Answerer:
         question = read_question(json.loads(question_json))
         match = _REFERENCE.fullmatch(question.instructions) if isinstance(question.instructions, str) else None
         if match is not None:
-            classifier = self._distilled.get(match[1])
+            classifier = self._classifiers.get(match[1])
             if classifier is None:
-                known = ", ".join(self._distilled) or "none"
+                known = ", ".join(self._classifiers) or "none"
                 msg = f"no artifact is registered as {match[1]!r} (known: {known}); hand it in with artifacts={{...}}"
                 raise InputError(msg)
-            return _Prepared(classifier, artifact_labels(question, classifier.artifact.task), distilled=True)
+            return _Answerer(classifier, artifact_labels(question, classifier.artifact.task), distilled=True)
         if isinstance(question, Choice) and len(question.criteria) == 1:
-            return _Prepared(None, tuple(question.criteria))
+            return _Answerer(None, tuple(question.criteria))
         task, answer = zero_shot_task(question)
         classifier = PLDClassifier.zero_shot(
             task, self.student, answer=answer, timeout_s=self.timeout_s, retry=self.retry
         )
-        return _Prepared(classifier, ("yes",) if isinstance(question, Noul) else task.label_names)
+        return _Answerer(classifier, ("yes",) if isinstance(question, Noul) else task.label_names)
 
-    def _response(self, asked: Sequence[_Asked], verdicts: Sequence[Verdict | None]) -> ClassifierResponse:
+    def _response(self, queries: Sequence[_Query], verdicts: Sequence[Verdict | None]) -> ClassifierResponse:
         answers: dict[str, Answer] = {}
         usage = Usage()
-        for one, verdict in zip(asked, verdicts, strict=True):
-            labels = one.prepared.labels
-            probabilities = dict.fromkeys(labels, 1.0) if verdict is None else self._probabilities(one, verdict)
-            answers[one.name] = typed_answer(one.question, labels, probabilities)
+        for query, verdict in zip(queries, verdicts, strict=True):
+            labels = query.answerer.labels
+            probabilities = dict.fromkeys(labels, 1.0) if verdict is None else self._probabilities(query, verdict)
+            answers[query.name] = typed_answer(query.question, labels, probabilities)
             usage += Usage() if verdict is None else verdict.usage
         return ClassifierResponse(
             model=self.model,
@@ -249,20 +249,20 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
             ),
         )
 
-    def _probabilities(self, asked: _Asked, verdict: Verdict) -> dict[str, float]:
+    def _probabilities(self, query: _Query, verdict: Verdict) -> dict[str, float]:
         failure = verdict.failure
         if failure is None and verdict.probabilities is None:
             failure = Failure(kind="unreadable", message="the student gave a label without probabilities")
         if failure is not None:
-            raise StudentError(failure.model_copy(update={"message": f"question {asked.name!r}: {failure.message}"}))
+            raise StudentError(failure.model_copy(update={"message": f"question {query.name!r}: {failure.message}"}))
         # Two labels that are equally likely have no gate to pass where the artifact has none.
-        if verdict.status == "abstained" and self.on_abstained == "raise" and asked.prepared.is_gated:
-            raise AbstainedError(asked.name, verdict)
+        if verdict.status == "abstained" and self.on_abstained == "raise" and query.answerer.is_gated:
+            raise AbstainedError(query.name, verdict)
         return verdict.probabilities or {}
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _Answerer:
     """A question made ready for its student."""
 
     classifier: PLDClassifier | None
@@ -294,10 +294,10 @@ class _Prepared:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Query:
     """A question about a state."""
 
     name: str
     question: TypedQuestion
-    prepared: _Prepared
+    answerer: _Answerer
     input: ClassifierInput

@@ -30,7 +30,9 @@ PIECES = st.sampled_from(
 )
 
 
-def made(script: Any, task: Task = POSTS, long_input: LongInput | None = None, **changes: Any) -> PLDClassifier:
+def chunk_classifier(
+    script: Any, task: Task = POSTS, long_input: LongInput | None = None, **changes: Any
+) -> PLDClassifier:
     """A classifier whose student has room for some 300 estimated tokens of text."""
     prompt = "Answer rude or fine."
     parts: dict[str, Any] = {
@@ -95,7 +97,7 @@ def test_what_the_student_reads_is_the_whole_text(text: str) -> None:
         read.append(text_of(messages))
         return scored({"fine": 0.9, "rude": 0.1})
 
-    verdict = made(script).invoke(text)
+    verdict = chunk_classifier(script).invoke(text)
     if verdict.failure is not None:
         assert (verdict.failure.kind, read) == ("input", [])
         return
@@ -111,7 +113,7 @@ def test_what_the_student_reads_is_the_whole_text(text: str) -> None:
 
 async def test_one_bad_sentence_at_the_end_of_a_long_post_is_found() -> None:
     post = "All is well here. " * 200 + "You idiot!"
-    asked = made(rude_where("idiot"))
+    asked = chunk_classifier(rude_where("idiot"))
     verdict = asked.invoke(post)
     assert (verdict.status, verdict.label, verdict.confidence) == ("decided", "rude", pytest.approx(0.9))
     assert verdict.chunks == verdict.usage.calls > 3
@@ -121,20 +123,20 @@ async def test_one_bad_sentence_at_the_end_of_a_long_post_is_found() -> None:
 
 
 def test_an_input_that_fits_is_read_once() -> None:
-    verdict = made(rude_where("idiot")).invoke("You idiot!")
+    verdict = chunk_classifier(rude_where("idiot")).invoke("You idiot!")
     assert (verdict.chunks, verdict.usage.calls) == (1, 1)
 
 
 def test_the_mean_weighs_all_chunks() -> None:
     post = "All is well here. " * 200 + "You idiot!"
-    verdict = made(rude_where("idiot"), long_input=LongInput(combine="mean")).invoke(post)
+    verdict = chunk_classifier(rude_where("idiot"), long_input=LongInput(combine="mean")).invoke(post)
     assert (verdict.label, verdict.chunks > 3) == ("fine", True)
 
 
 @pytest.mark.parametrize("action", [None, "fail"])
 def test_a_long_input_with_fields_is_refused(action: Any) -> None:
     pairs = POSTS.model_copy(update={"fields": ("premise", "hypothesis")})
-    asked = made(rude_where("x"), pairs, LongInput(action=action))
+    asked = chunk_classifier(rude_where("x"), pairs, LongInput(action=action))
     verdict = asked.invoke({"premise": "word " * 900, "hypothesis": "x"})
     assert verdict.failure is not None
     assert verdict.failure.kind == "input"
@@ -144,8 +146,8 @@ def test_a_long_input_with_fields_is_refused(action: Any) -> None:
 
 def test_too_many_chunks_and_too_long_a_prompt_are_refused() -> None:
     for asked, expected in (
-        (made(rude_where("x"), long_input=LongInput(max_chunks=2)), "at most 2 are read"),
-        (made(rude_where("x"), system_prompt="p" * 800), "leaves 0 tokens"),
+        (chunk_classifier(rude_where("x"), long_input=LongInput(max_chunks=2)), "at most 2 are read"),
+        (chunk_classifier(rude_where("x"), system_prompt="p" * 800), "leaves 0 tokens"),
     ):
         verdict = asked.invoke("word " * 900)
         assert verdict.failure is not None
@@ -160,18 +162,18 @@ def test_a_failed_chunk_fails_the_whole_unless_another_decides_it() -> None:
         return scored({"rude": 0.9, "fine": 0.1} if "idiot" in text else {"fine": 0.9, "rude": 0.1})
 
     post = "mumble " + "All is well here. " * 200
-    failed = made(script).invoke(post)
+    failed = chunk_classifier(script).invoke(post)
     assert failed.failure is not None
     assert failed.failure.kind == "empty"
-    assert made(script).invoke(f"{post} idiot").label == "rude"
+    assert chunk_classifier(script).invoke(f"{post} idiot").label == "rude"
 
 
 def test_a_chunk_below_the_gate_abstains_for_the_whole() -> None:
     gate = Gate(alpha=0.1, threshold=0.85)
     post = "All is well here. " * 200
-    verdict = made(rude_where("idiot"), gate=gate).invoke(post)
+    verdict = chunk_classifier(rude_where("idiot"), gate=gate).invoke(post)
     assert (verdict.status, verdict.predicted_label) == ("abstained", "fine")
-    assert made(rude_where("idiot"), gate=gate).invoke(f"{post} idiot").label == "rude"
+    assert chunk_classifier(rude_where("idiot"), gate=gate).invoke(f"{post} idiot").label == "rude"
 
 
 def test_severity_is_the_tasks_or_the_users() -> None:
@@ -217,14 +219,14 @@ def test_a_prompt_that_filled_ollamas_context_is_no_verdict(used: int, status: s
 
 
 AROUND: dict[str, Callable[[PLDClassifier], Runnable[Any, Any]]] = {
-    "itself": lambda made: made,
-    "with_config": lambda made: made.with_config(tags=["x"]),
-    "with_retry": lambda made: made.with_retry(),
-    "with_fallbacks": lambda made: made.with_fallbacks([made]),
-    "configurable_fields": lambda made: made.configurable_fields(timeout_s=ConfigurableField(id="t")),
-    "configurable_alternatives": lambda made: made.configurable_alternatives(ConfigurableField(id="c"), other=made),
-    "a chain": lambda made: RunnableLambda(lambda text: text) | made.with_retry(),
-    "a function": lambda made: RunnableLambda(made.invoke, made.ainvoke),
+    "itself": lambda inner: inner,
+    "with_config": lambda inner: inner.with_config(tags=["x"]),
+    "with_retry": lambda inner: inner.with_retry(),
+    "with_fallbacks": lambda inner: inner.with_fallbacks([inner]),
+    "configurable_fields": lambda inner: inner.configurable_fields(timeout_s=ConfigurableField(id="t")),
+    "configurable_alternatives": lambda inner: inner.configurable_alternatives(ConfigurableField(id="c"), other=inner),
+    "a chain": lambda inner: RunnableLambda(lambda text: text) | inner.with_retry(),
+    "a function": lambda inner: RunnableLambda(inner.invoke, inner.ainvoke),
 }
 
 
@@ -232,7 +234,7 @@ AROUND: dict[str, Callable[[PLDClassifier], Runnable[Any, Any]]] = {
 async def test_one_bad_chunk_is_not_drowned_whatever_is_put_around_the_classifier(around: Any) -> None:
     plain = POSTS.model_copy(update={"none_label": None})
     policy = GuardrailPolicy(block_labels=["rude"])
-    guard = Guard(around(made(rude_where("idiot"), plain)), policy, labels=plain.label_names)
+    guard = Guard(around(chunk_classifier(rude_where("idiot"), plain)), policy, labels=plain.label_names)
     text = "A harmless sentence. " * 250 + "You idiot. "
     assert guard.check("A harmless sentence. " * 260).allowed
     for decision in (guard.check(text), await guard.acheck(text)):

@@ -45,27 +45,27 @@ def by_text(messages: list[Any]) -> AIMessage:
 
 
 async def test_all_ways_of_calling_give_the_same_verdict() -> None:
-    made = classifier(lambda _: SAD)
-    verdict = made.invoke("alas")
+    judge = classifier(lambda _: SAD)
+    verdict = judge.invoke("alas")
     assert (verdict.status, verdict.label, verdict.decided_by) == ("decided", "sad", "fake-chat:fake")
     assert verdict.confidence == pytest.approx(0.8, abs=1e-4)
     assert sum((verdict.probabilities or {}).values()) == pytest.approx(1)
     assert verdict.calibrated
-    assert verdict.artifact_id == made.artifact.id
+    assert verdict.artifact_id == judge.artifact.id
     assert (verdict.usage.calls, verdict.usage.input_tokens) == (1, 100)
-    assert await made.ainvoke("alas") == verdict
-    assert made.batch(["alas"])[0] == (await made.abatch(["alas"]))[0] == verdict
-    assert list(made.stream("alas"))[-1] == verdict
-    assert [part async for part in made.astream("alas")][-1] == verdict
+    assert await judge.ainvoke("alas") == verdict
+    assert judge.batch(["alas"])[0] == (await judge.abatch(["alas"]))[0] == verdict
+    assert list(judge.stream("alas"))[-1] == verdict
+    assert [part async for part in judge.astream("alas")][-1] == verdict
 
 
 async def test_a_hundred_concurrent_inputs_never_mix() -> None:
-    made = classifier(by_text, latency_s=0.01)
+    judge = classifier(by_text, latency_s=0.01)
     names = ["glad", "sad", "calm"]
     inputs = [f"{names[i % 3]} {i}" for i in range(100)]
     expected = [names[i % 3] for i in range(100)]
-    assert [verdict.label for verdict in await made.abatch(inputs)] == expected
-    assert [verdict.label for verdict in await asyncio.to_thread(made.batch, inputs)] == expected
+    assert [verdict.label for verdict in await judge.abatch(inputs)] == expected
+    assert [verdict.label for verdict in await asyncio.to_thread(judge.batch, inputs)] == expected
 
 
 async def test_config_reaches_the_student() -> None:
@@ -78,10 +78,10 @@ async def test_config_reaches_the_student() -> None:
             assert parent_run_id is not None
             seen.append((kwargs["tags"], kwargs["metadata"].get("tenant")))
 
-    made = classifier(lambda _: SAD)
+    judge = classifier(lambda _: SAD)
     config: Any = {"callbacks": [Spy()], "tags": ["night"], "metadata": {"tenant": "t1"}}
-    made.invoke("alas", config)
-    await made.ainvoke("alas", config)
+    judge.invoke("alas", config)
+    await judge.ainvoke("alas", config)
     assert len(seen) == 2
     assert all("night" in tags and tenant == "t1" for tags, tenant in seen)
 
@@ -102,8 +102,8 @@ async def test_config_reaches_the_student() -> None:
     ],
 )
 async def test_each_failure_is_a_failed_verdict_and_never_a_label(reply: Any, kind: str) -> None:
-    made = classifier(lambda _: reply)
-    for verdict in (made.invoke("alas"), await made.ainvoke("alas")):
+    judge = classifier(lambda _: reply)
+    for verdict in (judge.invoke("alas"), await judge.ainvoke("alas")):
         assert (verdict.status, verdict.label, verdict.predicted_label) == ("failed", None, None)
         assert verdict.failure is not None
         assert verdict.failure.kind == kind
@@ -111,17 +111,17 @@ async def test_each_failure_is_a_failed_verdict_and_never_a_label(reply: Any, ki
 
 @pytest.mark.parametrize("value", ["", 3, "x" * 5_001, {"body": 1}])
 def test_a_wrong_input_is_a_failed_verdict_without_a_call(value: Any) -> None:
-    made = classifier(lambda _: SAD)
-    verdict = made.invoke(value)
+    judge = classifier(lambda _: SAD)
+    verdict = judge.invoke(value)
     assert verdict.failure is not None
     assert verdict.failure.kind == "input"
-    assert made.student.asked == []  # type: ignore[attr-defined]
+    assert judge.student.asked == []  # type: ignore[attr-defined]
 
 
 async def test_a_hanging_model_times_out() -> None:
-    made = classifier(lambda _: SAD, latency_s=2, timeout_s=0.05)
+    judge = classifier(lambda _: SAD, latency_s=2, timeout_s=0.05)
     started = time.monotonic()
-    for verdict in (made.invoke("alas"), await made.ainvoke("alas")):
+    for verdict in (judge.invoke("alas"), await judge.ainvoke("alas")):
         assert verdict.failure is not None
         assert verdict.failure.kind == "timeout"
     assert time.monotonic() - started < 1.9
@@ -129,7 +129,7 @@ async def test_a_hanging_model_times_out() -> None:
 
 async def test_a_deadline_of_the_caller_ends_retries_and_escalation_too() -> None:
     other = FakeChatModel(script=lambda _: AIMessage("glad"), latency_s=5)
-    made = PLDClassifier(
+    judge = PLDClassifier(
         artifact=artifact(),
         student=FakeChatModel(script=lambda _: SAD, latency_s=5),
         retry=RetryPolicy(attempts=5),
@@ -138,11 +138,11 @@ async def test_a_deadline_of_the_caller_ends_retries_and_escalation_too() -> Non
 
     def sync() -> Verdict:
         set_deadline(0.2)
-        return made.invoke("alas")
+        return judge.invoke("alas")
 
     async def awaited() -> Verdict:
         set_deadline(0.2)
-        return await made.ainvoke("alas")
+        return await judge.ainvoke("alas")
 
     started = time.monotonic()
     for verdict in (await asyncio.to_thread(sync), await asyncio.create_task(awaited())):
@@ -162,26 +162,26 @@ async def test_cancellation_passes_at_once() -> None:
 
 
 async def test_a_graph_interrupt_passes_through() -> None:
-    made = classifier(lambda _: GraphInterrupt(()), attempts=3)
+    judge = classifier(lambda _: GraphInterrupt(()), attempts=3)
     with pytest.raises(GraphInterrupt):
-        made.invoke("alas")
+        judge.invoke("alas")
     with pytest.raises(GraphInterrupt):
-        await made.ainvoke("alas")
-    assert len(made.student.asked) == 2  # type: ignore[attr-defined]
+        await judge.ainvoke("alas")
+    assert len(judge.student.asked) == 2  # type: ignore[attr-defined]
 
 
 async def test_a_transient_failure_is_tried_again() -> None:
     replies: list[Any] = [httpx.ConnectError("x"), SAD, ollama.ResponseError("x", 503), SAD]
-    made = classifier(lambda _: replies.pop(0), attempts=2)
-    assert made.invoke("alas").label == "sad"
-    assert (await made.ainvoke("alas")).label == "sad"
+    judge = classifier(lambda _: replies.pop(0), attempts=2)
+    assert judge.invoke("alas").label == "sad"
+    assert (await judge.ainvoke("alas")).label == "sad"
 
 
 def test_a_model_that_keeps_failing_is_no_longer_asked() -> None:
-    made = classifier(lambda _: httpx.ConnectError("x"))
-    kinds = [(made.invoke("alas").failure or pytest.fail("no failure")).kind for _ in range(7)]
+    judge = classifier(lambda _: httpx.ConnectError("x"))
+    kinds = [(judge.invoke("alas").failure or pytest.fail("no failure")).kind for _ in range(7)]
     assert kinds == ["connection"] * 5 + ["circuit_open"] * 2
-    assert len(made.student.asked) == 5  # type: ignore[attr-defined]
+    assert len(judge.student.asked) == 5  # type: ignore[attr-defined]
 
 
 def test_first_tokens_of_one_student_say_nothing_about_another_ones() -> None:
@@ -200,8 +200,8 @@ def test_first_tokens_of_one_student_say_nothing_about_another_ones() -> None:
 
 def test_another_student_warns_and_is_not_called_calibrated() -> None:
     with pytest.warns(UserWarning, match="this is not the student"):
-        made = classifier(lambda _: SAD, student=ModelFingerprint(spec="ollama:other"))
-    verdict = made.invoke("alas")
+        judge = classifier(lambda _: SAD, student=ModelFingerprint(spec="ollama:other"))
+    verdict = judge.invoke("alas")
     assert verdict.label == "sad"
     assert not verdict.calibrated
 
@@ -216,8 +216,8 @@ def test_a_gate_abstains_below_its_threshold(threshold: float | None, status: st
 def test_a_gate_that_was_fitted_for_another_student_lets_nothing_pass_and_the_warning_says_so() -> None:
     stranger, gate = ModelFingerprint(spec="ollama:other"), Gate(alpha=0.1, threshold=0.1)
     with pytest.warns(UserWarning, match="this is not the student .* its gate lets nothing pass"):
-        made = classifier(lambda _: SAD, student=stranger, gate=gate)
-    verdict = made.invoke("alas")
+        judge = classifier(lambda _: SAD, student=stranger, gate=gate)
+    verdict = judge.invoke("alas")
     assert (verdict.status, verdict.label, verdict.predicted_label) == ("abstained", None, "sad")
 
 
@@ -232,24 +232,24 @@ def test_the_structured_scorer_is_read() -> None:
 
 def test_the_student_reads_the_cleaned_text_and_the_original_stays() -> None:
     value = {"text": "pаypal >>> \u200b"}
-    made = classifier(lambda _: SAD)
-    made.invoke(value)
+    judge = classifier(lambda _: SAD)
+    judge.invoke(value)
     assert value == {"text": "pаypal >>> \u200b"}
-    assert text_of(made.student.asked[0]) == "paypal \u203a\u203a\u203a "  # type: ignore[attr-defined]
+    assert text_of(judge.student.asked[0]) == "paypal \u203a\u203a\u203a "  # type: ignore[attr-defined]
 
 
 def test_a_classifier_is_made_from_a_file(tmp_path: Path) -> None:
     path = artifact().save(tmp_path / "a.pld.json")
-    made = PLDClassifier.from_artifact(path, student=FakeChatModel(script=lambda _: SAD))
-    assert made.invoke("alas").label == "sad"
+    judge = PLDClassifier.from_artifact(path, student=FakeChatModel(script=lambda _: SAD))
+    assert judge.invoke("alas").label == "sad"
 
 
 async def test_a_failure_is_raised_where_that_is_wanted() -> None:
     replies: list[Any] = [httpx.ConnectError("x"), httpx.ConnectError("x"), SAD]
-    made = classifier(lambda _: replies.pop(0)).model_copy(update={"on_failure": "raise"})
+    judge = classifier(lambda _: replies.pop(0)).model_copy(update={"on_failure": "raise"})
     with pytest.raises(StudentError, match="connection: no connection"):
-        made.invoke("alas")
-    retried = made.with_retry(retry_if_exception_type=(StudentError,), wait_exponential_jitter=False)
+        judge.invoke("alas")
+    retried = judge.with_retry(retry_if_exception_type=(StudentError,), wait_exponential_jitter=False)
     assert (await retried.ainvoke("alas")).label == "sad"
 
 
@@ -264,28 +264,28 @@ async def test_a_run_that_somebody_watches_has_its_own_name_and_id() -> None:
         def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any = None, **kwargs: Any) -> None:
             self.runs.append((kwargs["name"], run_id, kwargs.get("parent_run_id")))
 
-    made, own = classifier(lambda _: SAD), uuid4()
+    judge, own = classifier(lambda _: SAD), uuid4()
     watched, unwatched = Spy(), Spy()
-    made.invoke("alas", {"run_id": own, "run_name": "guard", "callbacks": [watched]})
+    judge.invoke("alas", {"run_id": own, "run_name": "guard", "callbacks": [watched]})
     assert [(name, run == own, parent == own) for name, run, parent in watched.runs] == [
         ("guard", True, False),
         (None, False, True),
     ]
     # Only the student's own callbacks see this one: neither name nor id of the classifier's run may be taken for its.
-    made.student.callbacks = [unwatched]
+    judge.student.callbacks = [unwatched]
     for verdict in (
-        made.invoke("alas", {"run_id": own, "run_name": "guard"}),
-        await made.ainvoke("alas", {"run_id": own, "run_name": "guard"}),
+        judge.invoke("alas", {"run_id": own, "run_name": "guard"}),
+        await judge.ainvoke("alas", {"run_id": own, "run_name": "guard"}),
     ):
         assert verdict.label == "sad"
     assert [(name, run == own) for name, run, _ in unwatched.runs] == [(None, False)] * 2
 
 
 async def test_tokens_are_counted_by_langchains_own_counter() -> None:
-    made = classifier(lambda _: scored({"sad": 0.8}, model_name="fake"))
+    judge = classifier(lambda _: scored({"sad": 0.8}, model_name="fake"))
     with get_usage_metadata_callback() as counted:
-        made.invoke("alas")
-        await made.ainvoke("alas")
+        judge.invoke("alas")
+        await judge.ainvoke("alas")
     assert counted.usage_metadata["fake"]["input_tokens"] == 200
 
 
@@ -293,8 +293,8 @@ def test_a_client_that_hangs_does_not_keep_the_process_alive() -> None:
     program = """
 import time
 from tests.student.small_artifact import classifier
-made = classifier(lambda _: time.sleep(60), timeout_s=0.1)
-print(made.invoke("alas").failure.kind, made.invoke("alas").failure.kind)
+judge = classifier(lambda _: time.sleep(60), timeout_s=0.1)
+print(judge.invoke("alas").failure.kind, judge.invoke("alas").failure.kind)
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert (run.stdout.split(), run.returncode) == (["timeout", "timeout"], 0)
@@ -324,11 +324,11 @@ async def test_the_context_of_the_caller_reaches_a_watched_client() -> None:
         seen.append(tenant.get())
         return SAD
 
-    made = classifier(script)
+    judge = classifier(script)
     for name in ("a", "b"):
         tenant.set(name)
-        made.invoke("alas")
-        await made.ainvoke("alas")
+        judge.invoke("alas")
+        await judge.ainvoke("alas")
     assert seen == ["a", "a", "b", "b"]
 
 
@@ -351,8 +351,8 @@ def test_the_same_weights_under_another_name_are_the_same_student(tmp_path: Path
     entry = OllamaModel(name="mine:latest", digest="a" * 64)
     with OllamaServer(FakeAnswer.picking({"sad": 0.9}), models=(entry,)) as server:
         # A warning would be an error here.
-        made = PLDClassifier.from_artifact(path, student=ChatOllama(model="mine", base_url=server.url))
-        assert made.invoke("alas").calibrated
+        judge = PLDClassifier.from_artifact(path, student=ChatOllama(model="mine", base_url=server.url))
+        assert judge.invoke("alas").calibrated
         asked = [request for request in server.requests if request.path == "/api/chat"]
     assert asked[0].body["options"]["num_ctx"] == 4_096
 
@@ -361,17 +361,17 @@ def test_what_is_known_of_the_student_is_not_taken_for_the_one_that_is_escalated
     path = artifact().save(tmp_path / "a.pld.json")
     other = FakeChatModel(script=lambda _: AIMessage("glad"), model="large")
     # A warning that the other is not the artifact's student would be an error here.
-    made = PLDClassifier.from_artifact(path, student=FakeChatModel(script=lambda _: AIMessage("")), escalate_to=other)
-    assert made.invoke("alas").label == "glad"
-    assert made.model_copy(update={"timeout_s": 5.0}).calibrated
+    judge = PLDClassifier.from_artifact(path, student=FakeChatModel(script=lambda _: AIMessage("")), escalate_to=other)
+    assert judge.invoke("alas").label == "glad"
+    assert judge.model_copy(update={"timeout_s": 5.0}).calibrated
 
 
 async def test_a_zero_shot_classifier_is_made_from_a_task_and_a_model() -> None:
     model = FakeChatModel(script=lambda _: SAD)
-    made = PLDClassifier.zero_shot(TASK, model, timeout_s=5)
-    verdict = await made.ainvoke("alas")
+    judge = PLDClassifier.zero_shot(TASK, model, timeout_s=5)
+    verdict = await judge.ainvoke("alas")
     assert (verdict.label, verdict.calibrated, verdict.rule_ids) == ("sad", False, ())
-    assert made.artifact.notes == ("zero-shot, not measured",)
+    assert judge.artifact.notes == ("zero-shot, not measured",)
     letters = PLDClassifier.zero_shot(
         TASK, FakeChatModel(script=lambda _: scored({"B": 0.9, "A": 0.1})), answer=LETTERS
     )
@@ -379,8 +379,8 @@ async def test_a_zero_shot_classifier_is_made_from_a_task_and_a_model() -> None:
 
 
 def test_a_verdict_names_the_rules_of_its_label() -> None:
-    made = classifier(lambda _: scored({"sad": 0.6, "glad": 0.4}))
-    assert made.invoke("alas").rule_ids == (RULES[0].id,)
+    judge = classifier(lambda _: scored({"sad": 0.6, "glad": 0.4}))
+    assert judge.invoke("alas").rule_ids == (RULES[0].id,)
     assert classifier(lambda _: scored({"calm": 0.9, "sad": 0.1})).invoke("alas").rule_ids == ()
     assert classifier(lambda _: AIMessage("")).invoke("alas").rule_ids == ()
 
@@ -405,12 +405,12 @@ async def test_an_input_that_is_refused_does_not_make_a_dead_model_look_alive() 
     def dead(messages: list[BaseMessage]) -> Exception:
         return ContextOverflowError("x") if "long" in text_of(messages) else httpx.ConnectError("x")
 
-    made = classifier(dead)
+    judge = classifier(dead)
     for _ in range(20):
-        made.invoke("alas")
-        await made.ainvoke("a long one")
-    assert len([chat for chat in made.student.asked if "alas" in text_of(chat)]) <= 5  # type: ignore[attr-defined]
-    assert (made.invoke("alas").failure or pytest.fail("no failure")).kind == "circuit_open"
+        judge.invoke("alas")
+        await judge.ainvoke("a long one")
+    assert len([chat for chat in judge.student.asked if "alas" in text_of(chat)]) <= 5  # type: ignore[attr-defined]
+    assert (judge.invoke("alas").failure or pytest.fail("no failure")).kind == "circuit_open"
 
 
 class Plain(FakeChatModel):
@@ -434,13 +434,13 @@ def test_zero_shot_takes_the_scorer_that_it_advises() -> None:
 
 
 async def test_the_students_answer_is_no_message_of_a_graphs_stream() -> None:
-    made = classifier(lambda _: SAD)
+    judge = classifier(lambda _: SAD)
 
     def sync_node(state: MessagesState) -> dict[str, Any]:
-        return {"messages": [AIMessage(f"felt {made.invoke(state['messages'][-1].text).label}")]}
+        return {"messages": [AIMessage(f"felt {judge.invoke(state['messages'][-1].text).label}")]}
 
     async def async_node(state: MessagesState) -> dict[str, Any]:
-        return {"messages": [AIMessage(f"felt {(await made.ainvoke(state['messages'][-1].text)).label}")]}
+        return {"messages": [AIMessage(f"felt {(await judge.ainvoke(state['messages'][-1].text)).label}")]}
 
     graph = StateGraph(MessagesState).add_node("judge", RunnableLambda(sync_node, async_node))
     graph.add_edge(START, "judge")
@@ -450,8 +450,8 @@ async def test_the_students_answer_is_no_message_of_a_graphs_stream() -> None:
 
 
 async def test_an_answer_as_another_kind_of_message_is_read() -> None:
-    made = classifier(lambda _: ChatMessage(role="assistant", content="sad"), scorer="text")
-    assert made.invoke("alas").label == (await made.ainvoke("alas")).label == "sad"
+    judge = classifier(lambda _: ChatMessage(role="assistant", content="sad"), scorer="text")
+    assert judge.invoke("alas").label == (await judge.ainvoke("alas")).label == "sad"
 
 
 @pytest.mark.parametrize("key", ["text", "input", "messages"])
@@ -459,11 +459,11 @@ async def test_an_input_of_a_thousand_mappings_in_each_other_is_refused(key: str
     value: Any = "alas"
     for _ in range(1_200):
         value = {key: value}
-    made = classifier(lambda _: SAD)
-    for verdict in (made.invoke(value), await made.ainvoke(value)):
+    judge = classifier(lambda _: SAD)
+    for verdict in (judge.invoke(value), await judge.ainvoke(value)):
         assert verdict.failure is not None
         assert verdict.failure.kind == "input"
-    assert made.invoke({"input": {"messages": [("human", "alas")]}}).label == "sad"
+    assert judge.invoke({"input": {"messages": [("human", "alas")]}}).label == "sad"
 
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
@@ -489,12 +489,12 @@ def test_behind_a_prompt_the_last_message_of_a_person_is_read_or_all_of_them() -
     ],
 )
 def test_parts_that_a_student_cannot_read_are_told(message: BaseMessage, unread: tuple[str, ...]) -> None:
-    made = PLDClassifier.zero_shot(TASK, FakeChatModel(script=lambda _: scored({"glad": 0.8, "sad": 0.1})))
-    assert made.invoke([message]).unread == unread
+    judge = PLDClassifier.zero_shot(TASK, FakeChatModel(script=lambda _: scored({"glad": 0.8, "sad": 0.1})))
+    assert judge.invoke([message]).unread == unread
 
 
 def test_a_message_without_any_text_says_what_it_has() -> None:
-    made = PLDClassifier.zero_shot(TASK, FakeChatModel(script=lambda _: scored({"glad": 0.8, "sad": 0.1})))
-    failure = made.invoke([HumanMessage([IMAGE])]).failure
+    judge = PLDClassifier.zero_shot(TASK, FakeChatModel(script=lambda _: scored({"glad": 0.8, "sad": 0.1})))
+    failure = judge.invoke([HumanMessage([IMAGE])]).failure
     assert failure is not None
     assert failure.message == "the text is empty; it has parts that cannot be read: image_url"

@@ -33,9 +33,9 @@ def escalating(to: Any, script: Any = lambda _: UNSURE, **changes: Any) -> PLDCl
     )
 
 
-async def both(made: PLDClassifier, value: str = "alas") -> Verdict:
-    verdict = made.invoke(value)
-    assert await made.ainvoke(value) == verdict
+async def both(judge: PLDClassifier, value: str = "alas") -> Verdict:
+    verdict = judge.invoke(value)
+    assert await judge.ainvoke(value) == verdict
     return verdict
 
 
@@ -48,17 +48,17 @@ async def test_another_classifier_decides_what_the_student_leaves_open() -> None
 
 async def test_what_the_student_decides_is_not_escalated() -> None:
     asked: list[str] = []
-    made = escalating(RunnableLambda(lambda text: asked.append(text) or "glad"), lambda _: scored({"sad": 0.9}))
-    verdict = await both(made)
+    judge = escalating(RunnableLambda(lambda text: asked.append(text) or "glad"), lambda _: scored({"sad": 0.9}))
+    verdict = await both(judge)
     assert (verdict.label, verdict.opinions, asked) == ("sad", (), [])
 
 
 async def test_a_chat_model_is_asked_with_the_artifacts_prompt_and_read_as_text() -> None:
     model = FakeChatModel(script=lambda _: AIMessage("glad"), model="large")
-    made = escalating(model)
-    verdict = await both(made)
+    judge = escalating(model)
+    verdict = await both(judge)
     assert (verdict.label, verdict.decided_by) == ("glad", "fake-chat:large")
-    assert [str(message.text) for message in model.asked[0]] == [made.artifact.system_prompt, "<<<\nalas\n>>>"]
+    assert [str(message.text) for message in model.asked[0]] == [judge.artifact.system_prompt, "<<<\nalas\n>>>"]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ async def test_only_the_chosen_verdicts_are_escalated_and_never_a_wrong_input() 
 
 
 async def test_the_budget_holds_for_a_hundred_at_once() -> None:
-    made = escalating(Escalation(to=RunnableLambda(lambda _: "glad"), budget=7))
-    verdicts = await made.abatch(["alas"] * 50) + await asyncio.to_thread(made.batch, ["alas"] * 50)
+    judge = escalating(Escalation(to=RunnableLambda(lambda _: "glad"), budget=7))
+    verdicts = await judge.abatch(["alas"] * 50) + await asyncio.to_thread(judge.batch, ["alas"] * 50)
     assert sum(verdict.label == "glad" for verdict in verdicts) == 7
     assert {verdict.status for verdict in verdicts} == {"decided", "abstained"}
 
@@ -131,11 +131,11 @@ async def test_config_reaches_the_other() -> None:
             self.parents.append(parent_run_id)
 
     spy = Spy()
-    made = escalating(RunnableLambda(other))
+    judge = escalating(RunnableLambda(other))
     config: RunnableConfig = {"tags": ["night"], "metadata": {"tenant": "t1"}, "callbacks": [spy]}
-    made.invoke("alas", config)
-    await made.ainvoke("alas", config)
-    made.invoke("alas", {"tags": ["night"], "metadata": {"tenant": "t1"}})
+    judge.invoke("alas", config)
+    await judge.ainvoke("alas", config)
+    judge.invoke("alas", {"tags": ["night"], "metadata": {"tenant": "t1"}})
     assert seen == [(["night", "nostream"], "t1")] * 3
     assert [parent is None for parent in spy.parents] == [True, False, True, False]
 

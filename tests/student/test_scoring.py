@@ -84,7 +84,7 @@ def test_codes_that_begin_alike_are_noticed() -> None:
     assert first_tokens_differ(AnswerFormat(codes={"a": "yes", "b": "no", "c": "unstated"}))
 
 
-def made_tokenizer(*tokens: str) -> Callable[[str], list[int]]:
+def tokenizer_of_tokens(*tokens: str) -> Callable[[str], list[int]]:
     """Takes the longest known token each time, else a single character."""
 
     def token_ids(text: str) -> list[int]:
@@ -114,16 +114,16 @@ NO = AnswerFormat(codes={"a": "no", "b": "not_mentioned"})
     ],
 )
 def test_the_students_own_tokens_say_whether_codes_can_be_told_apart(tokens: tuple[str, ...], differ: bool) -> None:
-    assert first_tokens_differ(NO, made_tokenizer(*tokens)) is differ
+    assert first_tokens_differ(NO, tokenizer_of_tokens(*tokens)) is differ
 
 
 HATE = AnswerFormat(codes={"hate": "hateful", "fine": "non_hateful"})
 
 
 def test_a_short_first_token_counts_once_it_is_known_to_begin_one_code_alone() -> None:
-    known = with_first_tokens(HATE, made_tokenizer("h", "ateful", "non", " hateful", " non"))
+    known = with_first_tokens(HATE, tokenizer_of_tokens("h", "ateful", "non", " hateful", " non"))
     assert known.first_tokens == {"hate": ("h",)}
-    assert first_tokens_differ(HATE, made_tokenizer("h", "ateful", "non"))
+    assert first_tokens_differ(HATE, tokenizer_of_tokens("h", "ateful", "non"))
     outcome = read(scored({"h": 0.6, "non": 0.2, "H": 0.1}), known)
     assert outcome.label == "hate"
     assert shares(outcome) == pytest.approx({"hate": 0.75, "fine": 0.25}), "what begins in another case is another word"
@@ -131,7 +131,7 @@ def test_a_short_first_token_counts_once_it_is_known_to_begin_one_code_alone() -
 
 def test_a_short_first_token_of_two_codes_counts_for_none() -> None:
     alike = AnswerFormat(codes={"a": "hateful", "b": "harmless"})
-    tokenizer = made_tokenizer("h", "ateful", "armless")
+    tokenizer = tokenizer_of_tokens("h", "ateful", "armless")
     assert with_first_tokens(alike, tokenizer).first_tokens == {}
     assert not first_tokens_differ(alike, tokenizer)
 
@@ -156,7 +156,7 @@ def test_a_mass_that_is_just_enough_is_enough() -> None:
 def test_a_refusal_is_no_label_that_begins_with_its_first_letter() -> None:
     insults = AnswerFormat(codes={"bad": "insult", "good": "clean"})
     assert failed(scored({"I": 0.7, "clean": 0.2}), insults).kind == "unreadable"
-    known = with_first_tokens(insults, made_tokenizer("ins", "ult", "clean", " ins", " clean"))
+    known = with_first_tokens(insults, tokenizer_of_tokens("ins", "ult", "clean", " ins", " clean"))
     assert read(scored({"I": 0.1, "ins": 0.6, "clean": 0.2}), known).label == "bad"
     assert failed(scored({"I": 0.97, "clean": 0.02}), known).kind == "unreadable"
 
