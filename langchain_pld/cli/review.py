@@ -185,8 +185,7 @@ def _review_file(
 ) -> DistilledPrompt | None:
     """The signed artifact; `None` where there is nothing to review."""
     from langchain_pld.artifact import DistilledPrompt
-    from langchain_pld.distillation.nodes.review import ReviewForm, near_conflicts
-    from langchain_pld.distillation.rules.screening import Screen
+    from langchain_pld.distillation.nodes.review import ReviewForm
     from langchain_pld.distillation.search.rescoring import UNMEASURED, with_rules
     from langchain_pld.examples import read_examples
 
@@ -203,14 +202,7 @@ def _review_file(
             f"written anew. With all rules it reads:\n\n{with_rules(artifact, rules, trusted=False).system_prompt}\n"
         )
     rows = None if validation is None else _validation_rows(artifact, validation, names)
-    taught = () if train is None else read_examples(train, artifact.task, columns=names)
-    form = ReviewForm(
-        artifact.task,
-        rules,
-        texts={row.id: artifact.task.render(row.input) for row in taught},
-        screen=Screen.of(artifact.task, taught),
-        alike=near_conflicts(rules),
-    )
+    form = ReviewForm(artifact.task, rules, () if train is None else read_examples(train, artifact.task, columns=names))
     with stoppable(lambda: "nothing was written"):
         while form.open:
             form.take(ask(form.request()))

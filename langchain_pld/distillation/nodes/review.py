@@ -27,6 +27,7 @@ from langchain_pld.distillation.run.progress import Progress
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.state import DistillationState
 from langchain_pld.errors import DistillationError, InputError
+from langchain_pld.examples import Example
 from langchain_pld.rules import Rule
 from langchain_pld.signature import ReviewAnswer, RuleDecision, rules_sha256
 from langchain_pld.student.sanitize import clean_text
@@ -63,15 +64,8 @@ async def review(state: DistillationState, run: Run) -> dict[str, Any]:
         answer = state["reviewed"]
         run.note(f"signed, {answer.summary()}")
         return {"artifact": artifact.sign(answer)}
-    train = await run.store.examples("train") or ()
-    # Of the examples behind the rules, as far as the Store has them.
-    sources = {source for rule in artifact.rules for source in rule.sources}
-    texts = {row.id: run.task.render(row.input) for row in train if row.id in sources}
-    screen = await asyncio.to_thread(Screen.of, artifact.task, train)
-    alike = await asyncio.to_thread(near_conflicts, artifact.rules)
-    form = ReviewForm(
-        artifact.task, artifact.rules, texts=texts, screen=screen, alike=alike, reviewer=_reviewer(run.config)
-    )
+    train, reviewer = await run.store.examples("train") or (), _reviewer(run.config)
+    form = await asyncio.to_thread(ReviewForm, artifact.task, artifact.rules, train, reviewer=reviewer)
     # All that stands before an interrupt runs again when the answer comes, so there is nothing here but reading.
     while form.open:
         form.take(interrupt(form.request()))
@@ -101,9 +95,7 @@ class ReviewForm:
     Args:
         task: The task of the rules.
         rules: The rules to decide about.
-        texts: Texts of examples under their ids, as a model reads them; an edit must not copy from them.
-        screen: What an edited condition must not hold; that of the task alone when absent.
-        alike: What `near_conflicts` found among the rules.
+        train: Train rows, as far as they are known; those behind a rule are shown, and an edit must not copy from them.
         reviewer: Who decides, where the answer does not say.
     """
 
@@ -111,21 +103,21 @@ class ReviewForm:
         self,
         task: Task,
         rules: Sequence[Rule],
+        train: Iterable[Example] = (),
         *,
-        texts: Mapping[str, str] | None = None,
-        screen: Screen | None = None,
-        alike: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         reviewer: str | None = None,
     ) -> None:
         self.task = task
         self.rules = tuple({rule.id: rule for rule in rules}.values())
-        self.decided: dict[str, RuleDecision] = {}
+        self.decisions: dict[str, RuleDecision] = {}
         """The decisions that could be read, under the ids of their rules."""
         self.problems: dict[str, str] = {}
         """What was wrong with the last answer, under the ids of the rules; under "" what concerns all of it."""
-        self._texts = texts or {}
-        self._screen = screen or Screen.of(task, ())
-        self._alike = alike or {}
+        rows = list(train)
+        sources = {source for rule in rules for source in rule.sources}
+        self._texts = {row.id: task.render(row.input) for row in rows if row.id in sources}
+        self._screen = Screen.of(task, rows)
+        self._conflicts = near_conflicts(self.rules)
         self._reviewer = reviewer
         self._signers: dict[str, None] = {}
         self._time = ""
@@ -133,7 +125,7 @@ class ReviewForm:
     @property
     def open(self) -> list[Rule]:
         """The rules that still wait for a decision."""
-        return [rule for rule in self.rules if rule.id not in self.decided]
+        return [rule for rule in self.rules if rule.id not in self.decisions]
 
     def request(self) -> dict[str, Any]:
         """The interrupt's value: an action request and a review config for each open rule."""
@@ -162,9 +154,9 @@ class ReviewForm:
         for rule in self.rules:
             if rule.id not in given:
                 continue
-            self.decided.pop(rule.id, None)
+            self.decisions.pop(rule.id, None)
             try:
-                self.decided[rule.id] = self._decision(given[rule.id], rule)
+                self.decisions[rule.id] = self._decision(given[rule.id], rule)
             except InputError as error:
                 self.problems[rule.id] = str(error)
             else:
@@ -180,22 +172,22 @@ class ReviewForm:
         if self.open or not self.rules:
             msg = f"{len(self.open)} of {len(self.rules)} rules have no decision yet: {self.complaint()}"
             raise InputError(msg)
-        decisions = {rule.id: self.decided[rule.id] for rule in self.rules}
+        decisions = {rule.id: self.decisions[rule.id] for rule in self.rules}
         return ReviewAnswer(reviewer=", ".join(self._signers), time=self._time, decisions=decisions)
 
     def complaint(self) -> str:
         """The problems of the last answer, in one line."""
-        told = [f"rule {key}: {problem}" if key else problem for key, problem in self.problems.items()]
-        return "; ".join(told[:5]) + (f"; and {len(told) - 5} more" if len(told) > 5 else "")
+        lines = [f"rule {key}: {problem}" if key else problem for key, problem in self.problems.items()]
+        return "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
 
     def _request(self, rule: Rule) -> dict[str, Any]:
         problem = self.problems.get(rule.id) or self.problems.get("")
-        alike = list(map(dict, self._alike.get(rule.id, ())))
+        conflicts = self._conflicts.get(rule.id, [])
         parts = [
             f"{PROBLEM}{problem}" if problem else "",
             f"Rule {rule.id} for {rule.label!r}, from {rule.support} example{'s' * (rule.support != 1)}"
             + ("" if rule.effect is None else f", measured effect {rule.effect:+.3f}"),
-            *(f"Conflict: {other['rule']} says nearly the same for {other['label']!r}" for other in alike),
+            *(f"Conflict: {other['rule']} says nearly the same for {other['label']!r}" for other in conflicts),
             "approve: it stands in the prompt; edit: with another condition or label; reject: it does not; respond: a "
             "comment, and it stays out until somebody accepts it",
         ]
@@ -212,7 +204,7 @@ class ReviewForm:
                 "effect": rule.effect,
                 "sources": list(rule.sources),
                 "texts": {key: _shorten(self._texts[key]) for key in shown},
-                "conflicts": alike,
+                "conflicts": conflicts,
                 "labels": list(self.task.label_names),
             },
             "description": "\n".join(part for part in parts if part),
@@ -225,22 +217,18 @@ class ReviewForm:
             msg = f"its message is not a text of at most {_MESSAGE_LENGTH} characters"
             raise InputError(msg)
         message = (message or "").strip() or None
-        if kind in ("approve", "accept"):
-            return RuleDecision(type="approve", rule=rule, message=message)
-        if kind == "reject":
-            return RuleDecision(type="reject", rule=rule, message=message)
-        if kind == "respond" and message:
-            return RuleDecision(type="respond", rule=rule, message=message)
-        if kind == "respond":
+        if kind == "respond" and not message:
             msg = "respond needs a comment as its message"
             raise InputError(msg)
         if kind == "edit":
             revised = self._revise(given, rule)
-            if revised.id == rule.id:
-                return RuleDecision(type="approve", rule=rule, message=message)
-            return RuleDecision(type="edit", rule=rule, revised=revised, message=message)
-        msg = f"a decision of type {kind!r} is none of approve, edit, reject and respond"
-        raise InputError(msg)
+            if revised.id != rule.id:
+                return RuleDecision(type="edit", rule=rule, revised=revised, message=message)
+            kind = "approve"
+        if kind not in ("approve", "accept", "reject", "respond"):
+            msg = f"a decision of type {kind!r} is none of approve, edit, reject and respond"
+            raise InputError(msg)
+        return RuleDecision(type="approve" if kind == "accept" else kind, rule=rule, message=message)
 
     def _revise(self, given: Mapping[str, Any], rule: Rule) -> Rule:
         action = given.get("edited_action")
@@ -260,7 +248,7 @@ class ReviewForm:
             sources = [self._texts[key] for key in rule.sources if key in self._texts]
             condition = _check_condition(condition, sources, self._screen)
         revised = rule.revised(condition, label=label)
-        others = {other.id for other in self.rules} | {d.revised.id for d in self.decided.values() if d.revised}
+        others = {other.id for other in self.rules} | {d.revised.id for d in self.decisions.values() if d.revised}
         if revised.id != rule.id and revised.id in others:
             msg = f"the edit makes it the same as rule {revised.id}; accept that one, and reject this one"
             raise InputError(msg)
@@ -321,8 +309,8 @@ def near_conflicts(rules: Sequence[Rule]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for conflict in find_conflicts(rules, vectors, similarity=ALIKE):
         for rule, other in ((conflict.first, conflict.second), (conflict.second, conflict.first)):
-            told = {"rule": other.id, **other.model_dump(include={"label", "condition"})}
-            found.setdefault(rule.id, []).append({**told, "similarity": round(conflict.similarity, 2)})
+            entry = {"rule": other.id, "label": other.label, "condition": other.condition}
+            found.setdefault(rule.id, []).append({**entry, "similarity": round(conflict.similarity, 2)})
     return found
 
 
@@ -385,8 +373,8 @@ def _by_rule(response: Mapping[str, Any], ids: Sequence[str], known: Sequence[st
         unknown = [str(key) for key in decisions if key not in known]
         missing = [key for key in ids if key not in decisions]
         if unknown or missing:
-            told = {"unknown rules": unknown, "no decision about": missing}
-            msg = "; ".join(f"{what} {', '.join(keys)}" for what, keys in told.items() if keys)
+            lines = {"unknown rules": unknown, "no decision about": missing}
+            msg = "; ".join(f"{what} {', '.join(keys)}" for what, keys in lines.items() if keys)
             raise InputError(msg)
         return dict(decisions)
     if not isinstance(decisions, list | tuple):

@@ -39,6 +39,7 @@ from tests.student.small_artifact import TASK, WORDS, artifact
 
 CONFIG: RunnableConfig = {"configurable": {"thread_id": "run"}}
 TEXTS = {"t1": "Our old dog died on Monday and the whole house is quiet.", "t2": "We won the match!"}
+TRAIN = ExampleSet.of([Example(id=key, input=text, label="sad") for key, text in TEXTS.items()], TASK)
 LOSS = Rule(id="r-loss", label="sad", condition="It mourns a loss.", cues=("died",), sources=("t1",), support=1)
 CHEER = Rule(id="r-cheer", label="glad", condition="It cheers.", sources=("t2", "gone"), support=2, effect=0.25)
 EVEN = Rule(id="r-even", label="calm", condition="It mourns some loss.", support=0)
@@ -81,8 +82,7 @@ def review_graph(
 async def begin(graph: CompiledStateGraph[Any, Any, Any, Any]) -> dict[str, Any]:
     """Run until the reviewer is asked; gives the request."""
     assert graph.store is not None
-    rows = ExampleSet.of([Example(id=key, input=text, label="sad") for key, text in TEXTS.items()], TASK)
-    await RunStore(graph.store, "run").put_examples("train", rows)
+    await RunStore(graph.store, "run").put_examples("train", TRAIN)
     await graph.ainvoke({"run_id": "run", "task": TASK, "rules": list(RULES)}, CONFIG)
     return await waiting(graph)
 
@@ -103,7 +103,7 @@ def edit(**arguments: Any) -> dict[str, Any]:
 
 
 def form() -> ReviewForm:
-    return ReviewForm(TASK, RULES, texts=TEXTS, reviewer="Ilka")
+    return ReviewForm(TASK, RULES, TRAIN, reviewer="Ilka")
 
 
 def resume(*decisions: Any, **more: Any) -> Command[Any]:
@@ -295,7 +295,7 @@ BAD_DECISIONS = [
 @pytest.mark.parametrize(("decision", "expected"), BAD_DECISIONS)
 def test_a_decision_that_cannot_be_read_is_named_and_leaves_the_others(decision: Any, expected: str) -> None:
     cheer = Rule.merged("glad", "It cheers.", ())
-    asked = ReviewForm(TASK, (LOSS, cheer), texts=TEXTS, reviewer="Ilka")
+    asked = ReviewForm(TASK, (LOSS, cheer), TRAIN, reviewer="Ilka")
     asked.take({"decisions": [decision, APPROVE]})
     assert [rule.id for rule in asked.open] == ["r-loss"]
     with pytest.raises(InputError, match=expected):
@@ -353,8 +353,8 @@ def test_no_answer_whatever_raises_or_lets_an_unscreened_rule_in(answers: list[A
         asked.take(given_answer)
         json.dumps(asked.request())
     # Each rule is decided or still asked about; nothing else is ever accepted.
-    assert {rule.id for rule in asked.open} | set(asked.decided) == {rule.id for rule in RULES}
-    for rule_id, decided in asked.decided.items():
+    assert {rule.id for rule in asked.open} | set(asked.decisions) == {rule.id for rule in RULES}
+    for rule_id, decided in asked.decisions.items():
         revised = decided.revised
         assert decided.rule.id == rule_id
         if revised is not None:
