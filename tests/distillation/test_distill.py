@@ -17,7 +17,6 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.store.memory import InMemoryStore
 
 from langchain_pld import DistilledPrompt, adistill, adistill_many, distill, distill_many
-from langchain_pld.distillation.config import DistillConfig, DistillSettings
 from langchain_pld.distillation.plan import Budget, Plan
 from langchain_pld.distillation.prices import Price
 from langchain_pld.distillation.run.progress import Progress
@@ -118,15 +117,6 @@ async def test_evaluate_works_inside_a_running_loop() -> None:
     guard = PLDClassifier(artifact=made, student=student())
     found = evaluate.evaluate(guard, ROLES["validation"], name="distilled", role="validation")
     assert found.card.rows == 60
-
-
-def test_every_setting_that_studio_shows_is_a_keyword_of_distill() -> None:
-    assert set(DistillSettings.__annotations__) == set(DistillConfig.model_fields) - {
-        "teacher",
-        "student",
-        "embeddings",
-        "effort",
-    }
 
 
 async def test_limits_and_the_teachers_wording_are_keywords() -> None:

@@ -12,11 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
 
 from langchain_pld import DistilledPrompt
-from langchain_pld.distillation.config import DistillConfig
-from langchain_pld.distillation.plan import PLANS, Budget
 from langchain_pld.distillation.templates import NAMES, default_text
 from langchain_pld.errors import ArtifactError
 from langchain_pld.models.fetch import model_path
@@ -251,27 +248,6 @@ def test_a_wrong_setting_is_named_before_anything_is_asked(studio: Studio) -> No
     ended = run(studio, new_thread(studio), input=INLINE, context={**MODELS, "student": "gemma3"})
     assert "'gemma3' names no model" in ended["__error__"]["message"]
     assert len(studio.ollama.requests) == before
-
-
-@pytest.mark.parametrize(
-    ("prompt", "told"),
-    [
-        ({"explain_prompt": "Explain $label. $instructions"}, "placeholders that are missing: \\$labels"),
-        ({"vote_prompt": "It costs 5$. $instructions $labels $way"}, "a \\$ in it begins no placeholder"),
-        ({"words_prompt": ""}, "at least 1 character"),
-    ],
-)
-def test_a_prompt_that_the_run_could_not_fill_is_refused(prompt: dict[str, str], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
-        DistillConfig.model_validate(prompt)
-
-
-def test_limits_and_review_go_before_the_plan_and_what_is_not_set_leaves_it() -> None:
-    plan = PLANS["medium"].model_copy(update={"budget": Budget(calls=5, minutes=2.0), "max_risk": 0.1})
-    assert DistillConfig(seed=1).resolve_plan(plan) == plan
-    changed = DistillConfig(max_calls=9, max_risk=0.02, require_review=True).resolve_plan(plan)
-    assert (changed.budget, changed.max_risk) == (Budget(calls=9, minutes=2.0), 0.02)
-    assert changed.require_review
 
 
 def test_a_second_run_needs_a_thread_of_its_own(studio: Studio, finished: str) -> None:
