@@ -351,20 +351,29 @@ class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
         return self.model_copy(update={"review": review, "schema_version": SCHEMA_VERSION})
 
     def save(self, path: str | Path) -> Path:
-        """Write the artifact, atomically, as readable JSON; returns the path."""
+        """Write the artifact, atomically, as readable JSON; returns the path.
+
+        Raises:
+            ArtifactError: A text of it cannot be written as UTF-8.
+        """
         path = Path(path)
-        document = {
-            "kind": "langchain-pld artifact",
-            "id": self.id,
-            "prompt_sha256": self.prompt_sha256,
-            "content_sha256": self.content_sha256,
-            **self.model_dump(mode="json"),
-        }
+        try:
+            document = {
+                "kind": "langchain-pld artifact",
+                "id": self.id,
+                "prompt_sha256": self.prompt_sha256,
+                "content_sha256": self.content_sha256,
+                **self.model_dump(mode="json"),
+            }
+            data = (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode()
+        except UnicodeEncodeError as error:
+            msg = f"{path} cannot be written: the artifact holds half of a surrogate pair; take it out of its texts"
+            raise ArtifactError(msg) from error
         path.parent.mkdir(parents=True, exist_ok=True)
         # Written beside the target and moved over it, so that a reader never sees half a file.
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
-            temporary.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            temporary.write_bytes(data)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -25,8 +25,8 @@ def resolve_chat_model(spec: str | BaseChatModel, **options: Any) -> BaseChatMod
             `recorded:NAME` (a shipped recording, or the path of one), or `PROVIDER:NAME` for any provider that
             `langchain.chat_models.init_chat_model` knows. A chat model is returned as it is; tags, metadata and
             callbacks that `with_config` put around it are put on it.
-        **options: Passed to the model's constructor, for instance `temperature=0`. Ollama and Gemini get a time limit of
-            300 seconds where the options give none, since their clients have none.
+        **options: Passed to the model's constructor, for instance `temperature=0`. Ollama and Gemini get a time limit
+            of 300 seconds where the options give none, since their clients have none.
 
     Raises:
         MissingExtraError: If the package of that provider is not installed.

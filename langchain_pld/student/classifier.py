@@ -60,7 +60,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     """The distilled prompt."""
     student: BaseChatModel
     """The model that decides."""
-    timeout_s: float = Field(default=30.0, gt=0)
+    timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds that one model call may take."""
     retry: RetryPolicy = RetryPolicy()
     """When a transient failure is tried again."""

@@ -28,6 +28,9 @@ from langchain_pld.verdict import Failure, Usage, Verdict
 
 __all__ = ["Decider"]
 
+_SHORT = 20_000
+"""Characters that are cleaned in the event loop, in some milliseconds."""
+
 
 class Decider:
     """Decides with one artifact and one student, without I/O of its own.
@@ -101,7 +104,7 @@ class Decider:
             text, unread = read_input(self._artifact.task, value, self._select)
         except InputError as error:
             return verdict(Failure(kind="input", message=str(error)))
-        chunks = yield from self._chunks(clean_text(text))
+        chunks = yield from self._chunks(text)
         if isinstance(chunks, Failure):
             return verdict(chunks)
         outcomes: list[Scores | Failure] = []
@@ -120,8 +123,17 @@ class Decider:
         whole = verdict(mean_scores(outcomes)) if worst is None else worst([verdict(outcome) for outcome in outcomes])
         return whole.model_copy(update={"chunks": len(chunks)})
 
-    def _chunks(self, text: CleanText) -> Steps[list[CleanText] | Failure]:
-        """The text of an input in parts that fit the context; one part, mostly."""
+    def _chunks(self, raw: str) -> Steps[list[CleanText] | Failure]:
+        """The text of an input, cleaned, in parts that fit the context; one part, mostly."""
+        # Cleaning a long text takes too long for an event loop.
+        text = clean_text(raw) if len(raw) <= _SHORT else (yield blocking_call(partial(clean_text, raw)))
+        task = self._artifact.task
+        if len(text) > task.max_chars:
+            message = (
+                f"the input has {len(text):,} characters once its ligatures are spelled out, the limit of task "
+                f"{task.name!r} is {task.max_chars:,}; shorten it, or raise max_chars in the task"
+            )
+            return Failure(kind="input", message=message)
         if self._window.surely_fits(text):
             return [text]
         chunks: list[CleanText] | Failure = yield blocking_call(partial(self._window.split, text))
@@ -170,12 +182,18 @@ def _is_tied(probabilities: Mapping[str, float]) -> bool:
 
 
 def _usage(reply: Reply) -> Usage:
-    if isinstance(reply, Failure) or reply.usage_metadata is None:
+    """What an answer took. A client may count oddly or not at all, which is no reason to lose the verdict."""
+    counts: Any = None if isinstance(reply, Failure) else reply.usage_metadata
+    if not isinstance(counts, Mapping):
         return Usage(calls=1)
-    counted = reply.usage_metadata
+    details = counts.get("input_token_details")
     return Usage(
-        input_tokens=counted["input_tokens"],
-        output_tokens=counted["output_tokens"],
-        cached_tokens=counted.get("input_token_details", {}).get("cache_read", 0) or 0,
+        input_tokens=_count(counts.get("input_tokens")),
+        output_tokens=_count(counts.get("output_tokens")),
+        cached_tokens=_count(details.get("cache_read")) if isinstance(details, Mapping) else 0,
         calls=1,
     )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0

@@ -120,7 +120,7 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
     """Name to distilled prompt, for questions that carry one; also taken as paths of `*.pld.json` files."""
     on_abstained: Literal["raise", "answer"] = "raise"
     """What a verdict below an artifact's gate does: raise `AbstainedError`, or answer with its probabilities."""
-    timeout_s: float = Field(default=30.0, gt=0)
+    timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds that one model call may take."""
     retry: RetryPolicy = RetryPolicy()
     """When a transient failure is tried again."""

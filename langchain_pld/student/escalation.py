@@ -36,7 +36,7 @@ class Escalation(BaseModel):
     """Escalations at most in `per`; `None`: no limit. Beyond it a verdict stays as it is."""
     per: Literal["process", "minute"] = "process"
     """What the budget is for: the lifetime of the classifier in this process, or any sixty seconds."""
-    timeout_s: float = Field(default=60.0, gt=0)
+    timeout_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     """Seconds that the other may take; less where a deadline is nearer."""
 
     def applies_to(self, verdict: Verdict) -> bool:

@@ -19,10 +19,10 @@ SHORTEST_PREFIX = 3
 """Characters from which on the beginning of a word counts for it; shorter ones are too often those of another."""
 
 # Between letters these make one word of two: hyphens, apostrophes, slashes, dots and characters that are not drawn.
-_JOINTS = re.compile(
-    "[-_'\u2019\u02bc\uff07/\\\\.\u00b7\u2027\u30fb+&@\u2010-\u2013\ufe63\uff0d\u203f\u2040"
-    "\u00ad\u200b-\u200d\u2060\ufeff]*"
-)
+_JOINT = r"-_'\u2019\u02bc\uff07/\\.\u00b7\u2027\u30fb+&@\u2010-\u2013\ufe63\uff0d\u203f\u2040\u00ad"
+_JOINT += r"\u200b-\u200d\u2060\ufeff"
+_JOINTS = re.compile(f"[{_JOINT}]*")
+_JOINED = re.compile(rf"[{_JOINT}\s]+")
 
 
 class Masses(NamedTuple):
@@ -78,11 +78,22 @@ class LabelWords:
     def fits(self, text: str, label: str, *, cut: bool) -> bool:
         """Whether all of a text is a label's word, with other words behind it or not; a part of it where it was cut."""
         start = text.lstrip(WRAPPING).casefold()
+        if self._goes_on(start, label):
+            return False
         return any(
             (start.startswith(code) and _ends(start[len(code) :])) or (cut and code.startswith(start.rstrip()))
             for code, name in self._folded.items()
             if name == label
         )
+
+    def _goes_on(self, start: str, label: str) -> bool:
+        """Whether a text says another label's longer word with a blank or another joint in it: medical advice."""
+        if start in self._folded:
+            return False
+        folded = {_JOINED.sub(" ", code): name for code, name in self._folded.items()}
+        said, own = _JOINED.sub(" ", start), [code for code, name in folded.items() if name == label]
+        longer = [code for code, name in folded.items() if name != label and code.startswith(f"{own[0]} ")]
+        return any(said.startswith(code[: len(own[0]) + 2]) for code in longer)
 
     def _begun(self, text: str) -> set[str]:
         """The labels whose word begins with a text. Punctuation behind it ends it, unless a word has it there."""

@@ -35,7 +35,7 @@ _LATIN = re.compile(r"[A-Za-z]")
 # With the accents in it: one between two letters must not make two words of them.
 _WORD = re.compile(r"[\w\u0300-\u036f]+")
 # Letters by their Unicode category, yet drawn as nothing.
-_BLANK_LETTERS = dict.fromkeys(map(ord, "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0\u2800"))
+_BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0\u2800")
 _ASCII_CONTROLS = dict.fromkeys(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 _MOST_MARKS = 30  # as in the stream-safe format of Unicode Standard Annex 15
 # No accent stands before U+0300, so that most texts have nothing to look into.
@@ -44,8 +44,9 @@ _MARK_RUN = re.compile(
     r"((?:[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]){2})[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]+"
 )
 _CONTROL_TOKEN = re.compile(
-    r"<(?=\||/?(?:s|think|system|user|assistant|tool_call|start_of_turn|end_of_turn|bos|eos|pad|unk)\s*>|</?SYS>>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|AVAILABLE_TOOLS)\])",
+    r"<(?=\||/?(?:s|think|system|user|assistant|tool_call|start_of_turn|end_of_turn|bos|eos|pad|unk|unused\d+|extra_id_\d+"
+    r"|(?:start_of_|end_of_)?image(?:_soft_token)?|fim_\w+)\s*>|</?SYS>>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS|IMG)\])",
     re.IGNORECASE,
 )
 
@@ -62,7 +63,7 @@ def clean_text(text: str) -> CleanText:
         # Normalising changes nothing here, and what cannot be seen are the control characters.
         return _neutralise(text.translate(_ASCII_CONTROLS))
     text = _normal(text)
-    text = "".join(char for char in text.translate(_BLANK_LETTERS) if _visible(char))
+    text = text.translate(_unseen)
     # Removing characters may have brought letters and their accents together, and so may folding below.
     text = _MARK_RUN.sub(r"\1", _normal(text))
     if _FOREIGN.search(text):
@@ -102,9 +103,23 @@ def _few_marks(match: re.Match[str]) -> str:
 def _visible(char: str) -> bool:
     if char in "\n\t":
         return True
-    if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn"}:
+    if char in _BLANK_LETTERS or unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn"}:
         return False
     return not 0xFE00 <= ord(char) <= 0xFE0F and not 0xE0100 <= ord(char) <= 0xE01EF  # variation selectors
+
+
+class _Unseen(dict[int, int | None]):
+    """A table for `str.translate` that drops what nobody sees; it learns each character when that first comes."""
+
+    def __missing__(self, code: int) -> int | None:
+        kept = code if _visible(chr(code)) else None
+        if len(self) < _MOST_KNOWN:  # a text of all characters must not fill the memory
+            self[code] = kept
+        return kept
+
+
+_MOST_KNOWN = 10_000
+_unseen = _Unseen()
 
 
 def _fold_mixed(match: re.Match[str]) -> str:

@@ -171,8 +171,10 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
         tokens = _after_thinking(tokens, text) if answer.thinking_tokens else []
         if not tokens:
             return _thinking_failure(message)
-    scored = len(tokens)
-    tokens += _unscored(tokens, text)
+    rest, scored = _rest(tokens, text), len(tokens)
+    if rest is None:
+        return _unreadable("the answer's text is another than what its tokens spell")
+    tokens += [TokenLogprobs(rest, ((rest, 0.0),))] if rest else []
     evidence: str | None = None
     position = 0
     if answer.form == "evidence":
@@ -182,6 +184,8 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
                 return Failure(kind="cut", message="the answer ended at the token limit before the label")
             return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
         position, evidence = found
+        if ANSWER_MARKER in "".join([token.token for token in tokens[position:]]):
+            return _unreadable(f"the answer goes on with another {ANSWER_MARKER} behind its label")
         if position >= scored:
             return _unreadable("the label carries no log-probabilities; use the scorer 'structured' or 'text'")
     labels, unclear, others = word_masses(tokens[position:], LabelWords.of(answer), cut=_was_cut(message))
@@ -231,15 +235,14 @@ def _after_thinking(tokens: list[TokenLogprobs], text: str) -> list[TokenLogprob
     return list(dropwhile(lambda token: not token.token.strip(), kept))
 
 
-def _unscored(tokens: list[TokenLogprobs], text: str) -> list[TokenLogprobs]:
-    """What the text holds behind the tokens that came with probabilities: a list may end early, the answer does not."""
-    scored = "".join([token.token for token in tokens]).strip()
-    whole = text.strip()
-    if whole == scored:
-        return []
-    ends = [match.end() for match in _THINKING_ENDS.finditer(whole)]
-    _, _, rest = whole[ends[-1] if ends else 0 :].partition(scored)
-    return [TokenLogprobs(rest, ((rest, 0.0),))] if rest else []
+def _rest(tokens: list[TokenLogprobs], text: str) -> str | None:
+    """What the text holds behind its scored tokens, since such a list may end early; `None` where they differ."""
+    scored, ends = "".join([token.token for token in tokens]).strip(), [*_THINKING_ENDS.finditer(text)]
+    whole = text[ends[-1].end() if ends else 0 :].strip()
+    if whole.startswith(scored):
+        return whole[len(scored) :]
+    # A client drops tokens that end the answer, and may fold white space.
+    return "" if "".join(scored.split()).startswith("".join(whole.split())) else None
 
 
 def _after_marker(tokens: Sequence[TokenLogprobs]) -> tuple[int, str] | None:

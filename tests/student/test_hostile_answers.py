@@ -1,5 +1,6 @@
 """Answers that only look like a label: none of them decides."""
 
+import asyncio
 import math
 from typing import Any
 
@@ -7,15 +8,25 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from langchain_pld import PLDClassifier, Task
+from langchain_pld.answer import AnswerFormat
 from langchain_pld.student.scoring import read_answer
 from langchain_pld.verdict import Failure, Verdict
 from tests.fakes import FakeChatModel, scored, tokens
 from tests.student.small_artifact import EVIDENCE
 
 
+def task_of(*labels: str, **settings: Any) -> Task:
+    return Task.model_validate(
+        {"name": "gate", "instructions": "Decide.", "labels": [{"name": label} for label in labels], **settings}
+    )
+
+
+def student(reply: AIMessage) -> FakeChatModel:
+    return FakeChatModel(script=lambda _: reply)
+
+
 def verdict_on(reply: AIMessage, *labels: str) -> Verdict:
-    task = Task(name="gate", instructions="Decide.", labels=[{"name": label} for label in labels])  # type: ignore[list-item]
-    return PLDClassifier.zero_shot(task, FakeChatModel(script=lambda _: reply)).invoke("a text")
+    return PLDClassifier.zero_shot(task_of(*labels), student(reply)).invoke("a text")
 
 
 @pytest.mark.parametrize(
@@ -96,11 +107,59 @@ def test_an_answer_whose_fields_a_client_left_empty_has_a_verdict() -> None:
 
 
 def test_the_keys_of_a_mapping_stand_in_no_message() -> None:
-    task = Task(name="gate", instructions="Decide.", labels=[{"name": "safe"}, {"name": "risk"}])  # type: ignore[list-item]
-    verdict = PLDClassifier.zero_shot(task, FakeChatModel(script=lambda _: scored({"safe": 0.9}))).invoke(
-        {"her secret": "x", "his": "y"}
-    )
+    classifier = PLDClassifier.zero_shot(task_of("safe", "risk"), student(scored({"safe": 0.9})))
+    verdict = classifier.invoke({"her secret": "x", "his": "y"})
 
     assert verdict.failure is not None
     assert "secret" not in verdict.failure.message
     assert "2 other keys" in verdict.failure.message
+
+
+def test_a_blank_for_an_underscore_is_no_end() -> None:
+    assert verdict_on(tokens("medical", " advice"), "medical", "medical_advice").label != "medical"
+
+
+@pytest.mark.parametrize("parts", [("it", " =>", "safe", " =>risk"), ("it", " =>", "safe", " =>", "risk")])
+def test_the_last_marker_of_an_answer_counts(parts: tuple[str, ...]) -> None:
+    task = task_of("safe", "risk")
+    answer = AnswerFormat.words(task, form="evidence")
+
+    assert PLDClassifier.zero_shot(task, student(tokens(*parts)), answer=answer).invoke("a text").label != "safe"
+
+
+def test_tokens_that_spell_another_text_decide_nothing() -> None:
+    reply = tokens("sa", "fe").model_copy(update={"content": "sasafe"})
+
+    assert verdict_on(reply, "safe", "risk").status == "failed"
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"output_tokens": 1},
+        {"input_tokens": 1.5, "output_tokens": 1, "total_tokens": 2},
+        {"input_tokens": 5, "output_tokens": 1, "total_tokens": 6, "input_token_details": None},
+        "many",
+    ],
+)
+def test_whatever_a_client_counts_there_is_a_verdict(usage: Any) -> None:
+    reply = scored({"safe": 0.9}).model_copy(update={"usage_metadata": usage})
+
+    assert verdict_on(reply, "safe", "risk").label == "safe"
+
+
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_the_limit_counts_what_the_student_reads(in_loop: bool) -> None:
+    classifier = PLDClassifier.zero_shot(task_of("safe", "risk", max_chars=30_000), student(scored({"safe": 0.9})))
+    text = "\ufdfa" * 30_000
+    verdict = asyncio.run(classifier.ainvoke(text)) if in_loop else classifier.invoke(text)
+
+    assert verdict.failure is not None
+    assert verdict.failure.kind == "input"
+    assert "540,000 characters" in verdict.failure.message
+
+
+@pytest.mark.parametrize("seconds", [math.inf, math.nan])
+def test_a_time_out_is_a_number(seconds: float) -> None:
+    with pytest.raises(ValueError, match="timeout_s"):
+        PLDClassifier.zero_shot(task_of("safe", "risk"), student(scored({"safe": 0.9})), timeout_s=seconds)

@@ -66,6 +66,12 @@ def test_saving_makes_folders_and_leaves_one_readable_file(tmp_path: Path) -> No
     assert json.loads(path.read_text(encoding="utf-8"))["id"] == distilled().id
 
 
+def test_half_of_a_surrogate_pair_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="surrogate"):
+        distilled(notes=("half \ud83d",)).save(tmp_path / "a.pld.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_id_follows_the_content() -> None:
     assert distilled().id == distilled().id
     assert distilled().id.startswith("mood@")
