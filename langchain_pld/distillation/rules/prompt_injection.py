@@ -1,8 +1,8 @@
-r"""Prompt injection in drafted rules: instructions to a model, disguises, addresses, code, talk of the answer's form.
+"""Prompt injection in drafted rules: instructions to a model, disguises, addresses, code, talk of the answer's form.
 
 A condition ends up in a system prompt, so it may describe texts and nothing else. The screen is strict: a refused draft
 costs one example, an instruction that gets through costs the guard. It reads a text as it is and with look-alike
-letters folded. Patterns repeat `\w` and `.` only a bounded number of times, so that no text makes them slow.
+letters folded. Wherever a pattern could backtrack its repetitions are bounded, so that its time is linear.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,3 +64,10 @@ def test_a_text_may_address_its_reader_but_not_a_model(text: str, steers: bool) 
 @given(st.text(max_size=200))
 def test_any_text_can_be_screened(text: str) -> None:
     assert find_injection(text) == find_injection(text)
+
+
+@pytest.mark.parametrize("unit", ["ignore ", "answer!", "say,,,,,,,,", "the rule ", "[("])
+def test_the_longest_texts_are_screened_in_linear_time(unit: str) -> None:
+    start = time.perf_counter()
+    find_injection(unit * (200_000 // len(unit)), labels=TASK.label_names, about_models=True)
+    assert time.perf_counter() - start < 10
