@@ -6,10 +6,8 @@ otherwise. The question lies in the state, signed; the content that it is about 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage, message_to_dict, messages_from_dict
 
@@ -17,16 +15,14 @@ from langchain_pld.guardrail.agent_update import (
     AgentGuard,
     StateUpdate,
     has_new,
+    questions_in,
     running_config,
-    stands_at,
-    state_get,
 )
-from langchain_pld.guardrail.content import Content, Stage, call_text, read_message
+from langchain_pld.guardrail.content import Content, Stage, call_text, is_from_user, read_message
 from langchain_pld.guardrail.decision import Decision, Finding
 from langchain_pld.guardrail.human_review import ReviewAnswer, ReviewRequest
-from langchain_pld.guardrail.message_edits import WAITING, WITHHELD, placeholder, with_arguments
-from langchain_pld.guardrail.signatures import signature_of
-from langchain_pld.guardrail.stores import load_pending, save_pending
+from langchain_pld.guardrail.message_edits import WAITING, WITHHELD, placeholder, replace_calls
+from langchain_pld.guardrail.stores import delete_pending, load_pending, save_pending
 from langchain_pld.steps import Steps
 
 __all__ = ["call_question", "hold", "pending_questions", "review", "withdraw"]
@@ -36,8 +32,9 @@ def hold(
     guard: AgentGuard, stage: Stage, decision: Decision, about: BaseMessage, messages: Sequence[BaseMessage]
 ) -> Steps[dict[str, Any]]:
     """Keep messages outside of the state while a person is asked about one of them; gives the question."""
-    key = str(uuid4())
-    yield from save_pending(key, {"messages": [message_to_dict(message) for message in messages]})
+    content = {"messages": [message_to_dict(message) for message in messages]}
+    key = guard.signature(content)
+    yield from save_pending(key, content)
     return _question(guard, stage, decision, about.id, content=key)
 
 
@@ -53,24 +50,27 @@ def pending_questions(guard: AgentGuard, state: Any) -> dict[str, Any]:
     open_calls -= {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
     return {
         key: item
-        for key, item in (state_get(state, "pld_pending") or {}).items()
+        for key, item in questions_in(state).items()
         if item.get("guard") == guard.name
-        and item.get("signature") == _signature(guard, {k: v for k, v in item.items() if k != "signature"})
+        and item.get("signature") == guard.signature({k: v for k, v in item.items() if k != "signature"})
         and (item["stage"] != "tool_call" or item["about"] in open_calls)
     }
 
 
-def withdraw(guard: AgentGuard, state: Any, update: StateUpdate) -> None:
+def withdraw(guard: AgentGuard, state: Any, update: StateUpdate) -> Steps[None]:
     """Take back the questions of an earlier turn, which the new one left unanswered."""
-    for key, item in (state_get(state, "pld_pending") or {}).items():
+    for key, item in questions_in(state).items():
         if item.get("guard") != guard.name:
             continue
         update.pending[key] = None
+        if isinstance(item.get("content"), str):
+            yield from delete_pending(item["content"])
         for message in state["messages"]:
-            if message.id == item["about"] and message.content == WAITING:
-                update.messages.append(placeholder(message, WITHHELD))
-            elif _has_call(message, item["about"]):
-                update.messages.append(placeholder(message, str(message.text) or WITHHELD))
+            if message.id == item.get("about") and message.content == WAITING:
+                update.messages.append(guard.placeholder(message, WITHHELD))
+            elif _has_call(message, item.get("about")):
+                words = str(message.text)
+                update.messages.append(placeholder(message, words) if words else guard.placeholder(message, WITHHELD))
 
 
 def review(guard: AgentGuard, pending: dict[str, Any], state: Any, update: StateUpdate) -> Steps[None]:
@@ -83,7 +83,7 @@ def review(guard: AgentGuard, pending: dict[str, Any], state: Any, update: State
             text, arguments = call_text(item["call"]), item["call"]["args"]
         else:
             content = yield from load_pending(item["content"])
-            if content is None:  # lost with the process: nobody can approve what is not there
+            if content is None or guard.signature(content) != item["content"]:  # lost, or another one
                 lost = [message for message in state["messages"] if message.id == item["about"]]
                 if lost:
                     update.withhold(item["stage"], lost[0], None)
@@ -99,6 +99,8 @@ def review(guard: AgentGuard, pending: dict[str, Any], state: Any, update: State
     for key, request in requests.items():
         yield from request.record(answers[key], config)
     refused: list[tuple[BaseMessage, str | None]] = []
+    for key in contents:
+        yield from delete_pending(pending[key]["content"])
     for key in requests:
         stage, person = pending[key]["stage"], _Person.of(answers[key])
         if stage == "tool_call":
@@ -113,9 +115,9 @@ def review(guard: AgentGuard, pending: dict[str, Any], state: Any, update: State
         else:
             update.withhold(stage, message, None, person.words)
             refused.append((message, person.words))
-    if has_new([message for message, _ in refused if stands_at(message, "input")], state["messages"]):
+    if has_new([message for message, _ in refused if is_from_user(message)], state["messages"]):
         words = next((said for _, said in refused if said), None)
-        update.end(guard.annotate(AIMessage(words or guard.words(None)), None))
+        update.end(guard.answer(None, words))
 
 
 class _Person(NamedTuple):
@@ -141,7 +143,7 @@ def _answer_call(guard: AgentGuard, call: ToolCall, person: _Person, state: Any,
     arguments = person.arguments if person.allows else {}
     if arguments is not None:
         author = next(m for m in reversed([*state["messages"], *update.messages]) if _has_call(m, call["id"]))
-        changed = with_arguments(author, {call["id"]: arguments})
+        changed = replace_calls(author, {call["id"]: ToolCall(**{**call, "args": arguments})})
         update.messages = [*(m for m in update.messages if m.id != changed.id), changed]
     if person.allows:
         update.checked.append(guard.signature_of_call({**call, "args": arguments} if arguments is not None else call))
@@ -153,11 +155,7 @@ def _question(guard: AgentGuard, stage: Stage, decision: Decision, about: str | 
     quotes: Any = {"verdicts": {"__all__": {"evidence": True}}}
     findings = [finding.model_dump(mode="json", exclude=quotes) for finding in decision.findings]
     item = {"guard": guard.name, "stage": stage, "about": about, "findings": findings, **more}
-    return {f"{guard.name} {stage} {about}": {**item, "signature": _signature(guard, item)}}
-
-
-def _signature(guard: AgentGuard, item: dict[str, Any]) -> str:
-    return signature_of(guard.name, json.dumps(item, sort_keys=True, default=str))
+    return {f"{guard.name} {stage} {about}": {**item, "signature": guard.signature(item)}}
 
 
 def _has_call(message: BaseMessage, call_id: str | None) -> bool:

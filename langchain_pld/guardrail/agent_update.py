@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolCall, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
 
@@ -14,9 +18,12 @@ from langchain_pld.guardrail.content import Content, Stage, call_text, read_mess
 from langchain_pld.guardrail.decision import Decision
 from langchain_pld.guardrail.guard import Guard
 from langchain_pld.guardrail.message_edits import NOTES, WAITING, WITHHELD, annotate, placeholder
-from langchain_pld.guardrail.signatures import is_signed, sign, signature_of
+from langchain_pld.guardrail.signatures import signature_of
 
-__all__ = ["AgentGuard", "StateUpdate", "has_new", "running_config", "stands_at", "state_get"]
+__all__ = ["UNKNOWN_TOOL", "AgentGuard", "StateUpdate", "checked_in", "has_new", "questions_in", "running_config"]
+
+UNKNOWN_TOOL = "unknown_tool"
+"""The name of a refused call whose own name no tool has: it may hold anything."""
 
 
 @dataclass(frozen=True)
@@ -30,31 +37,49 @@ class AgentGuard:
     blocked_message: str | None
     """What the user reads instead of blocked content; the policy's sentence when absent."""
 
+    @cached_property
+    def _signer(self) -> str:
+        guards = [guard.identity for guards in self.guards.values() for guard in guards]
+        return f"{self.name} {hashlib.sha256(json.dumps(guards).encode()).hexdigest()}"
+
     def annotate(self, message: BaseMessage, decision: Decision | None) -> Any:
         """The message with a note of what was decided; without a decision a person refused it."""
         return annotate(message, decision, self.name)
 
+    def signature(self, *parts: Any) -> str:
+        """This guard's signature on plain values."""
+        return signature_of(self._signer, parts)
+
     def signature_of(self, stage: Stage, message: BaseMessage) -> str:
         """What marks a message as checked, in the state."""
-        return signature_of(self.name, [stage, message.id, message.content, message.additional_kwargs])
+        return self.signature(stage, message.id, *_content_parts(message, calls=stage == "input"))
 
     def signature_of_call(self, call: ToolCall) -> str:
         """The same of a tool call."""
-        return signature_of(self.name, ["tool_call", call["id"], call_text(call)])
+        return self.signature("tool_call", call["id"], call_text(call))
+
+    def sign(self, message: BaseMessage) -> Any:
+        """A copy of a message with this guard's signature on its content."""
+        return _with_signature(message, self.name, self._signer)
 
     def unchecked(self, stage: Stage, messages: Sequence[BaseMessage], state: Any) -> list[BaseMessage]:
-        """The messages of a stage that this guard has not let pass as they are."""
-        checked = set(state_get(state, "pld_checked") or ())
-        standing = [message for message in messages if stands_at(message, stage)]
-        if stage == "output":  # the last answer alone: those before it were there when the turn began
-            standing = standing[-1:]
+        """The messages of a stage that this guard has not let pass as they are.
+
+        An input is whatever neither the model nor a tool of this agent said, in whatever role it comes.
+        """
+        checked = checked_in(state)
+        others = ToolMessage if "tool_result" in self.guards else ()
+        kind = {"output": AIMessage, "tool_result": ToolMessage}.get(stage, BaseMessage)
+        found = [message for message in messages if isinstance(message, kind)]
+        if stage == "input":
+            found = [message for message in found if not isinstance(message, others)]
         return [
             message
-            for message in standing
-            if read_message(message, calls=False) != Content("")
-            and message.content not in (WITHHELD, WAITING)
+            for message in (found[-1:] if stage == "output" else found)  # earlier answers were there before this turn
+            if read_message(message, calls=stage == "input") != Content("")
             and self.signature_of(stage, message) not in checked
-            and not is_signed(message, self.name)
+            and not _has_signature(message, self.name, self._signer)
+            and not _has_signature(message, _PLACEHOLDER, _PLACEHOLDER)
         ]
 
     def has_blocked(self, message: BaseMessage | None) -> bool:
@@ -62,9 +87,30 @@ class AgentGuard:
         note = message.response_metadata.get(NOTES) if isinstance(message, AIMessage) else None
         return isinstance(note, dict) and note.get(self.name, {}).get("action") == "block"
 
+    def placeholder(self, message: BaseMessage, words: str, decision: Decision | None = None) -> Any:
+        """What takes the place of a message, signed; where the history needs them, its calls keep their ids."""
+        other = placeholder(message, words)
+        if isinstance(message, AIMessage) and words == WITHHELD and message.tool_calls:
+            other.tool_calls = [{**call, "name": UNKNOWN_TOOL, "args": {}} for call in message.tool_calls]
+        if words != WAITING:
+            other = self.annotate(other, decision)
+        return self._sign_own_words(other, decision)
+
+    def answer(self, decision: Decision | None, words: str | None = None) -> AIMessage:
+        """What ends a run whose input was blocked."""
+        message = self.annotate(AIMessage(words or self.words(decision)), decision)
+        signed: AIMessage = self._sign_own_words(message, decision)
+        return signed
+
+    def _sign_own_words(self, message: BaseMessage, decision: Decision | None) -> Any:
+        """Sign for every guard; what a person said instead is left to the other guards."""
+        if decision is None and message.content not in (WITHHELD, WAITING, self.words(None)):
+            return self.sign(message)
+        return _with_signature(message, _PLACEHOLDER, _PLACEHOLDER)
+
     def refusal(self, message: BaseMessage, decision: Decision | None, words: str | None = None) -> AIMessage:
         """What takes the place of a blocked answer."""
-        answer: AIMessage = self.annotate(placeholder(message, words or self.words(decision)), decision)
+        answer: AIMessage = self.placeholder(message, words or self.words(decision), decision)
         return answer
 
     def refusal_of_call(self, call: ToolCall, decision: Decision | None, words: str | None = None) -> ToolMessage:
@@ -74,7 +120,7 @@ class AgentGuard:
             f"The tool {call['name']} was not run: a guardrail does not allow this call ({reason}). Do not repeat it."
         )
         message = ToolMessage(words, name=call["name"], tool_call_id=call["id"] or "", status="error")
-        signed: ToolMessage = sign(self.annotate(message, decision), self.name)
+        signed: ToolMessage = self._sign_own_words(self.annotate(message, decision), decision)
         return signed
 
     def words(self, decision: Decision | None) -> str:
@@ -117,7 +163,7 @@ class StateUpdate:
         if decision is not None and decision.action == "flag":
             passed = self.guard.annotate(passed, decision)
         if stage == "tool_result":  # signed itself: returning a tool's result must not take an update of the state
-            signed: BaseMessage = sign(passed, self.guard.name)
+            signed: BaseMessage = self.guard.sign(passed)
             return signed
         self.checked.append(self.guard.signature_of(stage, passed))
         return passed
@@ -129,8 +175,8 @@ class StateUpdate:
             self.checked.append(self.guard.signature_of("output", answer))
             self.end(answer)
             return
-        kept = self.guard.annotate(placeholder(message, (stage == "tool_result" and words) or WITHHELD), decision)
-        self.replace(message, sign(kept, self.guard.name) if stage == "tool_result" else kept)
+        said = (stage == "tool_result" and words) or WITHHELD
+        self.replace(message, self.guard.placeholder(message, said, decision))
 
     def end(self, answer: AIMessage) -> None:
         """End the run with an answer."""
@@ -145,17 +191,48 @@ def has_new(found: Sequence[BaseMessage], messages: Sequence[BaseMessage]) -> bo
     return any(message.id in new for message in found)
 
 
-def stands_at(message: BaseMessage, stage: Stage) -> bool:
-    """Whether a message is one that a stage checks: input, output or tool_result."""
-    if stage != "input":
-        return isinstance(message, AIMessage if stage == "output" else ToolMessage)
-    role = message.role if isinstance(message, ChatMessage) else message.type
-    return role in {"human", "user"}
+def checked_in(state: Any) -> set[str]:
+    """The signatures in a state; a client may have put anything there."""
+    found = _get(state, "pld_checked")
+    return {item for item in found if isinstance(item, str)} if isinstance(found, list) else set()
 
 
-def state_get(state: Any, key: str) -> Any:
-    """A value of a state that may be a mapping or an object; `None` where it has none."""
+def questions_in(state: Any) -> dict[str, dict[str, Any]]:
+    """The questions in a state, the same way."""
+    found = _get(state, "pld_pending")
+    return {key: item for key, item in found.items() if isinstance(item, dict)} if isinstance(found, dict) else {}
+
+
+def _get(state: Any, key: str) -> Any:
     return state.get(key) if isinstance(state, dict) else getattr(state, key, None)
+
+
+_PLACEHOLDER = "placeholder"
+
+
+def _content_parts(message: BaseMessage, *, calls: bool) -> list[Any]:
+    """All that is read of a message."""
+    names = ["content", "additional_kwargs", "name", "role", "tool_call_id", "invalid_tool_calls"]
+    names += ["tool_calls"] if calls else []
+    return [message.type, *(getattr(message, name, None) for name in names)]
+
+
+def _with_signature(message: BaseMessage, key: str, signer: str) -> Any:
+    """A copy of a message with a signature on all of its content."""
+    signatures = message.response_metadata.get(_SIGNATURES)
+    signature = signature_of(signer, _content_parts(message, calls=True))
+    signatures = {**(signatures if isinstance(signatures, dict) else {}), key: signature}
+    return message.model_copy(update={"response_metadata": {**message.response_metadata, _SIGNATURES: signatures}})
+
+
+def _has_signature(message: BaseMessage, key: str, signer: str) -> bool:
+    signatures = message.response_metadata.get(_SIGNATURES)
+    found = signatures.get(key) if isinstance(signatures, dict) else None
+    own = signature_of(signer, _content_parts(message, calls=True))
+    return isinstance(found, str) and hmac.compare_digest(found.encode(), own.encode())
+
+
+_SIGNATURES = "pld_signatures"
 
 
 def running_config() -> RunnableConfig | None:

@@ -1,22 +1,22 @@
-"""The audit log: one JSON line for each check, written through the standard library's logging.
+"""The audit log: one JSON line for each check, written by a handler of the standard library's logging.
 
-The logger is `langchain_pld.audit`; nothing is written unless a handler takes its INFO records. Rotation is the
-handler's business. A record holds a hash of the input, and the input itself only if that was asked for.
+Records go to each open `AuditWriter`; without one to the logger `langchain_pld.audit`, where the application may take
+its INFO records. Rotation is the handler's business. A record holds a hash of the input, and the input itself only if
+that was asked for.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import hashlib
 import hmac
 import json
 import logging
 import math
 import os
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,7 @@ class AuditTrail:
 
     @property
     def enabled(self) -> bool:
-        """Whether any writer or handler would see a record."""
+        """Whether anybody would see a record."""
         return bool(_writers) or _logger.isEnabledFor(logging.INFO)
 
     @property
@@ -107,13 +107,11 @@ class AuditTrail:
         }
         if self._text:
             record["text"] = text
-        # ASCII, so that no character of a text can break a line or steer a terminal.
-        line = json.dumps(record)
+        line = json.dumps(record)  # ASCII, so that no character of a text can break a line or steer a terminal
+        for writer in _writers:
+            writer.write(line)
         if not _writers:
             _logger.info("%s", line)
-        # Not through the logger, which the application may configure anew, and so switch off, at any time.
-        for writer in _writers.copy():
-            writer.write(line)
 
 
 def input_hash(text: str, *, key: bytes | None = None) -> str:
@@ -150,8 +148,8 @@ def read_audit_log(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 class AuditWriter:
     """Writes audit records to a handler of the standard library until it is closed, one JSON object a line.
 
-    Records then go nowhere else, whatever the application's logging is set to. A thread does the writing, since
-    a file or socket would block an event loop; what is still waiting when the process is killed is lost.
+    Records then go nowhere else, whatever becomes of the application's logging. A thread does the writing, since a file
+    or socket would block an event loop; what is still waiting when the process is killed is lost.
 
     Args:
         handler: For instance `logging.handlers.RotatingFileHandler("audit.jsonl", maxBytes=10_000_000, backupCount=5)`.
@@ -160,43 +158,36 @@ class AuditWriter:
 
     def __init__(self, handler: logging.Handler, *, background: bool = True) -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
-        self._handler = _LoudHandler(handler)
-        self._entry: logging.Handler = self._handler
-        self._listener: QueueListener | None = None
-        if background:
-            self._listen()
-            atexit.register(self.close)
+        # Logging's own handlers call this inside of `emit`, and go on as if nothing had happened.
+        handler.handleError = self._note_error  # type: ignore[method-assign]
+        self.failing = False
+        """Whether the last record could not be written."""
+        self._handler = handler
+        self._background = background
+        self._has_error = False
+        self._start_thread()
+        atexit.register(self.close)
         _writers.append(self)
 
-    def _listen(self) -> None:
-        waiting: SimpleQueue[logging.LogRecord] = SimpleQueue()
-        self._entry, self._listener = QueueHandler(waiting), QueueListener(waiting, self._handler)
-        self._listener.start()
-
-    @property
-    def failing(self) -> bool:
-        """Whether the last record could not be written."""
-        return self._handler.failing
-
     def write(self, line: str) -> None:
-        """Write one record.
-
-        Args:
-            line: A JSON object.
-        """
-        self._entry.handle(_logger.makeRecord(_logger.name, logging.INFO, __file__, 0, line, (), None))
+        """Write a record, or have it written."""
+        record = logging.LogRecord("langchain_pld.audit", logging.INFO, "", 0, line, None, None)
+        if not self._background:
+            self._emit(record)
+            return
+        if self._process != os.getpid():  # a fork copies the queue, but not the thread
+            self._start_thread()
+        self._waiting.put(record)
 
     def close(self) -> None:
         """Write what is waiting and close the handler."""
-        with contextlib.suppress(ValueError):  # closed before
+        if self in _writers:
             _writers.remove(self)
-        try:
-            if self._listener is not None:
-                self._listener.stop()
-                self._listener = None
-                atexit.unregister(self.close)
-        finally:
-            self._handler.close()
+        atexit.unregister(self.close)
+        if self._background and self._process == os.getpid():
+            self._waiting.put(None)
+            self._thread.join()
+        self._handler.close()
 
     def __enter__(self) -> AuditWriter:
         return self
@@ -204,48 +195,34 @@ class AuditWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _start_thread(self) -> None:
+        self._process = os.getpid()
+        self._waiting: SimpleQueue[logging.LogRecord | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._write_waiting, name="pld-audit", daemon=True)
+        if self._background:
+            self._thread.start()
 
-class _LoudHandler(logging.Handler):
-    """Hands records on to a handler and tells loudly when one could not be written."""
+    def _write_waiting(self) -> None:
+        while (record := self._waiting.get()) is not None:
+            self._emit(record)
 
-    def __init__(self, handler: logging.Handler) -> None:
-        super().__init__()
-        self.failing = False
-        self._handler = handler
-        self._error = False
-        # Logging's own handlers call this inside of `emit`, and go on as if nothing had happened.
-        handler.handleError = self._note  # type: ignore[method-assign]
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._error = False
+    def _emit(self, record: logging.LogRecord) -> None:
+        self._has_error = False
         try:
             self._handler.handle(record)
-        except Exception:
-            self._note(record)
-        self.failing = self._error
+        except BaseException as error:
+            self._note_error(record)
+            if not self._background and not isinstance(error, Exception):
+                raise
+        self.failing = self._has_error
 
-    def close(self) -> None:
-        super().close()
-        self._handler.close()
-
-    def _note(self, record: logging.LogRecord) -> None:  # noqa: ARG002
-        self._error = True
+    def _note_error(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        self._has_error = True
         _error_logger.exception("an audit record could not be written; the records of this time are lost")
 
 
 _error_logger = logging.getLogger("langchain_pld.guardrail.audit")
 _writers: list[AuditWriter] = []
-
-
-def _listen_again() -> None:
-    for writer in _writers:
-        if writer._listener is not None:
-            writer._listen()
-
-
-# A fork copies the queue of a writer, but not the thread that empties it.
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_listen_again)
 
 
 def _verdict_fields(verdict: Verdict | None) -> dict[str, Any]:

@@ -1,27 +1,32 @@
-"""Calling one classifier under a deadline, with a circuit breaker; whatever goes wrong is a failed verdict."""
+"""Calling one classifier under a deadline; whatever goes wrong is a failed verdict."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextvars import Context
+from functools import partial
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
 from langchain_pld.guardrail.nostream import nostream_context
 from langchain_pld.steps import Call, Steps
 from langchain_pld.student.chunks import worst_chunk
-from langchain_pld.student.deadlines import call_within
+from langchain_pld.student.classifier import PLDClassifier
+from langchain_pld.student.deadlines import ThreadLimit, acall_within, call_within, set_deadline
 from langchain_pld.student.failures import CircuitBreaker, failure_of, passes_through
 from langchain_pld.student.inputs import ClassifierInput
 from langchain_pld.verdict import Failure, Verdict
 
-__all__ = ["ClassifierCall"]
+__all__ = ["ClassifierCall", "unwrap"]
+
+_GRACE_S = 0.05
+"""A classifier ends by the deadline itself, and its breaker counts that; seconds in which it may tell."""
 
 
 class ClassifierCall:
-    """A classifier with its circuit breaker.
+    """A classifier with its circuit breaker: its own where it has one.
 
     Args:
         classifier: The Runnable that gives a `Verdict`.
@@ -32,63 +37,68 @@ class ClassifierCall:
     def __init__(
         self, classifier: Runnable[Any, Verdict], name: str, *, worst: Callable[[Sequence[Verdict]], Verdict]
     ) -> None:
-        self._worst = worst
         self._classifier = classifier
         self._name = name
-        self._breaker = CircuitBreaker()
-        # A wait in the queue of a model in this process is no hang of a service.
-        self._counts_timeouts = not getattr(classifier, "in_process", False)
+        self._worst = worst
+        self._breaker = None if isinstance(unwrap(classifier), PLDClassifier) else CircuitBreaker()
+        self._threads = ThreadLimit()
+        # LangChain would run these in the event loop's executor, which is the application's.
+        self._blocks = type(classifier).ainvoke is Runnable.ainvoke or (
+            isinstance(classifier, RunnableLambda) and not hasattr(classifier, "afunc")
+        )
 
     def steps(self, value: ClassifierInput, config: RunnableConfig, deadline_s: float) -> Steps[Verdict]:
         """Its verdict; a failed one where it raised, took too long, gave something else or is not to be asked now."""
-        failure = self._breaker.refusal()
-        if failure is not None:
-            return Verdict(status="failed", failure=failure)
+        if self._breaker is not None and (refusal := self._breaker.refusal()) is not None:
+            return Verdict(status="failed", failure=refusal)
         context = nostream_context(config)
         context.run(worst_chunk.set, self._worst)
-        ask = Call(
-            lambda: call_within(deadline_s, lambda: self._classifier.invoke(value, config), context),
-            lambda: _await_within(deadline_s, self._classifier, value, config, context),
-        )
+        context.run(set_deadline, deadline_s)
+        seconds = deadline_s + (_GRACE_S if self._breaker is None else 0.0)
+        invoke = partial(context.run, partial(self._classifier.invoke, value, config))
+        ainvoke: Callable[[], Any]
+        if self._blocks:
+            ainvoke = partial(acall_within, seconds, invoke, self._threads)
+        else:
+            ainvoke = partial(_await_within, seconds, partial(self._classifier.ainvoke, value, config), context)
+        ask = Call(partial(call_within, seconds, invoke, limit=self._threads), ainvoke)
         try:
             verdict = self._read((yield ask))
         except Exception as error:  # whatever a classifier raises is an error of the check, never a pass
             if passes_through(error):
                 raise
             verdict = Verdict(status="failed", failure=failure_of(error, self._name))
-        self._record(verdict.failure)
+        if self._breaker is not None:
+            self._breaker.record(verdict.failure)
         return verdict
 
     def _read(self, answer: object) -> Verdict:
+        """The verdict, if it is one: anybody can build one that no check has seen."""
         if isinstance(answer, Verdict):
-            return answer
+            return Verdict.model_validate(answer.__dict__)
         message = f"the classifier {self._name} gave a {type(answer).__name__}; it must give a Verdict"
         return Verdict(status="failed", failure=Failure(kind="unexpected", message=message))
 
-    def _record(self, failure: Failure | None) -> None:
-        kind = failure.kind if failure is not None else None
-        # A classifier's own breaker tells when it asks again; counting its refusals would only lengthen the wait.
-        if kind != "circuit_open" and not (kind == "timeout" and not self._counts_timeouts):
-            self._breaker.record(failure)
+
+def unwrap(classifier: Runnable[Any, Any]) -> Any:
+    """The classifier in what `with_config`, `with_retry` and the like put around it."""
+    inner: Any = classifier
+    while (bound := getattr(inner, "bound", None)) is not None:
+        inner = bound
+    return inner
 
 
-async def _await_within(
-    seconds: float,
-    classifier: Runnable[Any, Verdict],
-    value: ClassifierInput,
-    config: RunnableConfig,
-    context: Context,
-) -> object:
+async def _await_within(seconds: float, ask: Callable[[], Any], context: Context) -> object:
     """Await a classifier, but only so long, also one that does not heed its cancellation.
 
     Raises:
         TimeoutError: The time ran out.
     """
 
-    async def ask() -> object:
-        return await classifier.ainvoke(value, config)
+    async def answer() -> object:
+        return await ask()
 
-    call = asyncio.create_task(ask(), context=context)
+    call = asyncio.create_task(answer(), context=context)
     try:
         await asyncio.wait([call], timeout=seconds)
     finally:

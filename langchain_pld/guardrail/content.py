@@ -12,6 +12,7 @@ import decimal
 import enum
 import json
 import re
+import secrets
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
@@ -22,18 +23,24 @@ from langchain_core.messages import (
     BaseMessage,
     ChatMessage,
     HumanMessage,
+    SystemMessage,
     ToolMessage,
     convert_to_messages,
 )
 from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
+from langchain_pld.student.sanitize import is_visible
+
 __all__ = [
     "Content",
     "Stage",
     "call_text",
     "has_invisible",
+    "is_from_user",
+    "is_technical",
     "read",
+    "read_call",
     "read_message",
     "stage_messages",
     "stage_value",
@@ -55,119 +62,135 @@ class Content:
 
     @classmethod
     def concat(cls, parts: Sequence[Content]) -> Content:
-        """Several contents as one, a line each."""
-        return cls("\n".join(part.text for part in parts if part.text), any(part.unreadable for part in parts))
+        """Several contents as one, a line each; what only repeats another one is left out."""
+        unique = dict.fromkeys(part.text for part in parts if part.text)
+        return cls("\n".join(unique), any(part.unreadable for part in parts))
 
 
 def read(value: Any) -> Content:
     """Read any value: text, messages, a prompt value, a mapping, a list, a model's fields.
 
     One message gives its words; several give a transcript, `role: text` each. A mapping with a single `text`, `input`
-    or `messages` gives that; any other gives all its entries. Nothing is left out.
+    or `messages` gives that; any other gives all its entries. Nothing is left out, and nothing raises: what cannot be
+    read is unreadable.
     """
-    return _read(value, 0)
+    try:
+        return _read(value, 0)
+    except Exception:  # values that anybody may send: nested without end, of the wrong types, numbers without end
+        return Content("", unreadable=True)
 
 
-def read_message(message: BaseMessage, *, calls: bool = True) -> Content:
-    """Read one message: text, reasoning, refusals, and whatever else its provider put into it.
+def read_message(message: BaseMessage, *, calls: bool = True, name: bool = True) -> Content:
+    """Read one message: text, name, reasoning, refusals, and whatever else its provider put into it.
 
     Args:
         message: The message.
         calls: Read its tool calls too. Without them, a call that will not be run (an invalid or a legacy one) is read
             all the same: no other stage would see it.
+        name: Read the name of its author too.
     """
-    known = {call["id"] for call in getattr(message, "tool_calls", ())}
-    # The pieces of a streamed call belong to a call that whoever reads the stream puts together.
-    pieces = not calls and bool(getattr(message, "tool_call_chunks", ()))
-    parts = list(_blocks(message.content, known, pieces=pieces))
-    for key, value in message.additional_kwargs.items():
-        if key == "tool_calls" and isinstance(value, list):
-            copies = [call for call in value if isinstance(call, dict) and (pieces or call.get("id") in known)]
-            parts += [_strings(call) for call in value if call not in copies]
-        elif key == "audio":
-            parts.append(Content(_strings(value).text, unreadable=True))
-        elif key not in _TECHNICAL and not key.startswith("__"):
-            parts.append(_strings(value))
-    if isinstance(message, AIMessage):
-        parts += [Content(call_text(call)) for call in message.invalid_tool_calls if not pieces]
-        parts += [Content(call_text(call)) for call in message.tool_calls if calls]
-    # The fields under which some integrations repeat a word for word copy of the text say nothing new.
-    unique = {(part.text, part.unreadable): part for part in parts}
-    return Content.concat(list(unique.values()))
+    try:
+        return Content.concat(list(_message_parts(message, calls=calls, name=name)))
+    except Exception:  # as in `read`
+        return Content("", unreadable=True)
 
 
 def call_text(call: Any) -> str:
     """A tool call as the text that is checked: its name and its arguments."""
+    return _call_text(call) or f"{call['name']} {secrets.token_hex()}"  # so that it is never taken for another one
+
+
+def read_call(call: Any) -> Content:
+    """A tool call as the content that is checked."""
+    text = _call_text(call)
+    return Content(text or call["name"], unreadable=text is None)
+
+
+def _call_text(call: Any) -> str | None:
     arguments = call["args"]
-    words = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
+    try:
+        words = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError, TypeError):  # nested without end, or keys that are no text
+        return None
     return f"{call['name']} {words}"
 
 
 def stage_messages(messages: Sequence[BaseMessage], stage: Stage) -> list[BaseMessage]:
     """The part of a conversation that a stage checks; an empty list where there is nothing.
 
-    `input`: what the user wrote last, be it several messages in a row. `output` and `tool_call`: the last answer of the
-    model. `tool_result`: the tool messages behind it.
+    `input`: what came between the model's last answer and the user's last word, in whatever role; a system prompt in
+    front is the application's own. `output` and `tool_call`: the last answer of the model. `tool_result`: the tool
+    messages behind it.
 
     Args:
         messages: The conversation, oldest first.
         stage: Where the guard stands.
     """
-    if stage == "tool_result":
-        return _turn(messages, ToolMessage)
     if stage == "input":
-        return _turn(messages, HumanMessage, ChatMessage)
-    return _turn(messages, AIMessage)[-1:]
+        return _turn_of_user(messages)
+    kind = ToolMessage if stage == "tool_result" else AIMessage
+    turn: list[BaseMessage] = []
+    for message in reversed(messages):
+        if isinstance(message, kind):
+            turn.insert(0, message)
+        elif turn:
+            break
+    return turn if stage == "tool_result" else turn[-1:]
 
 
 def stage_value(messages: Sequence[BaseMessage], stage: Stage) -> Any:
-    """What a stage hands to its guards of a conversation: a text where everything in it can be read."""
+    """What a stage hands to its guards of a conversation."""
     part = stage_messages(messages, stage)
     if stage == "tool_call":
-        calls = [call for message in part if isinstance(message, AIMessage) for call in _all_calls(message)]
-        return "\n".join(map(call_text, calls))
+        calls = [call for message in part for call in (*message.tool_calls, *message.invalid_tool_calls)]  # type: ignore[attr-defined]
+        return Content.concat([read_call(call) for call in calls])
     if stage == "output":
         return Content.concat([read_message(message, calls=False) for message in part])
     return part
 
 
+def is_from_user(message: BaseMessage) -> bool:
+    """Whether a message is what the user wrote."""
+    role = message.role if isinstance(message, ChatMessage) else message.type
+    return isinstance(message, HumanMessage) or role.casefold() in {"human", "user"}
+
+
 def has_invisible(text: str) -> bool:
     """Whether a text holds characters that nobody sees but a model reads: tags, selectors, controls, blank letters."""
-    return _INVISIBLE.search(text) is not None
+    return _without_invisible(text) != text
 
 
 def strip_invisible(value: Any) -> Any:
-    """The value without invisible characters: a text, messages, a prompt value, lists and mappings of them."""
+    """The value without invisible characters, as far as it is made of texts, messages, models and collections."""
     if isinstance(value, str):
-        return _INVISIBLE.sub("", value)
-    if isinstance(value, BaseMessage):
-        changes = {
-            "content": strip_invisible(value.content),
-            "additional_kwargs": strip_invisible(value.additional_kwargs),
-        }
-        return value.model_copy(update=changes)
+        return _without_invisible(value)
     if isinstance(value, PromptValue):
         return strip_invisible(value.to_messages())
+    if isinstance(value, BaseModel):
+        # Another id would make another message of it.
+        fields = {name: getattr(value, name) for name in type(value).model_fields if name != "id"}
+        changes = {name: new for name, old in fields.items() if (new := strip_invisible(old)) != old}
+        return value.model_copy(update=changes) if changes else value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+        changes = {name: new for name, old in fields.items() if (new := strip_invisible(old)) != old}
+        return dataclasses.replace(value, **changes) if changes else value
     if isinstance(value, Mapping):
-        return {key: strip_invisible(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map(strip_invisible, value)) if type(value) in {list, tuple} else value
-    return value
+        return {strip_invisible(key): strip_invisible(part) for key, part in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(strip_invisible, value))
+    return type(value)(map(strip_invisible, value)) if type(value) in {list, tuple, set, frozenset} else value
 
 
-def _all_calls(message: AIMessage) -> list[Any]:
-    return [*message.tool_calls, *message.invalid_tool_calls]
-
-
-def _turn(messages: Sequence[BaseMessage], *kinds: type[BaseMessage]) -> list[Any]:
-    """The last messages of some kinds that stand together; other kinds behind them are passed over."""
-    turn: list[BaseMessage] = []
-    for message in reversed(messages):
-        if isinstance(message, kinds):
-            turn.insert(0, message)
-        elif turn:
-            break
-    return turn
+def _turn_of_user(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    users = [number for number, message in enumerate(messages) if is_from_user(message)]
+    last = users[-1] if users else len(messages) - 1
+    answers = [number for number in range(last) if isinstance(messages[number], AIMessage)]
+    start = answers[-1] + 1 if answers else 0
+    while users and start < last and not answers and isinstance(messages[start], SystemMessage):
+        start += 1
+    later = [message for message in messages[last + 1 :] if not isinstance(message, AIMessage | ToolMessage)]
+    return [*messages[start : last + 1], *later]
 
 
 _DEPTH = 40
@@ -175,6 +198,7 @@ _DEPTH = 40
 _PLAIN = (bool, int, float, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, PurePath)
 _MESSAGE_KEYS = {"role", "type", "content", "name", "id", "tool_calls", "tool_call_id", "additional_kwargs"}
 _TEXT_KEYS = {"text", "input", "messages"}
+_ROLES = {"human", "user", "ai", "assistant", "system", "developer"}
 
 
 def _read(value: Any, depth: int) -> Content:
@@ -209,7 +233,7 @@ def _read_mapping(value: Mapping[Any, Any], depth: int) -> Content:
     if len(value) == 1 and (keys := set(value) & _TEXT_KEYS):
         return _read(value[keys.pop()], depth + 1)
     entries = [(str(key), _read(part, depth + 1)) for key, part in value.items()]
-    lines = [f"{key}: {part.text}" for key, part in entries if part.text]
+    lines = [f"{key}: {part.text}" for key, part in entries if part.text or not is_technical(key)]
     return Content("\n".join(lines), any(part.unreadable for _, part in entries))
 
 
@@ -231,7 +255,7 @@ def _messages(value: list[Any]) -> list[BaseMessage] | None:
             if not ("content" in part and ("role" in part or "type" in part) and set(part) <= _MESSAGE_KEYS):
                 return None
         elif isinstance(part, tuple):
-            if len(part) != 2 or part[0] not in _ROLES:
+            if len(part) != 2 or not isinstance(part[0], str) or part[0] not in _ROLES:
                 return None
         elif not isinstance(part, BaseMessage):
             return None
@@ -241,47 +265,80 @@ def _messages(value: list[Any]) -> list[BaseMessage] | None:
         return None
 
 
-_ROLES = {"human", "user", "ai", "assistant", "system", "developer"}
+_CALLS = {"tool_use", "tool_call", "tool_call_chunk", "function_call", "function"}
+"""Content blocks that may be copies of a call that `tool_calls` has as well."""
 _READABLE = {
     *("text", "output_text", "text_delta", "input_text", "refusal", "reasoning", "thinking", "summary_text"),
-    *("reasoning_text", "reasoning_content"),
+    *("reasoning_text", "reasoning_content", "invalid_tool_call", "input_json_delta", "redacted_thinking"),
+    *("server_tool_use", "server_tool_call", "server_tool_call_chunk"),
+    *_CALLS,
 }
 """Content blocks whose strings are all there is to them."""
-_CALLS = {
-    *("tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call", "input_json_delta"),
-    *("server_tool_use", "server_tool_call", "server_tool_call_chunk"),
-}
+_CALL_FIELDS = {"name", "args", "input", "arguments", "function", "partial_json"}
 _TECHNICAL = {
     *("type", "id", "call_id", "index", "signature", "thought_signature", "encrypted_content", "status", "phase"),
-    *("cache_control", "tool_call_id", "format", "logprobs"),
+    *("cache_control", "tool_call_id", "format", "logprobs", "data", "caller"),
 }
-"""Fields that hold no words for a reader."""
+"""Fields that hold no words for a reader, as long as they look like it."""
 _PAYLOAD = {
     *("data", "base64", "url", "image_url", "source", "file", "file_data", "file_id", "input_audio", "inline_data"),
     *("image", "audio", "video", "document", "media"),
 }
 """Fields of unreadable blocks with what makes them so; as text they would be megabytes of digits."""
+_NO_WORDS = re.compile(r"[a-z_.:/-]{0,48}|[\w.:/+=-]*\d[\w.:/+=-]*", re.ASCII)
+"""What a technical field holds: a short name in small letters, or an id or code with digits."""
 
 
-def _blocks(content: Any, known: set[Any], *, pieces: bool) -> Iterator[Content]:
-    for block in [content] if isinstance(content, str) else content:
-        if isinstance(block, str):
-            yield Content(block)
-            continue
-        kind = block.get("type") if isinstance(block, dict) else None
-        if kind in _CALLS:
-            # A copy of a call that `tool_calls` has as well says nothing new.
-            if not pieces and not known & {block.get("id"), block.get("call_id")} - {None}:
-                yield _strings(block)
-        elif kind in _READABLE:
-            yield _strings(block)
-        elif kind != "redacted_thinking":  # encrypted: nobody can read it but the provider
-            words = {key: part for key, part in block.items() if key not in _PAYLOAD} if isinstance(block, dict) else {}
-            yield Content(_strings(words).text, unreadable=True)
+def _message_parts(message: BaseMessage, *, calls: bool, name: bool) -> Iterator[Content]:
+    tool_calls = list(message.tool_calls) if isinstance(message, AIMessage) else []
+    role = message.role if isinstance(message, ChatMessage) else None
+    yield from (Content(word) for word in (name and message.name, role) if word and not is_technical(word))
+    for block in [message.content] if isinstance(message.content, str) else message.content:
+        yield from [Content(block)] if isinstance(block, str) else _block_parts(block, tool_calls)
+    for key, value in message.additional_kwargs.items():
+        if key == "tool_calls" and isinstance(value, list):
+            for call in value:
+                yield from _block_parts({"type": "function", **call} if isinstance(call, dict) else call, tool_calls)
+        elif key == "audio":
+            yield Content(_strings(value).text, unreadable=True)
+        else:
+            yield _strings({key: value})
+    if isinstance(message, AIMessage):
+        yield from map(read_call, message.invalid_tool_calls)
+        yield from (_strings(call.get("error")) for call in message.invalid_tool_calls)
+        yield from map(read_call, tool_calls if calls else ())
+
+
+def _block_parts(block: Any, tool_calls: Sequence[Any]) -> Iterator[Content]:
+    kind = block.get("type") if isinstance(block, dict) else None
+    if not isinstance(kind, str) or kind not in _READABLE:
+        words = {key: part for key, part in block.items() if key not in _PAYLOAD} if isinstance(block, dict) else {}
+        yield Content(_strings(words).text, unreadable=True)
+    elif kind in _CALLS and _is_copy(block, tool_calls):
+        yield _strings({key: part for key, part in block.items() if key not in _CALL_FIELDS})
+    else:
+        yield _strings(block)
+
+
+def _is_copy(block: Mapping[str, Any], tool_calls: Sequence[Any]) -> bool:
+    """Whether a block says word for word what one of the calls says."""
+    function = block.get("function")
+    inner = {**block, **function} if isinstance(function, dict) else block
+    if set(inner) - _CALL_FIELDS - _TECHNICAL:
+        return False
+    sources = [inner[key] for key in ("partial_json", "arguments", "args", "input") if inner.get(key)]
+    arguments: Any = sources[0] if sources else {}
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError:
+            return False
+    same = all(source == sources[0] or source == arguments for source in sources)
+    return same and any(call["name"] == inner.get("name") and call["args"] == arguments for call in tool_calls)
 
 
 def _strings(value: Any, depth: int = 0) -> Content:
-    """Every string in a block, in order, without its technical fields."""
+    """Every string in a block, in order; a technical field is passed over where it holds no words."""
     if isinstance(value, str):
         return Content(value)
     if value is None or isinstance(value, bool | int | float):
@@ -290,16 +347,39 @@ def _strings(value: Any, depth: int = 0) -> Content:
         value = dict(value)
     if depth > _DEPTH or not isinstance(value, dict | list | tuple):
         return Content("", unreadable=True)
-    inner = [part for key, part in value.items() if key not in _TECHNICAL] if isinstance(value, dict) else list(value)
-    return Content.concat([_strings(part, depth + 1) for part in inner])
+    if not isinstance(value, dict):
+        return Content.concat([_strings(part, depth + 1) for part in value])
+    inner = [part for key, part in value.items() if not (_names_no_words(key) and is_technical(part))]
+    keys = [Content(str(key)) for key in value if not is_technical(key)]
+    return Content.concat([*keys, *(_strings(part, depth + 1) for part in inner)])
 
 
-# Nobody sees these, but a model reads them. One joiner or one emoji selector between two visible characters is
-# spelling; a row of them carries a message.
-_HIDDEN = (
-    "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
-    "\u2060-\u206f\u2800\u3164\ue000-\uf8ff\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U0010ffff"
-)
-_INVISIBLE = re.compile(
-    f"[{_HIDDEN}]|(?<=[{_HIDDEN}\u200c\u200d])[\u200c\u200d\ufe0e\ufe0f]|(?<=[\ufe0e\ufe0f])[\ufe0e\ufe0f\u200c]|^[\u200c\u200d\ufe0e\ufe0f]"
-)
+def _names_no_words(key: Any) -> bool:
+    return key in _TECHNICAL or (isinstance(key, str) and key.startswith("__"))
+
+
+def is_technical(value: Any) -> bool:
+    """Whether a value or key holds no words."""
+    if isinstance(value, dict):
+        return all(is_technical(part) for pair in value.items() for part in pair)
+    if isinstance(value, list):
+        return all(map(is_technical, value))
+    return not isinstance(value, str) or _NO_WORDS.fullmatch(value) is not None
+
+
+# One joiner or one emoji selector between two visible characters is spelling; a row of them carries a message.
+_JOINERS = "\u200c\u200d\ufe0e\ufe0f"
+_JOINER_ROW = re.compile(f"^[{_JOINERS}]+|[{_JOINERS}]{{2,}}")
+
+
+def _without_invisible(text: str) -> str:
+    if text.isascii():
+        return _ASCII_CONTROLS.sub("", text)
+    kept = "".join(char for char in text if char == "\r" or char in _JOINERS or is_visible(char))
+    if kept.isascii():
+        return kept
+    return _JOINER_ROW.sub(lambda row: "" if row.start() == 0 else _EMOJI_ROW.match(row.group())[0], kept)  # type: ignore[index]
+
+
+_ASCII_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_EMOJI_ROW = re.compile("\ufe0f\u200d|.")

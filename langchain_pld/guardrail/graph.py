@@ -12,6 +12,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from typing_extensions import TypedDict
 
+from langchain_pld.guardrail.content import read
 from langchain_pld.guardrail.decision import Decision
 from langchain_pld.guardrail.graph_state import (
     blocked_update,
@@ -23,6 +24,7 @@ from langchain_pld.guardrail.graph_state import (
 )
 from langchain_pld.guardrail.guard import Guard, check_steps
 from langchain_pld.guardrail.human_review import ReviewAnswer, ReviewRequest
+from langchain_pld.guardrail.signatures import signature_of
 from langchain_pld.steps import Steps
 
 __all__ = ["create_guardrail_graph"]
@@ -65,19 +67,33 @@ def create_guardrail_graph(
     state_schema = make("GuardrailState", {**shared, pending_key: dict[str, Any], answers_key: list[dict[str, Any]]})
 
     def check(state: Any, config: RunnableConfig) -> Steps[dict[str, Any]]:
-        decision = yield from check_steps(several, state_value(state, input_key, stage), config)
+        value = state_value(state, input_key, stage)
+        decision = yield from check_steps(several, value, config)
         decision.enforce()
-        return {output_key: decision.summary(), pending_key: decision.model_dump(mode="json", exclude=_QUOTES)}
+        dump = decision.model_dump(mode="json", exclude=_QUOTES)
+        return {output_key: decision.summary(), pending_key: {"decision": dump, "signature": signature(value, dump)}}
+
+    def signature(value: Any, decision: dict[str, Any]) -> str:
+        return signature_of(" ".join(guard.identity for guard in several), [read(value).text, decision])
+
+    def is_same(state: Any) -> bool:
+        """Whether the state holds what was checked, and not what somebody put there while a person was asked."""
+        value, pending = state_value(state, input_key, stage), state[pending_key]
+        return signature(value, pending["decision"]) == str(pending["signature"])
+
+    def decision_in(state: Any) -> Decision:
+        return Decision.model_validate(state[pending_key]["decision"])
 
     def who_is_next(state: Any) -> Literal["ask", "done"]:
         return "ask" if state[output_key]["action"] == "interrupt" else "done"
 
     def request_of(state: Any) -> ReviewRequest:
-        findings = Decision.model_validate(state[pending_key]).findings
-        return ReviewRequest(several, findings, state_value(state, input_key, stage))
+        return ReviewRequest(several, decision_in(state).findings, state_value(state, input_key, stage))
 
     # Alone in its node: a node that was interrupted runs again from its beginning.
     def ask(state: Any) -> dict[str, Any]:
+        if not is_same(state):
+            return {answers_key: []}
         [answers] = ReviewRequest.ask([request_of(state)])
         return {answers_key: [answer.model_dump(mode="json") for answer in answers]}
 
@@ -85,15 +101,19 @@ def create_guardrail_graph(
         summary, words = state[output_key], None
         if summary["action"] == "interrupt":
             answers = [ReviewAnswer.model_validate(answer) for answer in state[answers_key]]
-            yield from request_of(state).record(answers, config)
-            summary = _with_answers(summary, answers)
+            if not answers or not is_same(state):
+                answers, reason = [], "it is not what a person was asked about (other processes need PLD_SIGNING_KEY)"
+                summary = {**summary, "allowed": False, "action": "block", "reason": reason}
+            else:
+                yield from request_of(state).record(answers, config)
+                summary = _with_answers(summary, answers)
             words = next((answer.text for answer in answers if answer.text), None)
         update: dict[str, Any] = {output_key: summary, pending_key: {}, answers_key: []}
         if not summary["allowed"] and replace_blocked:
             update |= blocked_update(state, input_key, stage, words or summary["message"])
         elif summary["allowed"] and words is not None:
             update |= reworded_update(state, input_key, stage, words)
-        elif summary["allowed"] and Decision.model_validate(state[pending_key]).strips_invisible:
+        elif summary["allowed"] and decision_in(state).strips_invisible:
             update |= stripped_update(state, input_key, stage)
         return update
 

@@ -17,10 +17,11 @@ from typing import Any, TypeVar, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from langchain_pld.artifact import DistilledPrompt
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail.audit import AuditTrail
-from langchain_pld.guardrail.classifier_call import ClassifierCall
-from langchain_pld.guardrail.content import Content, Stage, has_invisible, read
+from langchain_pld.guardrail.classifier_call import ClassifierCall, unwrap
+from langchain_pld.guardrail.content import Content, Stage, has_invisible, read, strip_invisible
 from langchain_pld.guardrail.decision import Decision, Finding
 from langchain_pld.guardrail.nostream import nostream_config
 from langchain_pld.guardrail.policy import FinalAction, GuardrailPolicy, Outcome, strictest
@@ -51,8 +52,8 @@ class Guard:
         telemetry: OpenTelemetry spans and metrics of each check; none when absent.
 
     Raises:
-        InputError: The policy blocks a label that the task does not have, escalates to nobody, or the labels are
-            not known.
+        InputError: The policy blocks a label that the task does not have, has thresholds for a classifier without
+            probabilities, or escalates to nobody; or the labels are not known.
 
     Example:
         >>> guard = Guard(  # doctest: +SKIP
@@ -83,6 +84,13 @@ class Guard:
         policy.check_labels(known)
         if labels is not None:
             _check_same_labels("labels=", labels, known)
+        artifact = getattr(unwrap(classifier), "artifact", None)
+        scorer = artifact.scorer if isinstance(artifact, DistilledPrompt) else "logprobs"
+        if scorer != "logprobs" and any(threshold is not None for threshold in policy.block_labels.values()):
+            msg = (
+                f"the policy has thresholds, but answers read as {scorer} have no probabilities; list the labels alone"
+            )
+            raise InputError(msg)
         if "escalate" in policy.actions and escalate_to is None:
             msg = "the policy escalates, but the guard has no escalate_to; pass the classifier to escalate to"
             raise InputError(msg)
@@ -100,6 +108,8 @@ class Guard:
         """The labels that a verdict can have."""
         self.audit = audit or AuditTrail()
         """Where records go."""
+        self.identity = f"{policy.model_dump_json()} {artifact.id if isinstance(artifact, DistilledPrompt) else known}"
+        """What decides: policy and artifact. What one guard let pass, another one under the same name checks again."""
         self._telemetry = telemetry
         self._first = ClassifierCall(classifier, self.name, worst=policy.worst)
         self._second = (
@@ -160,8 +170,11 @@ class Guard:
         has_text = bool(content.text.strip())
         if content.unreadable and (not has_text or policy.on_unreadable not in {"allow", "flag"}):
             return "uncertain", policy.on_unreadable, None, "it holds parts that the classifier cannot read", ()
-        if policy.invisible_text == "block" and has_invisible(content.text):
-            return "uncertain", "block", None, "it holds invisible characters", ()
+        if policy.invisible_text != "keep" and has_invisible(content.text):
+            if policy.invisible_text == "block":
+                return "uncertain", "block", None, "it holds invisible characters", ()
+            if not _is_strippable(value):
+                return "uncertain", "block", None, "it holds invisible characters that cannot be taken out", ()
         if not has_text:
             return "clear", "allow", None, "there is nothing to check", ()
         metadata = {**(config.get("metadata") or {}), "pld_guard": self.name, "pld_stage": self.stage}
@@ -304,12 +317,15 @@ def _reason(outcome: Outcome, label: str | None, verdict: Verdict) -> str:
     return f"{label!r} was found" if outcome == "violation" else "nothing was found"
 
 
+def _is_strippable(value: Any) -> bool:
+    """Whether a value can go on without its invisible characters."""
+    try:
+        return not has_invisible(read(strip_invisible(value)).text)
+    except Exception:  # objects that cannot be made anew, nested without end
+        return False
+
+
 def _task_of(classifier: Runnable[Any, Any]) -> Task | None:
     """The task of a `PLDClassifier`, also through what `with_config` and the like put around it."""
-    inner: Any = classifier
-    for _ in range(4):
-        task = getattr(getattr(inner, "artifact", None), "task", None)
-        if isinstance(task, Task):
-            return task
-        inner = getattr(inner, "bound", None)
-    return None
+    task = getattr(getattr(unwrap(classifier), "artifact", None), "task", None)
+    return task if isinstance(task, Task) else None

@@ -9,6 +9,7 @@ from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from typing_extensions import override
 
+from langchain_pld.guardrail.nostream import nostream_config
 from langchain_pld.steps import Steps, arun_steps, run_steps
 
 __all__ = ["GuardedTool"]
@@ -21,22 +22,29 @@ class GuardedTool(BaseTool):
     """The tool."""
     check: Callable[[ToolCall], Steps[ToolMessage | None]]
     """Checks a call; gives what takes the place of its result where it must not run."""
+    nostream: bool
+    """Whether its result is still to be checked, so that no stream of events may show it."""
 
     @classmethod
-    def of(cls, tool: BaseTool, check: Callable[[ToolCall], Steps[ToolMessage | None]]) -> GuardedTool:
+    def of(
+        cls, tool: BaseTool, check: Callable[[ToolCall], Steps[ToolMessage | None]], *, nostream: bool
+    ) -> GuardedTool:
         """Put a tool behind a guard; to everybody else it looks like the tool."""
         same = {name: getattr(tool, name) for name in BaseTool.model_fields}
-        return cls(**same, inner=tool, check=check)
+        return cls(**same, inner=tool, check=check, nostream=nostream)
 
     @override
     def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
         refusal = run_steps(self.check(self._call(input)))
-        return self.inner.invoke(input, config, **kwargs) if refusal is None else refusal
+        return self.inner.invoke(input, self._config(config), **kwargs) if refusal is None else refusal
 
     @override
     async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
         refusal = await arun_steps(self.check(self._call(input)))
-        return await self.inner.ainvoke(input, config, **kwargs) if refusal is None else refusal
+        return await self.inner.ainvoke(input, self._config(config), **kwargs) if refusal is None else refusal
+
+    def _config(self, config: Any) -> Any:
+        return nostream_config(config) if self.nostream else config
 
     def _call(self, input: Any) -> ToolCall:  # noqa: A002
         """The call without what LangGraph added to its arguments: state, Store and runtime."""

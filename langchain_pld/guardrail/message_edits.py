@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+)
 from langgraph.types import Command
 
+from langchain_pld.guardrail.content import is_technical
 from langchain_pld.guardrail.decision import Decision
 
 __all__ = [
@@ -19,8 +27,8 @@ __all__ = [
     "BlockedMessage",
     "annotate",
     "placeholder",
+    "replace_calls",
     "replace_results",
-    "with_arguments",
 ]
 
 BlockedMessage: TypeAlias = str | Callable[[Decision], Any]
@@ -57,40 +65,41 @@ def annotate(message: Any, decision: Decision | None, guard: str | None = None) 
 
 def placeholder(message: BaseMessage, words: str) -> Any:
     """A message in the place of another: nothing of what that one said or wanted to do is kept."""
-    common: dict[str, Any] = {"content": words, "id": message.id, "name": message.name}
+    common: dict[str, Any] = {"content": words, "id": message.id}
+    if message.name and is_technical(message.name):
+        common["name"] = message.name
     if isinstance(message, AIMessage):
         return AIMessage(**common, usage_metadata=message.usage_metadata)
     if isinstance(message, ToolMessage):
         return ToolMessage(**common, tool_call_id=message.tool_call_id, status="error")
-    if isinstance(message, ChatMessage):
-        return ChatMessage(**common, role=message.role)
-    return HumanMessage(**common)
+    return (SystemMessage if isinstance(message, SystemMessage) else HumanMessage)(**common)
 
 
-def with_arguments(message: AIMessage, arguments: dict[str | None, dict[str, Any]]) -> AIMessage:
-    """The message with other arguments in some of its calls, wherever providers keep a copy of them."""
-    if not arguments:
+def replace_calls(message: AIMessage, calls: Mapping[str | None, ToolCall]) -> AIMessage:
+    """The message with some of its calls replaced, wherever providers keep a copy of them.
+
+    Args:
+        message: The message.
+        calls: The new calls by the id of the old ones.
+    """
+    if not calls:
         return message
-    calls = [{**call, "args": arguments.get(call["id"], call["args"])} for call in message.tool_calls]
     content = message.content
     if isinstance(content, list):
-        content = [_with_block_arguments(block, arguments) for block in content]
-    kept = {
+        content = [_replace_call(block, calls) for block in content]
+    kwargs = {
         key: value for key, value in message.additional_kwargs.items() if key not in {"tool_calls", "function_call"}
     }
-    return message.model_copy(update={"tool_calls": calls, "content": content, "additional_kwargs": kept})
+    tool_calls = [calls.get(call["id"], call) for call in message.tool_calls]
+    return message.model_copy(update={"tool_calls": tool_calls, "content": content, "additional_kwargs": kwargs})
 
 
-def _with_block_arguments(block: Any, arguments: dict[str | None, dict[str, Any]]) -> Any:
-    call = (
-        next((block[key] for key in ("id", "call_id") if block.get(key) in arguments), None)
-        if isinstance(block, dict)
-        else None
-    )
+def _replace_call(block: Any, calls: Mapping[str | None, ToolCall]) -> Any:
+    ids = [block.get(key) for key in ("id", "call_id")] if isinstance(block, dict) else []
+    call = next((calls[found] for found in ids if isinstance(found, str) and found in calls), None)
     if call is None:
         return block
-    args = arguments[call]
-    new = {"input": args, "args": args, "arguments": json.dumps(args)}
+    new = {"name": call["name"], "input": call["args"], "args": call["args"], "arguments": json.dumps(call["args"])}
     return {key: new.get(key, value) for key, value in block.items() if key != "partial_json"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, Self
@@ -18,16 +18,24 @@ from typing_extensions import override
 
 from langchain_pld.errors import InputError, MissingExtraError
 from langchain_pld.guardrail.agent_review import call_question, hold, pending_questions, review, withdraw
-from langchain_pld.guardrail.agent_update import AgentGuard, StateUpdate, has_new, running_config, state_get
-from langchain_pld.guardrail.content import Content, Stage, call_text, read, read_message
+from langchain_pld.guardrail.agent_update import (
+    UNKNOWN_TOOL,
+    AgentGuard,
+    StateUpdate,
+    checked_in,
+    has_new,
+    running_config,
+)
+from langchain_pld.guardrail.content import Content, Stage, read, read_call, read_message, strip_invisible
 from langchain_pld.guardrail.decision import Decision, GuardrailError
 from langchain_pld.guardrail.guard import Guard, at_stage, check_steps, side_by_side
 from langchain_pld.guardrail.guarded_tool import GuardedTool
-from langchain_pld.guardrail.message_edits import WAITING, placeholder, replace_results, with_arguments
+from langchain_pld.guardrail.message_edits import WAITING, WITHHELD, replace_calls, replace_results
 from langchain_pld.guardrail.nostream import nostream_call
 from langchain_pld.guardrail.policy import GuardrailPolicy
 from langchain_pld.steps import Call, Steps, arun_steps, run_steps
 from langchain_pld.student.classifier import PLDClassifier
+from langchain_pld.student.failures import passes_through
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, ModelResponse, hook_config
@@ -38,12 +46,13 @@ except ImportError as error:
 __all__ = ["GuardState", "PLDGuardrailMiddleware"]
 
 
+# A client may send anything here; what is no signature or question is dropped.
 def _union(old: list[str], new: list[str]) -> list[str]:
-    return list(dict.fromkeys([*old, *new]))
+    return list(dict.fromkeys(item for item in [*old, *new] if isinstance(item, str)))
 
 
 def _without_none(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in {**old, **new}.items() if value is not None}
+    return {key: value for key, value in {**old, **new}.items() if isinstance(value, dict)}
 
 
 class GuardState(AgentState[Any]):
@@ -208,7 +217,7 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
     def _begin(self, state: GuardState) -> Steps[Any]:
         """Drop questions that a new turn made void, then check what is new."""
         update, messages = StateUpdate(self._guard), [*state["messages"]]
-        withdraw(self._guard, state, update)
+        yield from withdraw(self._guard, state, update)
         yield from self._check_new("input", messages, state, update)
         return update.as_dict()
 
@@ -244,9 +253,21 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         else:
             response = yield Call(lambda: handler(request), lambda: handler(request))
         if "tool_call" in self.guards:
-            response = yield from self._check_calls(response, update)
+            response = yield from self._check_calls(response, update, _names(request.tools))
+        response = replace(response, result=self._own(response.result, update))
         changes = update.as_dict()
         return ExtendedModelResponse(response, Command(update=changes)) if changes else response
+
+    def _own(self, messages: Sequence[BaseMessage], update: StateUpdate | None = None) -> list[Any]:
+        """Mark what the model or a tool said, which is no input, whoever checks it."""
+        if "input" not in self.guards:
+            return list(messages)
+        own = [self._guard.sign(message) if isinstance(message, ToolMessage) else message for message in messages]
+        for message in own:
+            if update is not None and not isinstance(message, ToolMessage):
+                message.id = message.id or str(uuid4())
+                update.checked.append(self._guard.signature_of("input", message))
+        return own
 
     def _check_new(
         self,
@@ -287,12 +308,12 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             refused, asked = refused + asked, []
         for message, decision in asked:
             update.pending |= yield from hold(self._guard, stage, decision, message, [message])
-            update.replace(message, placeholder(message, WAITING))
+            update.replace(message, self._guard.placeholder(message, WAITING))
         for message, decision in refused:
             update.withhold(stage, message, decision)
         if ends:
             decision = refused[0][1]
-            update.end(self._guard.annotate(AIMessage(self._guard.words(decision)), decision))
+            update.end(self._guard.answer(decision))
 
     def _check(self, stage: Stage, values: Sequence[Any]) -> Steps[list[Decision]]:
         config = running_config()
@@ -312,7 +333,7 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         # A structured answer is an object of the caller's, which a checkpoint may not keep while a person is asked.
         if decision.action == "interrupt" and response.structured_response is None:
             update.pending |= yield from hold(self._guard, "output", decision, last, response.result)
-            return ModelResponse(result=[placeholder(last, WAITING)])
+            return ModelResponse(result=[self._guard.placeholder(last, WAITING)])
         if not decision.allowed:
             answer = self._guard.refusal(last, decision)
             update.checked.append(self._guard.signature_of("output", answer))
@@ -320,61 +341,83 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         passed = update.allow("output", last, decision)
         return replace(response, result=[passed if m is last else m for m in response.result])
 
-    def _check_calls(self, response: Any, update: StateUpdate) -> Steps[Any]:
+    def _check_calls(self, response: Any, update: StateUpdate, tools: Collection[str]) -> Steps[Any]:
         """Check the calls that will be run: those of a structured answer already have their result."""
         done = {message.tool_call_id for message in response.result if isinstance(message, ToolMessage)}
         authors = [message for message in response.result if isinstance(message, AIMessage)]
         calls = [call for author in authors for call in author.tool_calls if call["id"] not in done]
-        decisions = yield from self._check("tool_call", [call_text(call) for call in calls])
-        refused: dict[str | None, ToolMessage] = {}
-        flags = [decision for decision in decisions if decision.action == "flag"]
+        decisions = yield from self._check("tool_call", [read_call(call) for call in calls])
+        refusals: list[ToolMessage] = []
+        changed: dict[str | None, ToolCall] = {}
         for call, decision in zip(calls, decisions, strict=True):
             if decision.action == "interrupt" and call["id"]:
                 update.pending |= call_question(self._guard, decision, call)
             elif not decision.allowed:
-                refused[call["id"]] = self._guard.refusal_of_call(call, decision)
+                known = call["name"] if call["name"] in tools else UNKNOWN_TOOL
+                changed[call["id"]] = ToolCall(name=known, args={}, id=call["id"])
+                refusals.append(self._guard.refusal_of_call(changed[call["id"]], decision))
             else:
+                if decision.strips_invisible:
+                    call = changed[call["id"]] = strip_invisible(call)
                 update.checked.append(self._guard.signature_of_call(call))
-        if not refused and not flags:
-            return response
-        none: dict[str | None, dict[str, Any]] = {call_id: {} for call_id in refused}
-        result = [with_arguments(m, none) if isinstance(m, AIMessage) else m for m in response.result]
-        if flags:
+        result = [replace_calls(m, changed) if isinstance(m, AIMessage) else m for m in response.result]
+        if flags := [decision for decision in decisions if decision.action == "flag"]:
             result = [self._guard.annotate(m, flags[-1]) if isinstance(m, AIMessage) else m for m in result]
-        return replace(response, result=[*result, *refused.values()])
+        return replace(response, result=[*result, *refusals])
 
     # Also the last gate: what was changed after the check, by a person or another middleware, does not run unchecked.
     def _call_tool(self, request: ToolCallRequest, handler: Callable[[Any], Any]) -> Steps[Any]:
+        checks_results = "tool_result" in self.guards
+        checked = checked_in(request.state)
         if "tool_call" in self.guards:
-            checked = set(state_get(request.state, "pld_checked") or ())
-            refusal = yield from self._check_call(request.tool_call, checked)
+            refusal = yield from self._check_call(request.tool_call, checked, known=request.tool is not None)
             if refusal is not None:
                 return refusal
-            request = self._with_guarded_tools(request, checked | {self._guard.signature_of_call(request.tool_call)})
-        result = yield Call(lambda: handler(request), lambda: handler(request))
-        if "tool_result" not in self.guards:
-            return result
+            checked.add(self._guard.signature_of_call(request.tool_call))
+        if checks_results or "tool_call" in self.guards:
+            request = self._with_guarded_tools(request, checked, nostream=checks_results)
+        try:
+            result = yield Call(lambda: handler(request), lambda: handler(request))
+        except Exception as error:
+            if not checks_results or passes_through(error):
+                raise
+            # Others may make a message of it.
+            [decision] = yield from self._check("tool_result", [str(error)])
+            if decision.allowed:
+                raise
+            call = request.tool_call
+            failure = ToolMessage("", name=call["name"], tool_call_id=call["id"] or "", status="error")
+            return self._guard.placeholder(failure, WITHHELD, decision)
         messages = self._result_messages(result)
-        for message in messages:
-            message.id = message.id or str(uuid4())
         update = StateUpdate(self._guard)
-        yield from self._sort("tool_result", messages, messages, update)
+        if checks_results:
+            for message in messages:
+                message.id = message.id or str(uuid4())
+            with_words = [message for message in messages if read_message(message) != Content("")]
+            yield from self._sort("tool_result", with_words, messages, update)
+        else:
+            update.replacements = {id(m): own for m, own in zip(messages, self._own(messages), strict=True)}
         return replace_results(result, update.replacements, update.pending)
 
-    def _check_call(self, call: ToolCall, checked: set[str]) -> Steps[ToolMessage | None]:
+    def _check_call(self, call: ToolCall, checked: Collection[str], *, known: bool) -> Steps[ToolMessage | None]:
         """What takes the place of a call's result where it must not run."""
-        if self._guard.signature_of_call(call) in checked:
+        if "tool_call" not in self.guards or self._guard.signature_of_call(call) in checked:
             return None
-        [decision] = yield from self._check("tool_call", [call_text(call)])
-        return None if decision.allowed else self._guard.refusal_of_call(call, decision)
+        [decision] = yield from self._check("tool_call", [read_call(call)])
+        if decision.allowed and not decision.strips_invisible:
+            return None
+        shown = call if known else ToolCall(name=UNKNOWN_TOOL, args={}, id=call["id"])
+        return self._guard.refusal_of_call(shown, decision)
 
-    def _with_guarded_tools(self, request: ToolCallRequest, checked: set[str]) -> ToolCallRequest:
+    def _with_guarded_tools(
+        self, request: ToolCallRequest, checked: Collection[str], *, nostream: bool
+    ) -> ToolCallRequest:
         """The request with tools that check their arguments: a middleware behind this one may change them."""
 
         def behind_guard(tool: Any) -> Any:
             if not isinstance(tool, BaseTool):
                 return tool
-            return GuardedTool.of(tool, lambda call: self._check_call(call, checked))
+            return GuardedTool.of(tool, lambda call: self._check_call(call, checked, known=True), nostream=nostream)
 
         request = request.override(tool=behind_guard(request.tool))
         if tools := getattr(request.runtime, "tools", None):
@@ -383,7 +426,7 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         return request
 
     def _result_messages(self, result: Any) -> list[BaseMessage]:
-        """The messages that a tool's result brings, each with something in it to check."""
+        """The messages that a tool's result brings."""
         if isinstance(result, list):
             return [message for part in result for message in self._result_messages(part)]
         found: Any = [result]
@@ -391,11 +434,16 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
             update = result.update or {}
             found = update.get("messages", []) if isinstance(update, dict) else update
         found = found if isinstance(found, list) else [found]
-        if not all(isinstance(message, BaseMessage) for message in found):
+        if "tool_result" in self.guards and not all(isinstance(message, BaseMessage) for message in found):
             msg = f"{self.name} cannot read what a tool returned; return a ToolMessage, or a Command with messages"
             raise InputError(msg)
-        return [message for message in found if message.content]
+        return [message for message in found if isinstance(message, BaseMessage)]
 
 
 class _AgentGuardrailError(GuardrailError, GraphBubbleUp):
     """Passes through middlewares that try again or fall back after an error: a refusal is no error of theirs."""
+
+
+def _names(tools: Sequence[Any]) -> set[str]:
+    """The names of tools, as objects or as the mappings that providers take."""
+    return {str(tool.get("name", "")) if isinstance(tool, dict) else tool.name for tool in tools}

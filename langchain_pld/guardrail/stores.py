@@ -15,7 +15,7 @@ from langgraph.store.base import BaseStore
 
 from langchain_pld.steps import Call, Steps
 
-__all__ = ["StoreItem", "load_pending", "save_answers", "save_pending"]
+__all__ = ["StoreItem", "delete_pending", "load_pending", "save_answers", "save_pending"]
 
 StoreItem: TypeAlias = tuple[tuple[str, ...], str, dict[str, Any]]
 """Namespace, key and value of an item of the Store."""
@@ -51,6 +51,13 @@ def load_pending(key: str) -> Steps[dict[str, Any] | None]:
         return _memory.get(key)
     item = yield Call(lambda: store.get(_NAMESPACE, key), lambda: store.aget(_NAMESPACE, key))
     return item.value if item is not None else None
+
+
+def delete_pending(key: str) -> Steps[None]:
+    """Forget content that waits no longer."""
+    if (store := _running_store()) is not None:
+        yield Call(lambda: store.delete(_NAMESPACE, key), lambda: store.adelete(_NAMESPACE, key))
+    _memory.pop(key, None)
 
 
 def _put(store: BaseStore, item: StoreItem) -> Call:

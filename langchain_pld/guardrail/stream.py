@@ -219,9 +219,7 @@ def _guard_items(
         item = read_item(raw)
         fresh = UncheckedText(buffer or StreamBuffer(), here, blocked_message, config)
         unchecked, rebuild = messages.setdefault(item.message, (fresh, item.rebuild))
-        for chunk in item.chunks:
-            unchecked.add(chunk)
-        for part in (yield from cast("Any", unchecked.release(last=item.last))):
+        for part in (yield from cast("Any", unchecked.release(*item.chunks, last=item.last))):
             yield Emit(rebuild(part))
         if unchecked.blocked:
             return

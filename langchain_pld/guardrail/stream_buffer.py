@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from langchain_pld.errors import InputError
-from langchain_pld.guardrail.content import Content, call_text, read_message
+from langchain_pld.guardrail.content import Content, is_technical, read_message
 from langchain_pld.guardrail.decision import Decision
 from langchain_pld.guardrail.guard import Guard, check_steps
 from langchain_pld.guardrail.message_edits import BlockedMessage, annotate
+from langchain_pld.guardrail.streaming import END
 from langchain_pld.steps import Steps
 
 __all__ = ["StreamBuffer", "UncheckedText"]
@@ -50,6 +53,10 @@ class StreamBuffer(BaseModel):
 class UncheckedText:
     """The chunks of one message that wait for their check.
 
+    What a person reads together is checked together: text and reasoning are each checked with what was said before in
+    the same channel. From the first chunk on that holds anything else (a tool call, a picture, two channels at once),
+    all is held back until the message is complete, and is then checked as a whole.
+
     Args:
         buffer: How much is held back.
         guards: Who checks.
@@ -71,58 +78,76 @@ class UncheckedText:
         self._blocked_message = blocked_message
         self._config = config
         self._first: Any = None
-        self._chunks: list[Any] = []
-        self._texts: list[str] = []
-        self._context = ""
-        self._calls: dict[Any, str] = {}
-        self._unreadable: list[Content] = []
+        self._channel: str = "text"
+        self._context: dict[str, str] = {}
+        self._chunks: deque[Any] = deque()
+        self._texts: deque[str] = deque()
+        self._text = ""
+        self._end = self._searched = 0
+        self._whole = buffer.by == "all"
         self._flag: Decision | None = None
         self._has_flag = False
 
-    def add(self, chunk: Any) -> None:
-        """Take a chunk in.
-
-        Raises:
-            InputError: It is neither text nor a message.
-        """
-        if not isinstance(chunk, str | BaseMessage):
-            msg = (
-                f"a stream of {type(chunk).__name__} cannot be guarded, only one of texts or messages; guard the step "
-                "before it, or use invoke"
-            )
-            raise InputError(msg)
-        self._first = chunk if self._first is None else self._first
-        self._chunks.append(chunk)
-        content = Content(chunk) if isinstance(chunk, str) else read_message(chunk, calls=False)
-        self._texts.append(content.text)
-        if content.unreadable:
-            self._unreadable.append(content)
-        for key, words in _call_texts(chunk):
-            self._calls[key] = self._calls.get(key, "") + words
-
-    def release(self, *, last: bool = False) -> Steps[list[Any]]:
-        """What may go out, after its check; in place of a blocked part comes the message that it was blocked.
+    def release(self, chunk: Any = END, *, last: bool = False) -> Steps[list[Any]]:
+        """Take a chunk in; gives what may go out, after its check. A blocked part is replaced by a message.
 
         Args:
+            chunk: Text or a message, if there is one.
             last: Whether nothing will follow, so that everything is checked.
+
+        Raises:
+            InputError: The chunk is neither text nor a message.
         """
         free: list[Any] = []
-        if last:
-            text = "".join(self._texts)
-            rest: list[Any] = [self._context + text] if text.strip() else []
-            rest += ["\n".join(self._calls.values())] if self._calls else []
-            for value in (*rest, *self._unreadable):
-                if (message := (yield from self._check(value))) is not None:
-                    return [message]
-            self._calls, self._unreadable = {}, []
-            return self._take(len(text))
-        while cut := self._due():
-            said = self._context + "".join(self._texts)[:cut]
-            if (message := (yield from self._check(said))) is not None:
-                return [*free, message]
-            self._context = said[-self._buffer.context_chars :] if self._buffer.context_chars else ""
-            free += self._take(cut)
+        if chunk is not END:
+            channel = _channel_of(chunk)
+            if channel is None:
+                self._whole = True
+            elif channel not in ("", self._channel) and not self._whole:
+                free += yield from self._release_rest()
+                self._channel = channel
+            self._add(chunk)
+        if last and not self.blocked:
+            free += yield from self._release_rest()
+        while not (last or self.blocked or self._whole) and (cut := self._due()):
+            free += yield from self._release(cut)
         return free
+
+    def _add(self, chunk: Any) -> None:
+        if self._first is None:
+            self._first = chunk
+            name = getattr(chunk, "name", None)
+            if name and not is_technical(name):
+                self._context["text"] = f"{name}\n"
+        text = chunk if isinstance(chunk, str) else read_message(chunk, calls=False, name=False).text
+        self._chunks.append(chunk)
+        self._texts.append(text)
+        self._text += "" if self._whole else text
+
+    def _release_rest(self) -> Steps[list[Any]]:
+        """All that waits, after its check."""
+        if not self._whole:
+            return (yield from self._release(len(self._text)))
+        chunks = list(self._chunks)
+        message = yield from self._check(_read_all(chunks, self._context))
+        if message is not None:
+            return [message]
+        self._chunks.clear()
+        self._texts.clear()
+        self._text, self._whole = "", self._buffer.by == "all"
+        return self._with_flag(chunks)
+
+    def _release(self, length: int) -> Steps[list[Any]]:
+        """The first characters that wait, after their check."""
+        part = self._text[:length]
+        if part.strip():
+            said = self._context.get(self._channel, "") + part
+            if (message := (yield from self._check(said))) is not None:
+                return [message]
+            self._context[self._channel] = said[-self._buffer.context_chars :] if self._buffer.context_chars else ""
+        self._text = self._text[length:]
+        self._end = self._searched = 0
+        return self._with_flag(self._take(length))
 
     def _check(self, value: Any) -> Steps[Any]:
         """What is said instead of a blocked part; `None` for one that may go out."""
@@ -142,19 +167,19 @@ class UncheckedText:
 
     def _due(self) -> int:
         """Characters that are to be checked now; 0 where more is waited for."""
-        # What follows a tool call or a picture waits with it, so that the order stays.
-        if self._calls or self._unreadable or self._buffer.by == "all":
+        text, buffer = self._text, self._buffer
+        if not text:
             return 0
-        text, buffer = "".join(self._texts), self._buffer
-        full, cut = len(text) >= buffer.max_chars, 0
         if buffer.by == "sentence":
-            cut = max((match.end() for match in _SENTENCE_END.finditer(text)), default=0)
+            for match in _SENTENCE_END.finditer(text, self._searched):
+                self._end = match.end()
+            # What may yet become the end of a sentence is looked at again.
+            self._searched = max(self._end, len(text) - _LONGEST_END)
+        full, cut = len(text) >= buffer.max_chars, self._end
         if full and cut < buffer.min_chars:
             cut = max(text.rfind(" "), text.rfind("\n")) + 1
-        cut = self._splittable(cut)
-        if cut < buffer.min_chars:
-            cut = len(text) if full else 0
-        return cut if text[:cut].strip() else 0
+        cut = self._splittable(cut) if cut >= buffer.min_chars else 0
+        return cut if cut >= buffer.min_chars else len(text) if full else 0
 
     def _splittable(self, cut: int) -> int:
         """The last place up to `cut` where the chunks can be parted: only one whose content is plain text can."""
@@ -169,16 +194,71 @@ class UncheckedText:
         """Take chunks of so many characters out."""
         taken: list[Any] = []
         while self._chunks and len(self._texts[0]) <= length:
-            length -= len(self._texts.pop(0))
-            taken.append(self._chunks.pop(0))
+            length -= len(self._texts.popleft())
+            taken.append(self._chunks.popleft())
         if length:
             head, self._chunks[0] = _split(self._chunks[0], length)
             self._texts[0] = self._texts[0][length:]
             taken.append(head)
-        if self._flag is not None and taken and isinstance(taken[0], BaseMessage):
-            # Once: streamed parts are added up, and so would be what two notes say.
-            taken[0], self._flag, self._has_flag = annotate(taken[0], self._flag), None, True
         return taken
+
+    def _with_flag(self, chunks: list[Any]) -> list[Any]:
+        if self._flag is not None and chunks and isinstance(chunks[0], BaseMessage):
+            # Once: streamed parts are added up, and so would be what two notes say.
+            chunks[0], self._flag, self._has_flag = annotate(chunks[0], self._flag), None, True
+        return chunks
+
+
+_LONGEST_END = 16
+"""Characters of a sentence's end that may come in pieces; a longer one is found when more text follows."""
+_CHANNELS = {
+    **dict.fromkeys(("text", "output_text", "text_delta"), "text"),
+    **dict.fromkeys(("reasoning", "thinking", "summary_text", "reasoning_text", "reasoning_content"), "reasoning"),
+}
+
+
+def _channel_of(chunk: Any) -> str | None:
+    """Where a chunk's words are shown: `text` or `reasoning`; empty without words, `None` for anything else.
+
+    Raises:
+        InputError: It is neither text nor a message.
+    """
+    if isinstance(chunk, str):
+        return "text"
+    if not isinstance(chunk, BaseMessage):
+        msg = (
+            f"a stream of {type(chunk).__name__} cannot be guarded, only one of texts or messages; guard the step "
+            "before it, or use invoke"
+        )
+        raise InputError(msg)
+    fields = ("tool_call_chunks", "tool_calls", "invalid_tool_calls")
+    if any(getattr(chunk, name, None) for name in fields):
+        return None
+    blocks = [] if isinstance(chunk.content, str) else chunk.content
+    kinds = [_CHANNELS.get(str(block.get("type"))) if isinstance(block, dict) else "text" for block in blocks]
+    kinds += ["text"] if isinstance(chunk.content, str) and chunk.content else []
+    # An integration may put reasoning beside the content; any other words there are read with the whole.
+    beside = {key for key, value in chunk.additional_kwargs.items() if value}
+    kinds += ["reasoning" if key == "reasoning_content" else None for key in beside]
+    if len(set(kinds)) > 1 or None in kinds:
+        return None
+    return kinds[0] if kinds else ""
+
+
+def _read_all(chunks: Sequence[Any], context: Mapping[str, str]) -> Content:
+    """What a reader of all chunks gets: each channel as one text, the calls with their arguments parsed."""
+    texts = [chunk if isinstance(chunk, str) else str(chunk.text) for chunk in chunks]
+    parts = [Content(context.get("text", "") + "".join(texts))]
+    messages = [chunk for chunk in chunks if isinstance(chunk, BaseMessage)]
+    if chunks and all(isinstance(chunk, AIMessageChunk) for chunk in chunks):
+        try:
+            messages = [add_ai_message_chunks(*chunks)]
+            # Blocks of a kind that others stand between are shown as one text.
+            reasoning = "".join(str(block.get("reasoning", "")) for block in messages[0].content_blocks)
+        except Exception:  # pieces that do not fit together
+            return Content("", unreadable=True)
+        parts.append(Content(context.get("reasoning", "") + reasoning))
+    return Content.concat([*parts, *map(read_message, messages)])
 
 
 def _split(chunk: Any, length: int) -> tuple[Any, Any]:
@@ -190,13 +270,3 @@ def _split(chunk: Any, length: int) -> tuple[Any, Any]:
         content=chunk.content[:length], **{key: value for key, value in fields.items() if value is not None}
     )
     return head, chunk.model_copy(update={"content": chunk.content[length:]})
-
-
-def _call_texts(chunk: Any) -> Iterator[tuple[Any, str]]:
-    if isinstance(chunk, AIMessageChunk):
-        for part in chunk.tool_call_chunks:
-            name = part.get("name")
-            yield part.get("index"), (f"{name} " if name else "") + (part.get("args") or "")
-    elif isinstance(chunk, AIMessage):
-        for call in (*chunk.tool_calls, *chunk.invalid_tool_calls):
-            yield call["id"], call_text(call)

@@ -11,7 +11,17 @@ import re
 import unicodedata
 from typing import NewType
 
-__all__ = ["ANSWER_MARKER", "CLOSE", "OPEN", "OPENING", "CleanText", "clean_text", "delimited", "skeleton"]
+__all__ = [
+    "ANSWER_MARKER",
+    "CLOSE",
+    "OPEN",
+    "OPENING",
+    "CleanText",
+    "clean_text",
+    "delimited",
+    "is_visible",
+    "skeleton",
+]
 
 CleanText = NewType("CleanText", str)
 """A text that may be put into a prompt; every part of it is clean as well."""
@@ -100,7 +110,8 @@ def _few_marks(match: re.Match[str]) -> str:
     return "".join(kept)
 
 
-def _visible(char: str) -> bool:
+def is_visible(char: str) -> bool:
+    """Whether a person sees a character, or the space that it takes."""
     if char in "\n\t":
         return True
     if char in _BLANK_LETTERS or unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn"}:
@@ -112,7 +123,7 @@ class _Unseen(dict[int, int | None]):
     """A table for `str.translate` that drops what nobody sees; it learns each character when that first comes."""
 
     def __missing__(self, code: int) -> int | None:
-        kept = code if _visible(chr(code)) else None
+        kept = code if is_visible(chr(code)) else None
         if len(self) < _MOST_KNOWN:  # a text of all characters must not fill the memory
             self[code] = kept
         return kept

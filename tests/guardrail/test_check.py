@@ -313,13 +313,13 @@ def test_each_stage_checks_its_part_of_a_conversation() -> None:
     assert [message.text for message in stage_messages(history, "input")] == ["one", "two"]
     assert [message.text for message in stage_messages(history, "output")] == ["calling"]
     assert [message.text for message in stage_messages(history, "tool_result")] == ["a", "b"]
-    assert stage_value(history, "tool_call") == 'pay {"to": "Ann"}'
-    assert stage_value([HumanMessage("one")], "tool_call") == ""
+    assert stage_value(history, "tool_call").text == 'pay {"to": "Ann"}'
+    assert stage_value([HumanMessage("one")], "tool_call").text == ""
 
 
 def test_arguments_that_no_tool_could_read_are_checked_too() -> None:
     broken = {"name": "pay", "args": "{to: Eve", "id": "1", "error": None, "type": "invalid_tool_call"}
-    assert stage_value([AIMessage("", invalid_tool_calls=[broken])], "tool_call") == "pay {to: Eve"
+    assert stage_value([AIMessage("", invalid_tool_calls=[broken])], "tool_call").text == "pay {to: Eve"
 
 
 def test_a_guard_tells_which_text_it_reads() -> None:
