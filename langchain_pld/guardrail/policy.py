@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -125,9 +126,10 @@ class GuardrailPolicy(BaseModel):
         """What a verdict means: the outcome, and the blocking label that it is about, if one."""
         probabilities = verdict.probabilities or {}
         thresholds = {label: threshold for label, threshold in self.block_labels.items() if threshold is not None}
-        # A verdict without any probability counts for its label; one that leaves some out tells nothing about those.
-        known = all(map(_is_probability, probabilities.values())) and (
-            not probabilities or thresholds.keys() <= probabilities.keys()
+        # A verdict without any probability counts for its label; a label that it leaves out has at most what is left.
+        rest = 1 - math.fsum(probabilities.values()) if probabilities else 0.0
+        known = all(map(_is_probability, probabilities.values())) and all(
+            label in probabilities or rest < threshold for label, threshold in thresholds.items()
         )
         if verdict.status == "failed" or not known:
             return "error", None
