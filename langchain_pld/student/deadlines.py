@@ -17,7 +17,9 @@ from contextvars import Context, ContextVar, copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["ThreadLimit", "acall_within", "call_within", "remaining_s", "set_deadline"]
+from langchain_core.runnables import Runnable, RunnableLambda
+
+__all__ = ["ThreadLimit", "acall_within", "call_within", "only_blocks", "remaining_s", "set_deadline"]
 
 T = TypeVar("T")
 _POLL_S = 0.01
@@ -105,6 +107,12 @@ def call_within(
         raise error
     finally:
         del error  # its traceback holds this frame
+
+
+def only_blocks(runnable: Runnable[Any, Any]) -> bool:
+    """Whether a Runnable has no async form of its own: LangChain runs it in the loop's executor, the application's."""
+    without_afunc = isinstance(runnable, RunnableLambda) and not hasattr(runnable, "afunc")
+    return without_afunc or type(runnable).ainvoke is Runnable.ainvoke
 
 
 async def acall_within(seconds: float, call: Callable[[], T], limit: ThreadLimit) -> T:

@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any, Literal
 
 from langchain_core.runnables import Runnable, RunnableConfig
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from langchain_pld.steps import Call, Steps
-from langchain_pld.student.deadlines import call_within, remaining_s
+from langchain_pld.student.deadlines import ThreadLimit, acall_within, call_within, only_blocks, remaining_s
 from langchain_pld.student.failures import failure_of, passes_through
 from langchain_pld.student.inputs import ClassifierInput
 from langchain_pld.verdict import Failure, Opinion, Verdict
@@ -38,6 +38,8 @@ class Escalation(BaseModel):
     """What the budget is for: the lifetime of the classifier in this process, or any sixty seconds."""
     timeout_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     """Seconds that the other may take; less where a deadline is nearer."""
+
+    _threads: ThreadLimit = PrivateAttr(default_factory=ThreadLimit)
 
     def applies_to(self, verdict: Verdict) -> bool:
         """Whether a verdict is to be escalated."""
@@ -87,14 +89,17 @@ def ask_other(
         labels: The labels that the other may decide for.
     """
     other, started = escalation.to, time.perf_counter()
-    seconds = min(escalation.timeout_s, remaining_s())
+    seconds, threads = min(escalation.timeout_s, remaining_s()), escalation._threads
+    invoke = partial(other.invoke, value, config)
 
     async def await_other() -> Any:
+        if only_blocks(other):
+            return await acall_within(seconds, invoke, threads)
         async with asyncio.timeout(seconds):
             return await other.ainvoke(value, config)
 
     try:
-        answer = yield Call(lambda: call_within(seconds, partial(other.invoke, value, config)), await_other)
+        answer = yield Call(lambda: call_within(seconds, invoke, limit=threads), await_other)
     except Exception as error:
         if passes_through(error):
             raise

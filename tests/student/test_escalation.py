@@ -1,6 +1,7 @@
 """Escalation: who decides, who thought what, and how often somebody else is asked."""
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -160,6 +161,18 @@ async def test_a_hanging_other_times_out_and_an_interrupt_passes() -> None:
         escalating(RunnableLambda(interrupt)).invoke("alas")
     with pytest.raises(GraphInterrupt):
         await escalating(RunnableLambda(interrupt)).ainvoke("alas")
+
+
+async def test_a_hundred_that_hang_leave_the_applications_threads_alone() -> None:
+    released = threading.Event()
+    to = Escalation(to=RunnableLambda(lambda _: released.wait(10)), timeout_s=0.2)
+    judge = escalating(to)
+    try:
+        verdicts = await judge.abatch(["alas"] * 100)
+        await asyncio.wait_for(asyncio.to_thread(time.sleep, 0), 2)
+    finally:
+        released.set()
+    assert {verdict.opinions[-1].failure.kind for verdict in verdicts if verdict.opinions[-1].failure} == {"timeout"}
 
 
 async def test_students_in_a_row_tell_all_opinions() -> None:
