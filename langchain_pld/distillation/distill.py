@@ -16,7 +16,7 @@ from langgraph.types import Checkpointer, Interrupt
 from typing_extensions import Unpack
 
 from langchain_pld.artifact import DistilledPrompt
-from langchain_pld.blocking import run_blocking
+from langchain_pld.blocking import blocking
 from langchain_pld.distillation.config import DistillConfig, DistillSettings, check_models
 from langchain_pld.distillation.graph import build_distillation_graph
 from langchain_pld.distillation.plan import Budget, Effort, Plan, plan_of
@@ -77,6 +77,9 @@ async def adistill(
 ) -> DistilledPrompt:
     """Distil a task's labelled examples into a tested prompt.
 
+    `distill` does the same for code that does not await, notebooks included. It blocks until the run has ended, also
+    the event loop of a notebook or server.
+
     Args:
         task: What is to be decided.
         train: Rows that the teacher may see; here as below a path, a data frame or a list, see `examples_from`.
@@ -110,7 +113,7 @@ async def adistill_many(
     students: Sequence[BaseChatModel | str],
     **options: Unpack[DistillOptions],
 ) -> dict[str, DistilledPrompt]:
-    """Distil a task for several students, one after the other.
+    """Distil a task for several students, one after the other; `distill_many` does the same without awaiting.
 
     What the teacher was asked for one student is not paid again for the next: explanations, judgements, merged rules.
     It is asked anew only where a student's answers are part of the question: about that student's mistakes and, with
@@ -156,35 +159,8 @@ async def adistill_many(
     return done
 
 
-def distill(
-    task: Task,
-    *,
-    train: Rows,
-    validation: Rows,
-    teacher: BaseChatModel | str,
-    student: BaseChatModel | str,
-    **options: Unpack[DistillOptions],
-) -> DistilledPrompt:
-    """As `adistill`, for code that does not await, notebooks included; see there for arguments and errors.
-
-    It blocks until the run has ended, also the event loop of a notebook or server.
-    """
-    return run_blocking(adistill(task, train=train, validation=validation, teacher=teacher, student=student, **options))
-
-
-def distill_many(
-    task: Task,
-    *,
-    train: Rows,
-    validation: Rows,
-    teacher: BaseChatModel | str,
-    students: Sequence[BaseChatModel | str],
-    **options: Unpack[DistillOptions],
-) -> dict[str, DistilledPrompt]:
-    """As `adistill_many`, for code that does not await, notebooks included; see there and `distill`."""
-    return run_blocking(
-        adistill_many(task, train=train, validation=validation, teacher=teacher, students=students, **options)
-    )
+distill = blocking(adistill)
+distill_many = blocking(adistill_many)
 
 
 def run_of_student(run_id: str, student: str) -> str:

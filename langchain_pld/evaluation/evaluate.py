@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict
 
 from langchain_pld.artifact import ScoreCard
-from langchain_pld.blocking import run_blocking
+from langchain_pld.blocking import blocking
 from langchain_pld.errors import InputError
 from langchain_pld.evaluation.metrics import accuracy, cluster_bootstrap, confusion_tables, macro_f1, per_label_f1
 from langchain_pld.examples import ExampleSet, Rows, examples_from
@@ -62,7 +62,7 @@ async def aevaluate(
     concurrency: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Classify labelled rows and score the verdicts.
+    """Classify labelled rows and score the verdicts; `evaluate` does the same for code that does not await.
 
     Args:
         classifier: The classifier; an abstained verdict counts with its `predicted_label`.
@@ -91,22 +91,7 @@ async def aevaluate(
     return Evaluation(card=card, verdicts=verdicts)
 
 
-def evaluate(
-    classifier: PLDClassifier,
-    examples: Rows,
-    *,
-    name: str,
-    role: str,
-    seed: int = 0,
-    concurrency: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
-    """As `aevaluate`, for code that does not await, notebooks included."""
-    return run_blocking(
-        aevaluate(
-            classifier, examples, name=name, role=role, seed=seed, concurrency=concurrency, on_progress=on_progress
-        )
-    )
+evaluate = blocking(aevaluate)
 
 
 async def aclassify(

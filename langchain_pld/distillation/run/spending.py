@@ -84,9 +84,8 @@ class Spending:
 
     def over(self, model: str) -> str | None:
         """Why the budget allows no call to a model now, or `None` when it does."""
-        reason = self._reason(model)
-        if reason is not None:
-            self.stopped = self.stopped or reason
+        reason = self._limit_reached(model)
+        self.stopped = self.stopped or reason
         return reason
 
     def check(self, model: str) -> None:
@@ -132,7 +131,7 @@ class Spending:
                 }
             )
 
-    def _reason(self, model: str) -> str | None:
+    def _limit_reached(self, model: str) -> str | None:
         limits, price = self.budget, price_of(model, self._prices)
         calls = sum(line.calls for line in self.ledger)
         tokens = sum(line.input_tokens + line.output_tokens for line in self.ledger)
