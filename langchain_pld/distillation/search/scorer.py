@@ -100,15 +100,12 @@ class StudentScorer:
                 ExampleSet(source=rows.source, examples=tuple(chunk)),
                 on_progress=lambda done, _: on_progress(before + done, len(rows)),  # noqa: B023
             )
-            fresh = {keys[row.id]: asdict(_row_score(verdict)) for row, verdict in zip(chunk, verdicts, strict=True)}
+            by_key = {keys[row.id]: verdict for row, verdict in zip(chunk, verdicts, strict=True)}
+            fresh = {key: asdict(_row_score(verdict)) for key, verdict in by_key.items()}
             # A server that was down is no property of the prompt: such rows are asked again next time.
-            lasting = {
-                keys[row.id]: fresh[keys[row.id]]
-                for row, verdict in zip(chunk, verdicts, strict=True)
-                if verdict.failure is None or not verdict.failure.transient
-            }
+            lost = {key for key, verdict in by_key.items() if verdict.failure and verdict.failure.transient}
             # Kept before they are entered: killed in between, a run does not pay for them again.
-            await store.put_many(kind, lasting)
+            await store.put_many(kind, {key: score for key, score in fresh.items() if key not in lost})
             cached_tokens = sum(verdict.usage.cached_tokens for verdict in verdicts)
             await spending.add(_with_usage(line, verdicts), cached_tokens=cached_tokens)
             known |= fresh
