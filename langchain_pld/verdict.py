@@ -110,7 +110,7 @@ class Verdict(BaseModel):
     evidence: str | None = None
     """The words of the input that the student named as decisive, where the answer form asks for them."""
     rule_ids: tuple[str, ...] = ()
-    """Ids of the artifact's rules that argue for the label, or for the one that it leans to, strongest first. They tell
+    """Ids of the artifact's rules that argue for the label, or the predicted one, in the order of the prompt. They tell
     what the prompt says about that label, not what made the student decide: an answer of one token cites nothing."""
     failure: Failure | None = None
     """Why there is no label; set exactly when `status` is failed."""

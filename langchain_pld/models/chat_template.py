@@ -51,7 +51,7 @@ class ChatTemplate:
         self._tokenize = tokenize
         self._skeleton = lru_cache(maxsize=64)(self._read_skeleton)
         # Long system prompts come again with each request; the last message seldom does.
-        self._remembered = lru_cache(maxsize=64)(self._content_tokens)
+        self._cached_tokens = lru_cache(maxsize=64)(self._content_tokens)
 
     def prompt(self, turns: Sequence[ChatTurn], opening: str = "") -> TokenPrompt:
         """Render `turns` into tokens.
@@ -72,12 +72,12 @@ class ChatTemplate:
         tail: list[int] = []
         for position, turn in enumerate(skeleton.contents):
             if position < cut:
-                prefix += self._remembered(turns[turn].content, skeleton.control)
+                prefix += self._cached_tokens(turns[turn].content, skeleton.control)
                 prefix += skeleton.frames[position + 1]
             else:
                 content = turns[turn].content
                 if position == cut and opening and content.startswith(opening):
-                    prefix += self._remembered(opening, skeleton.control)
+                    prefix += self._cached_tokens(opening, skeleton.control)
                     content = content.removeprefix(opening)
                 tail += self._content_tokens(content, skeleton.control)
                 tail += skeleton.frames[position + 1]

@@ -126,7 +126,7 @@ def fetch_model(
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal; remembered in the process until the file changes."""
     status = path.stat()
-    return _remembered_sha256(path, status.st_size, status.st_mtime_ns)
+    return _cached_sha256(path, status.st_size, status.st_mtime_ns)
 
 
 _LOCK_S: Final = 4 * 3600.0
@@ -322,7 +322,7 @@ def _digest(path: Path, total: int, report: Progress) -> str:
 
 
 @lru_cache(maxsize=32)
-def _remembered_sha256(path: Path, size: int, _mtime_ns: int) -> str:
+def _cached_sha256(path: Path, size: int, _mtime_ns: int) -> str:
     return _digest(path, size, _silent)
 
 
