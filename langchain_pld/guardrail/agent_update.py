@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessag
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
 
-from langchain_pld.guardrail.content import Content, Stage, call_text, read_message, strip_invisible
+from langchain_pld.guardrail.content import Content, Stage, read_message, strip_invisible
 from langchain_pld.guardrail.decision import Decision
 from langchain_pld.guardrail.guard import Guard
 from langchain_pld.guardrail.message_edits import NOTES, WAITING, WITHHELD, annotate, placeholder
@@ -56,7 +56,7 @@ class AgentGuard:
 
     def signature_of_call(self, call: ToolCall) -> str:
         """The same of a tool call."""
-        return self.signature("tool_call", call["id"], call_text(call))
+        return self.signature("tool_call", call["id"], call["name"], call["args"])
 
     def sign(self, message: BaseMessage) -> Any:
         """A copy of a message with this guard's signature on its content."""

@@ -107,12 +107,30 @@ def read_call(call: Any) -> Content:
 
 
 def _call_text(call: Any) -> str | None:
-    arguments = call["args"]
     try:
-        words = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
-    except (RecursionError, ValueError, TypeError):  # nested without end, or keys that are no text
+        arguments = _parsed(call["args"])
+        return f"{call['name']} {arguments if isinstance(arguments, str) else _plain(arguments)}"
+    except (RecursionError, ValueError, TypeError):  # nested without end, numbers without end
         return None
-    return f"{call['name']} {words}"
+
+
+def _plain(value: Any) -> str:
+    """A value as JSON whose texts stand there as they are: escapes would hide words."""
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f'"{key}": {_plain(part)}' for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_plain, value)) + "]"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _parsed(arguments: Any) -> Any:
+    """Arguments that a provider gives as JSON, where they can be parsed."""
+    try:
+        return json.loads(arguments) if isinstance(arguments, str) else arguments
+    except ValueError:
+        return arguments
 
 
 def stage_messages(messages: Sequence[BaseMessage], stage: Stage) -> list[BaseMessage]:
@@ -327,12 +345,7 @@ def _is_copy(block: Mapping[str, Any], tool_calls: Sequence[Any]) -> bool:
     if set(inner) - _CALL_FIELDS - _TECHNICAL:
         return False
     sources = [inner[key] for key in ("partial_json", "arguments", "args", "input") if inner.get(key)]
-    arguments: Any = sources[0] if sources else {}
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            return False
+    arguments = _parsed(sources[0]) if sources else {}
     same = all(source == sources[0] or source == arguments for source in sources)
     return same and any(call["name"] == inner.get("name") and call["args"] == arguments for call in tool_calls)
 
@@ -349,7 +362,8 @@ def _strings(value: Any, depth: int = 0) -> Content:
         return Content("", unreadable=True)
     if not isinstance(value, dict):
         return Content.concat([_strings(part, depth + 1) for part in value])
-    inner = [part for key, part in value.items() if not (_names_no_words(key) and is_technical(part))]
+    fields = [(key, _parsed(part) if key in {"arguments", "partial_json"} else part) for key, part in value.items()]
+    inner = [part for key, part in fields if not (_names_no_words(key) and is_technical(part))]
     keys = [Content(str(key)) for key in value if not is_technical(key)]
     return Content.concat([*keys, *(_strings(part, depth + 1) for part in inner)])
 

@@ -261,14 +261,20 @@ def side_by_side(several: Sequence[Steps[T]]) -> Steps[list[T]]:
 
 def _in_threads(several: Sequence[Steps[T]]) -> list[T]:
     # Each check ends by its own deadline, so that leaving the pool never waits longer than the slowest of them.
-    with ThreadPoolExecutor(max(1, min(len(several), _THREADS))) as pool:
+    with ThreadPoolExecutor(max(1, min(len(several), _AT_ONCE))) as pool:
         runs = [pool.submit(copy_context().run, run_steps, steps) for steps in several]
         return [run.result() for run in runs]
 
 
 async def _in_tasks(several: Sequence[Steps[T]]) -> list[T]:
     # No TaskGroup: it would wrap an interrupt that passes through into a group that nobody looks into.
-    tasks = [asyncio.create_task(arun_steps(steps)) for steps in several]
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(steps: Steps[T]) -> T:
+        async with places:
+            return await arun_steps(steps)
+
+    tasks = [asyncio.create_task(run(steps)) for steps in several]
     try:
         return await asyncio.gather(*tasks)
     finally:
@@ -276,7 +282,8 @@ async def _in_tasks(several: Sequence[Steps[T]]) -> list[T]:
             task.cancel()
 
 
-_THREADS = 16
+_AT_ONCE = 16
+"""Checks of one request at the same time, however many messages it brings."""
 
 
 def at_stage(guards: Guard | Sequence[Guard], stage: Stage) -> tuple[Guard, ...]:

@@ -218,7 +218,7 @@ _CHANNELS = {
 
 
 def _channel_of(chunk: Any) -> str | None:
-    """Where a chunk's words are shown: `text` or `reasoning`; empty without words, `None` for anything else.
+    """Where a chunk's words are shown, `text` or a kind of reasoning; empty without words, `None` for anything else.
 
     Raises:
         InputError: It is neither text nor a message.
@@ -239,7 +239,7 @@ def _channel_of(chunk: Any) -> str | None:
     kinds += ["text"] if isinstance(chunk.content, str) and chunk.content else []
     # An integration may put reasoning beside the content; any other words there are read with the whole.
     beside = {key for key, value in chunk.additional_kwargs.items() if value}
-    kinds += ["reasoning" if key == "reasoning_content" else None for key in beside]
+    kinds += [key if key == "reasoning_content" else None for key in beside]
     if len(set(kinds)) > 1 or None in kinds:
         return None
     return kinds[0] if kinds else ""
@@ -257,7 +257,11 @@ def _read_all(chunks: Sequence[Any], context: Mapping[str, str]) -> Content:
             reasoning = "".join(str(block.get("reasoning", "")) for block in messages[0].content_blocks)
         except Exception:  # pieces that do not fit together
             return Content("", unreadable=True)
-        parts.append(Content(context.get("reasoning", "") + reasoning))
+        beside = str(messages[0].additional_kwargs.get("reasoning_content", ""))
+        parts += [
+            Content(context.get("reasoning", "") + reasoning),
+            Content(context.get("reasoning_content", "") + beside),
+        ]
     return Content.concat([*parts, *map(read_message, messages)])
 
 

@@ -116,6 +116,25 @@ def test_what_a_client_brings_is_checked_in_every_role(message: Any, sync: bool,
 
 
 @pytest.mark.parametrize("sync", [True, False])
+def test_a_request_of_many_messages_asks_few_at_once(sync: bool) -> None:
+    working: list[int] = []
+    most: list[int] = []
+
+    def answer(_: Any) -> Verdict:
+        working.append(1)
+        most.append(len(working))
+        time.sleep(0.002)
+        working.pop()
+        return verdict("glad")
+
+    policy = POLICY.model_copy(update={"deadline_s": 60.0})
+    middleware = PLDGuardrailMiddleware(Guard(RunnableLambda(answer), policy, labels=LABELS))
+    made = create_agent(FakeMainModel(replies=[says("Fine.")]), middleware=[middleware])
+    run(made, [HumanMessage(str(number)) for number in range(100)], sync)
+    assert max(most) <= 32
+
+
+@pytest.mark.parametrize("sync", [True, False])
 def test_what_the_model_and_its_tools_said_is_no_input(sync: bool) -> None:
     made, model = agent(says("", calls("page")), says(f"It says {BAD}."))
     run(made, [HumanMessage("go")], sync)
@@ -184,6 +203,8 @@ def test_a_signature_is_for_all_that_is_read(changes: Any) -> None:
 
 CALL = calls("f", "1", x="ok")
 COPIES: list[AIMessage] = [
+    AIMessage("", tool_calls=[calls("f", "1", x="F\x01ORBIDDEN")]),
+    AIMessage("", additional_kwargs={"function_call": {"name": "f", "arguments": '{"x": "\\u0046ORBIDDEN"}'}}),
     AIMessage([{"type": "tool_use", "id": "1", "name": "f", "input": {"x": BAD}}], tool_calls=[CALL]),
     AIMessage([{"type": "tool_use", "id": "1", "name": "f", "input": {"x": "ok"}, "more": BAD}], tool_calls=[CALL]),
     AIMessage([{"type": "function_call", "call_id": "1", "name": BAD, "arguments": '{"x": "ok"}'}], tool_calls=[CALL]),
@@ -318,6 +339,11 @@ CHANNELS = [
         )
     ],
     [Chunk("", tool_call_chunks=[{"name": "f", "args": '{"x": "\\u0046ORBIDDEN"}', "id": "1", "index": 0}])],
+    [
+        Chunk("", additional_kwargs={"reasoning_content": "FORB"}),
+        Chunk([{"type": "reasoning", "reasoning": "x"}]),
+        Chunk("", additional_kwargs={"reasoning_content": "IDDEN"}),
+    ],
     [Chunk("Good morning, dear people. ", name=BAD), Chunk("How do you do? ")],
 ]
 
