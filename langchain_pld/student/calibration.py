@@ -56,6 +56,19 @@ Groups = Sequence[str | None] | None
 Fitter = Callable[[Array, Indices, Groups], tuple[Array, Array]]
 
 
+class Reliability(BaseModel):
+    """How far probabilities can be believed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    log_loss: float
+    """Nats."""
+    brier: float
+    """Brier score, 0 to 2."""
+    ece: float
+    """Expected calibration error: top label, 10 bins of equal numbers of rows, 0 to 1."""
+
+
 class CalibrationFit(BaseModel):
     """The chosen calibration and what the choice rests on; all figures are out of fold."""
 
@@ -67,28 +80,20 @@ class CalibrationFit(BaseModel):
     """Method to cross-validated log loss, nats."""
     out_of_fold: tuple[dict[str, float], ...]
     """Probabilities of each row by a fit that did not see it, in row order."""
-    ece_before: float
-    """Expected calibration error of the raw scores: top label, 10 bins of equal numbers of rows, 0 to 1."""
-    ece_after: float
-    """The same of the calibrated probabilities."""
-    brier_before: float
-    """Brier score of the raw scores, 0 to 2."""
-    brier_after: float
-    """The same of the calibrated probabilities."""
-    log_loss_before: float
-    """Log loss of the raw scores, nats."""
-    log_loss_after: float
-    """The same of the calibrated probabilities."""
+    before: Reliability
+    """Of the raw scores."""
+    after: Reliability
+    """Of the calibrated probabilities."""
     warnings: tuple[str, ...] = ()
     """What a user should know, e.g. a skewed prior."""
 
     def describe(self) -> str:
         """The choice and what it brought, in one line."""
+        before, after = self.before, self.after
         return (
             f"calibration {self.calibration.method}, out of fold on {len(self.out_of_fold)} rows: "
-            f"log loss {self.log_loss_before:.3f} to {self.log_loss_after:.3f}, "
-            f"Brier score {self.brier_before:.3f} to {self.brier_after:.3f}, "
-            f"ECE {self.ece_before:.3f} to {self.ece_after:.3f}"
+            f"log loss {before.log_loss:.3f} to {after.log_loss:.3f}, Brier score {before.brier:.3f} to "
+            f"{after.brier:.3f}, ECE {before.ece:.3f} to {after.ece:.3f}"
         )
 
 
@@ -151,7 +156,6 @@ def fit_calibration(
         losses = {method: log_loss(out, y) for method, out in held_out.items()}
         best = min(candidates, key=lambda method: losses[method])
         weights, bias = fitters[best](x, y, groups)
-    before, after = _softmax(x), held_out[best]
     return CalibrationFit(
         calibration=Calibration(
             method=best,
@@ -161,14 +165,18 @@ def fit_calibration(
             rows=len(y),
         ),
         log_loss=losses,
-        out_of_fold=tuple(dict(zip(names, map(float, row), strict=True)) for row in after),
-        ece_before=expected_calibration_error(before, y),
-        ece_after=expected_calibration_error(after, y),
-        brier_before=brier_score(before, y),
-        brier_after=brier_score(after, y),
-        log_loss_before=log_loss(before, y),
-        log_loss_after=losses[best],
+        out_of_fold=tuple(dict(zip(names, map(float, row), strict=True)) for row in held_out[best]),
+        before=_reliability(_softmax(x), y),
+        after=_reliability(held_out[best], y),
         warnings=(*_group_warnings(groups), *_prior_warnings(y, names)),
+    )
+
+
+def _reliability(probabilities: Array, y: Indices) -> Reliability:
+    return Reliability(
+        log_loss=log_loss(probabilities, y),
+        brier=brier_score(probabilities, y),
+        ece=expected_calibration_error(probabilities, y),
     )
 
 

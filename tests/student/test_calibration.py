@@ -129,14 +129,14 @@ def test_the_fit_says_what_it_gained_out_of_fold() -> None:
     truth = np.array([LABELS.index(label) for label in gold])
     raw = np.exp([[row[label] for label in LABELS] for row in scores])
     after = np.array([[row[label] for label in LABELS] for row in fit.out_of_fold])
-    assert fit.ece_before == pytest.approx(expected_calibration_error(raw, truth))
-    assert fit.ece_after == pytest.approx(expected_calibration_error(after, truth))
-    assert fit.brier_before == pytest.approx(brier_score(raw, truth))
-    assert fit.brier_after == pytest.approx(brier_score(after, truth))
-    assert (fit.log_loss_before, fit.log_loss_after) == (fit.log_loss["none"], min(fit.log_loss.values()))
-    assert fit.ece_after < fit.ece_before / 2
-    assert fit.brier_after < fit.brier_before
-    assert f"log loss {fit.log_loss_before:.3f} to {fit.log_loss_after:.3f}" in fit.describe()
+    assert fit.before.ece == pytest.approx(expected_calibration_error(raw, truth))
+    assert fit.after.ece == pytest.approx(expected_calibration_error(after, truth))
+    assert fit.before.brier == pytest.approx(brier_score(raw, truth))
+    assert fit.after.brier == pytest.approx(brier_score(after, truth))
+    assert (fit.before.log_loss, fit.after.log_loss) == (fit.log_loss["none"], min(fit.log_loss.values()))
+    assert fit.after.ece < fit.before.ece / 2
+    assert fit.after.brier < fit.before.brier
+    assert f"log loss {fit.before.log_loss:.3f} to {fit.after.log_loss:.3f}" in fit.describe()
 
 
 def test_contextual_calibration_needs_content_free_scores() -> None:
