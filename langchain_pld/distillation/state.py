@@ -98,8 +98,6 @@ class DistillationState(DistillationInput, DistillationOutput, total=False):
     """Those of the run's context that differ from the defaults."""
     data: dict[str, DataFingerprint]
     """Data role to its rows."""
-    explained: int
-    """Examples with a usable explanation."""
     micro_rules: list[MicroRule]
     """Drafts that passed extraction, later those that passed critique."""
     rules: list[Rule]

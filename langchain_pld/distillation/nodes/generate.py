@@ -50,7 +50,7 @@ async def generate(state: DistillationState, run: Run) -> dict[str, Any]:
     if failures:
         note += f"; {len(failures)} failed, first: {failures[0].kind}: {failures[0].message}"
     run.announce(note)
-    return {"explained": len(chosen) - len(failures)}
+    return {}
 
 
 def explanation_messages(task: Task, example: Example, *, objection: str = "") -> list[BaseMessage]:

@@ -147,7 +147,7 @@ class ReviewForm:
         self.problems = {}
         try:
             name, time = _signer(response, self._reviewer)
-            given = _by_rule(response, [rule.id for rule in self.open], [rule.id for rule in self.rules])
+            given = _decisions_by_rule(response, [rule.id for rule in self.open], [rule.id for rule in self.rules])
         except InputError as error:
             self.problems = {"": str(error)}
             return
@@ -279,7 +279,7 @@ async def aresume_review(
     Raises:
         DistillationError: The run does not wait for a review.
     """
-    waiting = _waiting((await graph.aget_state(config)).interrupts)
+    waiting = _review_request((await graph.aget_state(config)).interrupts)
     if waiting is None:
         msg = "this run does not wait for a review; start it with a review required, or review its artifact file"
         raise DistillationError(msg)
@@ -287,7 +287,7 @@ async def aresume_review(
         answer: Command[Any] = Command(resume=ask(waiting))
         async for event in graph.astream(answer, config, context=context, stream_mode="custom"):
             on_progress(Progress.model_validate(event))
-        waiting = _waiting((await graph.aget_state(config)).interrupts)
+        waiting = _review_request((await graph.aget_state(config)).interrupts)
     artifact: DistilledPrompt = (await graph.aget_state(config)).values["artifact"]
     return artifact
 
@@ -332,7 +332,7 @@ def _reviewer(config: DistillConfig) -> str | None:
     return str(name) if name else None
 
 
-def _waiting(interrupts: Iterable[Interrupt]) -> dict[str, Any] | None:
+def _review_request(interrupts: Iterable[Interrupt]) -> dict[str, Any] | None:
     """The request of a review among what a run waits for."""
     for waiting in interrupts:
         requests = waiting.value.get("action_requests") if isinstance(waiting.value, dict) else None
@@ -361,7 +361,7 @@ def _signer(response: Any, fallback: str | None) -> tuple[str, str]:
     return checked.reviewer, checked.time
 
 
-def _by_rule(response: Mapping[str, Any], ids: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
+def _decisions_by_rule(response: Mapping[str, Any], ids: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
     """The decisions of an answer under rule ids: those that were asked about, and by name any of the known ones."""
     decisions = response.get("decisions")
     if isinstance(decisions, Mapping) and isinstance(decisions.get("type"), str):

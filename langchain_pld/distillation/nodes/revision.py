@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,8 @@ from langchain_pld.distillation.rules.edits import EditAction, Proposal, RuleEdi
 from langchain_pld.distillation.rules.embeddings import LexicalEmbeddings
 from langchain_pld.distillation.run.run import Run
 from langchain_pld.distillation.run.spending import BudgetSpent
-from langchain_pld.distillation.run.teacher import Teacher, ask_all
-from langchain_pld.distillation.search.candidates import Candidate, ScoredCandidate
+from langchain_pld.distillation.run.teacher import ask_all
+from langchain_pld.distillation.search.candidates import Candidate
 from langchain_pld.distillation.search.racing import stratified_order
 from langchain_pld.distillation.search.scorer import StudentScorer
 from langchain_pld.distillation.templates import fill, label_lines
@@ -34,7 +34,7 @@ from langchain_pld.rules import Rule
 from langchain_pld.task import Task
 from langchain_pld.verdict import Failure
 
-__all__ = ["RowsByOutcome", "by_outcome", "propose", "revise"]
+__all__ = ["Confusion", "find_confusions", "revise"]
 
 _SHOWN_FAILURES = 4
 _SHOWN_SUCCESSES = 4
@@ -57,13 +57,15 @@ class Revision(BaseModel):
 
 
 @dataclass(frozen=True)
-class RowsByOutcome:
-    """Train rows by what the student made of them."""
+class Confusion:
+    """One label that the student took for another, on train rows."""
 
-    failures: dict[tuple[str, str], list[Example]]
-    """Expected and predicted label to the rows, the most frequent confusion first."""
-    successes: tuple[Example, ...]
-    """Rows that came right."""
+    expected: str
+    predicted: str
+    failures: tuple[Example, ...]
+    """The rows that came out wrong."""
+    nearest: tuple[Example, ...]
+    """Rows of the two labels that came out right, the most like the failures first."""
 
 
 async def revise(best: Candidate, scorer: Scorer, run: Run) -> dict[str, Any]:
@@ -73,12 +75,14 @@ async def revise(best: Candidate, scorer: Scorer, run: Run) -> dict[str, Any]:
     rows = ExampleSet(source="explained train rows", examples=chosen)
     proposals: list[Proposal] = []
     try:
-        # Scored before, so this comes from the Store.
+        # Scored before, so this comes from the Store; the student answers as it is calibrated there.
         validation = stratified_order(await run.store.require("validation"), run.seed)
-        outcome = await by_outcome(student_scorer, await student_scorer.validate(best, validation), rows)
-        wrong = sum(map(len, outcome.failures.values()))
+        scored = await student_scorer.validate(best, validation)
+        scores = await student_scorer.score(best, rows, "train", run.progress("student labels train rows"))
+        confusions = await asyncio.to_thread(find_confusions, run.task, rows, scored.predict(scores))
+        wrong = sum(len(confusion.failures) for confusion in confusions)
         run.note(f"{wrong} of {len(rows)} explained rows come out wrong")
-        proposals = await propose(run, best.rules, outcome)
+        proposals = await _propose(run, best.rules, confusions[: run.plan.revisions])
     except BudgetSpent as spent:
         await run.spending.keep()
         run.note(str(spent))
@@ -86,115 +90,87 @@ async def revise(best: Candidate, scorer: Scorer, run: Run) -> dict[str, Any]:
     return {"proposals": proposals}
 
 
-async def by_outcome(student_scorer: StudentScorer, best: ScoredCandidate, rows: ExampleSet) -> RowsByOutcome:
-    """Have the student label train rows with the best prompt so far, calibrated as that prompt is.
-
-    Raises:
-        BudgetSpent: The budget does not allow it.
-    """
-    progress = student_scorer.run.progress("student labels train rows")
-    scores = await student_scorer.score(best.candidate, rows, "train", progress)
-    failures: dict[tuple[str, str], list[Example]] = defaultdict(list)
-    successes: list[Example] = []
-    for row, predicted in zip(rows, best.predict(scores), strict=True):
-        if predicted == row.label:
-            successes.append(row)
-        elif predicted is not None:
-            failures[str(row.label), predicted].append(row)
-    most_frequent_first = sorted(failures.items(), key=lambda item: -len(item[1]))
-    return RowsByOutcome(failures=dict(most_frequent_first), successes=tuple(successes))
-
-
-async def propose(run: Run, rules: Sequence[Rule], rows: RowsByOutcome) -> list[Proposal]:
-    """Ask the teacher about the most frequent confusions, one call each.
+def find_confusions(task: Task, rows: ExampleSet, predictions: Sequence[str | None]) -> list[Confusion]:
+    """Group the rows that a student got wrong by expected and predicted label, the most frequent confusion first.
 
     Args:
-        run: The run, with the teacher; gets a line of log for each call.
-        rules: The rules of the best prompt so far.
-        rows: From `by_outcome`.
+        task: The task.
+        rows: Labelled train rows, n.
+        predictions: The student's label of each row, n; `None` where it gave none.
     """
-    teacher, pairs = run.teacher(), list(rows.failures)[: run.plan.revisions]
-    nearest = await asyncio.to_thread(_nearest, run.task, rows, pairs)
-    answers = await ask_all(
-        _ask(run.task, rules, pair, rows.failures[pair][:_SHOWN_FAILURES], nearest[pair], teacher) for pair in pairs
-    )
-    for pair, answer in zip(pairs, answers, strict=True):
-        said = f"{answer.kind}: {answer.message}" if isinstance(answer, Failure) else f"{len(answer.edits)} edits"
-        run.note(f"{len(rows.failures[pair])} {pair[0]} rows taken for {pair[1]}: {said}")
+    wrong: defaultdict[tuple[str, str], list[Example]] = defaultdict(list)
+    right: list[Example] = []
+    for row, predicted in zip(rows, predictions, strict=True):
+        if predicted == row.label:
+            right.append(row)
+        elif predicted is not None:
+            wrong[str(row.label), predicted].append(row)
+    ordered = sorted(wrong.items(), key=lambda item: -len(item[1]))
+
+    def texts(some: Iterable[Example]) -> list[str]:
+        return [task.render(row.input) for row in some]
+
+    if not ordered:
+        return []
+    embeddings = LexicalEmbeddings(texts([*(row for _, failures in ordered for row in failures), *right]))
+
+    def nearest(pair: tuple[str, str], failures: list[Example]) -> list[Example]:
+        candidates = [row for row in right if row.label in pair]
+        if not candidates:
+            return []
+        likeness = np.asarray(embeddings.embed_documents(texts(candidates)))
+        likeness = (likeness @ np.asarray(embeddings.embed_documents(texts(failures))).T).max(axis=1)
+        order = sorted(range(len(candidates)), key=lambda n: (-likeness[n], candidates[n].id))
+        return [candidates[n] for n in order[:_SHOWN_SUCCESSES]]
+
+    return [Confusion(*pair, tuple(failures), tuple(nearest(pair, failures))) for pair, failures in ordered]
+
+
+async def _propose(run: Run, rules: Sequence[Rule], confusions: Sequence[Confusion]) -> list[Proposal]:
+    """Ask the teacher about each confusion, one call each."""
+    teacher = run.teacher()
+
+    async def ask(confusion: Confusion) -> Proposal | Failure:
+        in_question = [rule for rule in rules if rule.label in (confusion.expected, confusion.predicted)]
+        answer = await teacher.ask(revision_messages(run.task, in_question, confusion), Revision)
+        if isinstance(answer, Failure):
+            return answer
+        edits = (_translate(edit, in_question, confusion) for edit in answer.edits if edit.action != "keep")
+        shown = (*confusion.failures[:_SHOWN_FAILURES], *confusion.nearest)
+        return Proposal(
+            expected=confusion.expected,
+            predicted=confusion.predicted,
+            edits=tuple(edits),
+            editable=tuple(rule.id for rule in in_question),
+            examples=tuple(row.id for row in shown),
+            cause=answer.cause,
+        )
+
+    answers = await ask_all(map(ask, confusions))
+    for confusion, answer in zip(confusions, answers, strict=True):
+        outcome = f"{answer.kind}: {answer.message}" if isinstance(answer, Failure) else f"{len(answer.edits)} edits"
+        run.note(f"{len(confusion.failures)} {confusion.expected} rows taken for {confusion.predicted}: {outcome}")
     return [answer for answer in answers if isinstance(answer, Proposal) and answer.edits]
 
 
-def revision_messages(
-    task: Task, rules: Sequence[Rule], pair: tuple[str, str], failures: Sequence[Example], successes: Sequence[Example]
-) -> list[BaseMessage]:
+def revision_messages(task: Task, rules: Sequence[Rule], confusion: Confusion) -> list[BaseMessage]:
     """The question about one confusion; rules are named by their place in it."""
-    expected, predicted = pair
     listed = [f"{number}. {rule.condition} -> {rule.label}" for number, rule in enumerate(rules, 1)]
     parts = ["Rules:", *(listed or ["none yet"])]
-    parts += [
-        f'\nLabelled "{predicted}" by the model, but correct is "{expected}":',
-        *(quote(task, row) for row in failures),
-    ]
-    for row in successes:
+    parts += [f'\nLabelled "{confusion.predicted}" by the model, but correct is "{confusion.expected}":']
+    parts += [quote(task, row) for row in confusion.failures[:_SHOWN_FAILURES]]
+    for row in confusion.nearest:
         parts += [f'\nRightly labelled "{row.label}":', quote(task, row)]
     system = fill("revise", instructions=task.instructions, labels=label_lines(task))
     return [SystemMessage(system), HumanMessage("\n".join(parts))]
 
 
-async def _ask(
-    task: Task,
-    rules: Sequence[Rule],
-    pair: tuple[str, str],
-    failures: Sequence[Example],
-    successes: Sequence[Example],
-    teacher: Teacher,
-) -> Proposal | Failure:
-    in_question = [rule for rule in rules if rule.label in pair]
-    answer = await teacher.ask(revision_messages(task, in_question, pair, failures, successes), Revision)
-    if isinstance(answer, Failure):
-        return answer
-    return Proposal(
-        expected=pair[0],
-        predicted=pair[1],
-        edits=tuple(_translate(edit, in_question, pair, failures) for edit in answer.edits if edit.action != "keep"),
-        editable=tuple(rule.id for rule in in_question),
-        examples=tuple(row.id for row in (*failures, *successes)),
-        cause=answer.cause,
-    )
-
-
-def _translate(
-    edit: TeacherEdit, in_question: Sequence[Rule], pair: tuple[str, str], failures: Sequence[Example]
-) -> RuleEdit:
+def _translate(edit: TeacherEdit, in_question: Sequence[Rule], confusion: Confusion) -> RuleEdit:
     """The edit with the rule's id in place of its number; a number that was not shown names no rule, and is refused."""
-    known = 1 <= edit.rule <= len(in_question)
-    return RuleEdit(
-        action=edit.action,
-        rule=None if edit.action == "add" else in_question[edit.rule - 1].id if known else f"number {edit.rule}",
-        label=(edit.label or pair[0]) if edit.action == "add" else None,
-        conditions=() if edit.action == "discard" else tuple(filter(None, map(str.strip, edit.conditions))),
-        sources=tuple(row.id for row in failures if row.label == (edit.label or pair[0]))
-        if edit.action == "add"
-        else (),
-    )
-
-
-def _nearest(task: Task, rows: RowsByOutcome, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Example]]:
-    """For each confusion the right rows of its two labels that are most like the wrong ones."""
-    found: dict[tuple[str, str], list[Example]] = {}
-    texts = [task.render(row.input) for group in rows.failures.values() for row in group]
-    texts += [task.render(row.input) for row in rows.successes]
-    if not texts:
-        return found
-    embeddings = LexicalEmbeddings(texts)
-    for pair in pairs:
-        candidates = [row for row in rows.successes if row.label in pair]
-        if not candidates:
-            found[pair] = []
-            continue
-        wrong = np.asarray(embeddings.embed_documents([task.render(row.input) for row in rows.failures[pair]]))
-        right = np.asarray(embeddings.embed_documents([task.render(row.input) for row in candidates]))
-        likeness = (right @ wrong.T).max(axis=1)
-        order = sorted(range(len(candidates)), key=lambda n: (-likeness[n], candidates[n].id))
-        found[pair] = [candidates[n] for n in order[:_SHOWN_SUCCESSES]]
-    return found
+    known, label = 1 <= edit.rule <= len(in_question), edit.label or confusion.expected
+    conditions = () if edit.action == "discard" else tuple(filter(None, map(str.strip, edit.conditions)))
+    if edit.action == "add":
+        sources = tuple(row.id for row in confusion.failures[:_SHOWN_FAILURES] if row.label == label)
+        return RuleEdit(action="add", label=label, conditions=conditions, sources=sources)
+    rule = in_question[edit.rule - 1].id if known else f"number {edit.rule}"
+    return RuleEdit(action=edit.action, rule=rule, conditions=conditions)
