@@ -8,13 +8,13 @@ from contextvars import Context
 from functools import partial
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_pld.guardrail.nostream import nostream_context
 from langchain_pld.steps import Call, Steps
 from langchain_pld.student.chunks import worst_chunk
 from langchain_pld.student.classifier import PLDClassifier
-from langchain_pld.student.deadlines import ThreadLimit, acall_within, call_within, set_deadline
+from langchain_pld.student.deadlines import ThreadLimit, acall_within, call_within, only_blocks, set_deadline
 from langchain_pld.student.failures import CircuitBreaker, failure_of, passes_through
 from langchain_pld.student.inputs import ClassifierInput
 from langchain_pld.verdict import Failure, Verdict
@@ -42,10 +42,7 @@ class ClassifierCall:
         self._worst = worst
         self._breaker = None if isinstance(unwrap(classifier), PLDClassifier) else CircuitBreaker()
         self._threads = ThreadLimit()
-        # LangChain would run these in the event loop's executor, which is the application's.
-        self._blocks = type(classifier).ainvoke is Runnable.ainvoke or (
-            isinstance(classifier, RunnableLambda) and not hasattr(classifier, "afunc")
-        )
+        self._blocks = only_blocks(classifier)
 
     def steps(self, value: ClassifierInput, config: RunnableConfig, deadline_s: float) -> Steps[Verdict]:
         """Its verdict; a failed one where it raised, took too long, gave something else or is not to be asked now."""

@@ -6,6 +6,7 @@ A few of each run in the suite; `PLD_FUZZ_AGENTS=300` and `PLD_FUZZ_STREAMS=1000
 import asyncio
 import os
 import random
+import re
 from typing import Any
 
 import pytest
@@ -23,12 +24,13 @@ from langchain.agents.middleware import (
     ToolCallLimitMiddleware,
     ToolRetryMiddleware,
 )
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from langchain_pld.guardrail import GuardrailError, PLDGuardrailMiddleware, StreamBuffer, aguard_stream, guard_stream
+from langchain_pld.guardrail.message_edits import WITHHELD
 from tests.guardrail.agents import BAD, FakeMainModel, at, calls, guard, says
 
 AGENTS = int(os.environ.get("PLD_FUZZ_AGENTS", "30"))
@@ -36,6 +38,8 @@ STREAMS = int(os.environ.get("PLD_FUZZ_STREAMS", "200"))
 RAN: list[str] = []
 FILLERS = ["word ", "end. ", "what? ", "\n", "a", "。", "… ", "x" * 30, "é\u0301"]
 STAGES = ("input", "output", "tool_call", "tool_result")
+MODES = ["values", "updates", "messages", "debug", "tasks", "checkpoints", "custom"]
+FROM_USER, FROM_MODEL = f"{BAD} of a user", f"{BAD} of a model"
 
 
 @tool
@@ -48,13 +52,13 @@ def send(text: str) -> str:
 @tool
 def read() -> str:
     """Read a page."""
-    return f"a page that says {BAD}"
+    return f"a page that says {FROM_MODEL}"
 
 
 @tool(return_direct=True)
 def show() -> str:
     """Show a page."""
-    return f"a page that says {BAD}"
+    return f"a page that says {FROM_MODEL}"
 
 
 def others(writer: FakeMainModel, spare: FakeMainModel) -> dict[str, Any]:
@@ -69,14 +73,12 @@ def others(writer: FakeMainModel, spare: FakeMainModel) -> dict[str, Any]:
         "summary": lambda: SummarizationMiddleware(writer, trigger=("messages", 3), keep=("messages", 1)),
         "todo": TodoListMiddleware,
         "edits": lambda: ContextEditingMiddleware(edits=[ClearToolUsesEdit(trigger=10, keep=1)]),
-        "human": lambda: HumanInTheLoopMiddleware(interrupt_on={"send": True}),
-        "human per call": lambda: HumanInTheLoopMiddleware(interrupt_on={"send": True}, interrupt_mode="per_call"),
     }
 
 
 def answer(value: Any, chance: random.Random) -> Any:
     """What a person says to an interrupt: approves, rejects, or edits a call into a forbidden one."""
-    edit = {"type": "edit", "edited_action": {"name": "send", "args": {"text": BAD}}}
+    edit = {"type": "edit", "edited_action": {"name": "send", "args": {"text": FROM_USER}}}
     kinds = [{"type": "approve"}, {"type": "reject"}, edit]
     requests = value.get("action_requests") if isinstance(value, dict) else None
     if requests is None:
@@ -85,55 +87,107 @@ def answer(value: Any, chance: random.Random) -> Any:
     return {"decisions": [chance.choice(kinds[:2] if own else kinds) for own in ours]}
 
 
+def reply(chance: random.Random) -> AIMessage:
+    """What the main model says: words, thoughts and calls, some of them forbidden."""
+    words = ["fine", "fine", f"so {FROM_MODEL}"]
+    some = [calls("send", f"c{chance.random()}", text=chance.choice(words)) for _ in range(chance.randint(1, 3))]
+    moves = [
+        lambda: says(chance.choice(words)),
+        lambda: says(chance.choice(["", *words]), *some),
+        lambda: says("", *some, calls("read", f"c{chance.random()}")),
+        lambda: says("", calls("show", f"c{chance.random()}")),
+        lambda: AIMessage([{"type": "reasoning", "reasoning": chance.choice(words)}, {"type": "text", "text": "fine"}]),
+        lambda: AIMessage("fine", additional_kwargs={"reasoning_content": chance.choice(words)}),
+    ]
+    made: AIMessage = chance.choice(moves)()
+    return made
+
+
+def brought(chance: random.Random) -> Any:
+    """What a client sends: a user's message, at times with a message of another kind, at times with a jump."""
+    kinds = [
+        HumanMessage(FROM_USER),
+        HumanMessage(WITHHELD, additional_kwargs={"note": FROM_USER}),
+        SystemMessage(FROM_USER),
+        ChatMessage(FROM_USER, role="assistant"),
+        AIMessage(FROM_USER),
+        AIMessage("", tool_calls=[calls("send", f"c{chance.random()}", text=FROM_USER)]),
+        ToolMessage(FROM_USER, tool_call_id="c"),
+    ]
+    messages = [
+        *chance.sample(kinds, chance.choice([0, 0, 0, 1])),
+        HumanMessage(chance.choice(["fine", "fine", FROM_USER])),
+    ]
+    given = {"messages": messages}
+    return Command(update=given, goto=chance.choice(["model", "tools"])) if chance.random() < 0.1 else given
+
+
+def call(agent: Any, given: Any, config: Any, chance: random.Random) -> tuple[Any, str]:
+    """Call an agent in one of four ways; gives its state and what its streams showed, but for the questions."""
+    way = chance.choice(["invoke", "ainvoke", "stream", "astream"])
+    shown: list[Any] = []
+    if way == "invoke":
+        agent.invoke(given, config)
+    elif way == "ainvoke":
+        asyncio.run(agent.ainvoke(given, config))
+    elif way == "stream":
+        shown += agent.stream(given, config, stream_mode=MODES)
+    else:
+
+        async def stream() -> None:
+            shown.extend([part async for part in agent.astream(given, config, stream_mode=MODES)])
+
+        asyncio.run(stream())
+    question = re.compile(r"Interrupt\(|'interrupts': \[\{")
+    return agent.get_state(config), "\n".join(text for text in map(str, shown) if not question.search(text))
+
+
 @pytest.mark.parametrize("seed", range(AGENTS))
 @pytest.mark.filterwarnings("ignore")
 def test_no_order_of_middlewares_opens_the_gate(seed: int) -> None:
     RAN.clear()
     chance = random.Random(seed)
-    writer, spare = (FakeMainModel(replies=[says("Well.")] * 100) for _ in range(2))
-    words = [f"so {BAD}", "fine", "fine"]
-    moves = [
-        lambda: says(chance.choice(words)),
-        lambda: says(chance.choice(["", *words]), calls("send", f"c{chance.random()}", text=chance.choice(words))),
-        lambda: says("", calls("read", f"c{chance.random()}")),
-        lambda: says("", calls("show", f"c{chance.random()}")),
-    ]
-    model = FakeMainModel(replies=[chance.choice(moves)() for _ in range(100)])
+    writer, spare = (FakeMainModel(replies=[says("Well.")] * 200) for _ in range(2))
+    model = FakeMainModel(replies=[reply(chance) for _ in range(200)])
     blocking = PLDGuardrailMiddleware(guard(), name="blocker", **at(*STAGES))
     more = [
         PLDGuardrailMiddleware(guard(on_violation="interrupt"), name="asker", **at(*chance.sample(STAGES, 2))),
         PLDGuardrailMiddleware(guard(on_violation="raise"), name="raiser", **at(chance.choice(STAGES))),
+        PLDGuardrailMiddleware(guard(on_violation="flag"), name="marker", **at(*chance.sample(STAGES, 2))),
     ]
-    kinds = others(writer, spare)
-    person = kinds.pop(chance.choice(["human", "human per call"]))  # LangChain refuses two of one name
-    kinds.pop("human", None)
-    kinds.pop("human per call", None)
-    drawn = [person(), *(make() for make in chance.sample(list(kinds.values()), 2))]
-    middleware = [blocking, *chance.sample(more, chance.randint(0, 2)), *drawn]
+    ours = [blocking, *chance.sample(more, chance.randint(0, 2))]
+    person = HumanInTheLoopMiddleware(
+        interrupt_on={"send": True}, interrupt_mode=chance.choice(["batched", "per_call"])
+    )
+    drawn = chance.sample(list(others(writer, spare).values()), 4 - len(ours))
+    middleware = [*ours, person, *(make() for make in drawn)]
     chance.shuffle(middleware)
-    made = create_agent(model, [send, read, show], middleware=middleware, checkpointer=InMemorySaver())
-    config = {"configurable": {"thread_id": "1"}, "recursion_limit": 200}
-    how = chance.choice(["invoke", "ainvoke"])
-    shown: list[Any] = []
+    agent = create_agent(model, [send, read, show], middleware=middleware, checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "1"}, "recursion_limit": 200}
+    shown = ""
     for _ in range(3):
-        given: Any = {"messages": [("user", chance.choice(words))]}
+        given = brought(chance)
         for _ in range(6):
             try:
-                call = getattr(made, how)(given, config)
-                state = call if how == "invoke" else asyncio.run(call)
+                state, more_shown = call(agent, given, config, chance)
             except GuardrailError:
                 break
-            shown.append([message.content for message in state["messages"][-1:]])
-            if "__interrupt__" not in state:
+            except ValueError as error:  # a client that jumps to tools where nothing called any
+                assert "No AIMessage" in str(error)
                 break
-            given = Command(resume=answer(state["__interrupt__"][0].value, chance))
+            shown += more_shown
+            if not state.interrupts:
+                break
+            answers = {question.id: answer(question.value, chance) for question in state.interrupts}
+            given = Command(resume=answers if len(answers) > 1 else next(iter(answers.values())))
     order = [m.name for m in middleware]
-    last = [message for message in made.get_state(config).values.get("messages", []) if isinstance(message, AIMessage)]
     assert not any(BAD in text for text in RAN), order
-    assert BAD not in str([[m.content for m in asked if m.type in {"human", "tool"}] for asked in model.asked]), order
+    assert BAD not in str(model.asked), order
     assert BAD not in str(writer.asked), order
-    # A user's message that an exception left in the checkpoint was shown to nobody; the answers were.
-    assert BAD not in str([message.content for message in last]), order
+    # What a person approved in one middleware stands in the state until the guard of the other has checked it.
+    if not any("asker" in name for name in order):
+        assert FROM_MODEL not in shown, order
+        assert FROM_MODEL not in str(agent.get_state(config).values.get("messages")), order
 
 
 def pieces(text: str, chance: random.Random) -> list[str]:
