@@ -182,12 +182,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         return cls(artifact=artifact, student=student, **options)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A classifier built anew with some fields changed.
-
-        Args:
-            update: Fields and their new values.
-            deep: Copy the kept fields too.
-        """
+        """A classifier built anew with some fields changed."""
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         kept = copy.deepcopy(kept) if deep else kept
         token = _known.set((kept["student"], self._fingerprint))
@@ -206,11 +201,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     ) -> BaseTool:
         """A tool that an agent calls with a text, or with the task's fields.
 
-        Args:
-            args_schema: The arguments; `text` or the task's fields when absent.
-            name: The tool's name; `classify_` and the task's name when absent.
-            description: What an agent reads of it; the task's instructions and labels when absent.
-            arg_types: Types of the arguments, instead of a schema.
+        It is called `classify_` and the task's name, and described by the task's instructions and labels, by default.
         """
         task = self.artifact.task
         if args_schema is None and arg_types is None:

@@ -17,13 +17,7 @@ __all__ = ["ContextWindow"]
 
 
 class ContextWindow:
-    """What fits into one request beside an artifact's prompt.
-
-    Args:
-        artifact: The prompt, and the context that the student was measured with.
-        profile: The student.
-        long_input: What happens to a text that does not fit.
-    """
+    """What fits into one request beside an artifact's prompt."""
 
     def __init__(self, artifact: DistilledPrompt, profile: ModelProfile, long_input: LongInput) -> None:
         self._artifact = artifact

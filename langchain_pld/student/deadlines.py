@@ -118,11 +118,6 @@ def only_blocks(runnable: Runnable[Any, Any]) -> bool:
 async def acall_within(seconds: float, call: Callable[[], T], limit: ThreadLimit) -> T:
     """The same without blocking the event loop, and without the threads of its executor, which are the application's.
 
-    Args:
-        seconds: How long to wait.
-        call: What is run, in a copy of the caller's context.
-        limit: How many calls may hold a thread.
-
     Raises:
         TimeoutError: The time ran out. The call may still run, and its outcome is dropped.
     """

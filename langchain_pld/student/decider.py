@@ -33,17 +33,7 @@ _SHORT = 20_000
 
 
 class Decider:
-    """Decides with one artifact and one student, without I/O of its own.
-
-    Args:
-        artifact: The distilled prompt.
-        profile: The student.
-        fingerprint: Which model the student is, as far as that is known.
-        select: Which of several messages are read.
-        long_input: What happens to an input that does not fit the student's context.
-        timeout_s: Seconds that one model call may take.
-        retry: When a transient failure is tried again.
-    """
+    """Decides with one artifact and one student, without I/O of its own."""
 
     def __init__(
         self,

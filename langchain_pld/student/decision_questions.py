@@ -101,13 +101,7 @@ def artifact_labels(question: TypedQuestion, task: Task) -> tuple[str, ...]:
 
 
 def typed_answer(question: TypedQuestion, labels: tuple[str, ...], probabilities: Mapping[str, float]) -> Answer:
-    """The answer to a question.
-
-    Args:
-        question: The question.
-        labels: See `artifact_labels`.
-        probabilities: Label to probability.
-    """
+    """The answer to a question."""
     values = [probabilities[label] for label in labels]
     if isinstance(question, Noul):
         return NoulAnswer(type="noul", noul=min(1.0, math.fsum(values)))

@@ -80,14 +80,7 @@ class EscalationBudget:
 def ask_other(
     escalation: Escalation, value: ClassifierInput, config: RunnableConfig, labels: tuple[str, ...]
 ) -> Steps[Verdict]:
-    """Ask for the other's verdict; whatever it raises or gives instead of a label is a failed one.
-
-    Args:
-        escalation: Whom to ask, and how long at most.
-        value: The input, as it came.
-        config: Handed on.
-        labels: The labels that the other may decide for.
-    """
+    """Ask for the other's verdict; whatever it raises or gives instead of a label is a failed one."""
     other, started = escalation.to, time.perf_counter()
     seconds, threads = min(escalation.timeout_s, remaining_s()), escalation._threads
     invoke = partial(other.invoke, value, config)
@@ -108,13 +101,7 @@ def ask_other(
 
 
 def merge_verdicts(first: Verdict, second: Verdict, *, decider: str) -> Verdict:
-    """One verdict of two: the second's where it decided, else the first's; with both opinions and what both cost.
-
-    Args:
-        first: The student's.
-        second: The other's.
-        decider: The student's name.
-    """
+    """One verdict of two: the second's where it decided, else the first's; with both opinions and what both cost."""
     shared = {
         "opinions": (_opinion(first, decider), *(second.opinions or (_opinion(second, second.decided_by or "-"),))),
         "usage": first.usage + second.usage,

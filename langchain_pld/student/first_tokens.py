@@ -22,10 +22,6 @@ def with_first_tokens(answer: AnswerFormat, token_ids: Tokenizer) -> AnswerForma
 
     A tokenizer may cut "hateful" into "h" and "ateful". The "h" alone would be taken for the start of any word; it
     counts for its label once it is known that the student can only begin the code with it.
-
-    Args:
-        answer: The codes.
-        token_ids: The student's tokenizer.
     """
     spaces = ("", " ")
     found = {label: [_first_token(code, token_ids, one) for one in spaces] for label, code in answer.codes.items()}

@@ -24,17 +24,7 @@ _Bound = tuple[Runnable[Any, AIMessage], dict[str, Any]]
 
 
 class ModelCaller:
-    """Asks a model for answers in one form. Whatever the model raises is a `Failure`, never a label.
-
-    Args:
-        profile: The model.
-        answer: What it answers with.
-        scorer: How its answers are read.
-        timeout_s: Seconds that one call may take; less where a deadline is nearer.
-        retry: When a transient failure is tried again.
-        context_length: Tokens that fit into one request, where that is known.
-        breaker: Refuses calls while the model keeps failing.
-    """
+    """Asks a model for answers in one form. Whatever the model raises is a `Failure`, never a label."""
 
     def __init__(
         self,

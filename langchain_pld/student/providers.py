@@ -63,12 +63,7 @@ class ModelProfile:
         return any(isinstance(seconds, int | float) and 0 < seconds <= timeout_s for seconds in own)
 
     def context_length(self, measured: int | None, prompt_tokens: int) -> int | None:
-        """Tokens that fit into one request, as far as that is known; asks nobody and loads nothing.
-
-        Args:
-            measured: What the artifact says.
-            prompt_tokens: What one request needs at least, estimated.
-        """
+        """Tokens that fit into one request, as far as that is known; asks nobody and loads nothing."""
         del prompt_tokens
         return measured
 

@@ -30,13 +30,7 @@ __all__ = ["first_question", "group_line", "group_question", "last_line", "two_s
 def two_stage(
     artifact: DistilledPrompt, text: CleanText, ask: Callable[[list[BaseMessage]], Steps[AIMessage | Failure]]
 ) -> Steps[Scores | Failure]:
-    """Decide about one text. An answer that cannot be read makes the whole unreadable.
-
-    Args:
-        artifact: Its answer format is of the form `two_stage`.
-        text: The input.
-        ask: Asks the student.
-    """
+    """Decide about one text. An answer that cannot be read makes the whole unreadable."""
     prompt, answer, content = artifact.system_prompt, artifact.answer, delimited(text)
     of_group: dict[str, Scores] = {}
     for group, labels in answer.groups.items():
