@@ -259,7 +259,7 @@ class _Job:
                 report(Progress.model_validate(event))
             elif isinstance(event, dict):
                 artifact = event.get("artifact", artifact)
-                _check_answered(event.get("__interrupt__", ()))
+                _check_not_waiting(event.get("__interrupt__", ()))
         assert artifact is not None, "the graph ended without an artifact"
         return artifact
 
@@ -283,7 +283,7 @@ def _may_spend_more(known: Mapping[str, Any], plan: Plan) -> bool:
     return "artifact" not in known or known["artifact"].finish_reason == "budget"
 
 
-def _check_answered(interrupts: Iterable[Interrupt]) -> None:
+def _check_not_waiting(interrupts: Iterable[Interrupt]) -> None:
     """Make sure that a run does not wait for its teacher."""
     for interrupt in interrupts:
         if isinstance(interrupt.value, dict) and interrupt.value.get("waits_for") == "answers":

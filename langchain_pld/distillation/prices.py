@@ -67,7 +67,7 @@ def price_of(model: str, own: Mapping[str, Price] | None = None) -> Price | None
     found = own.get(model) or own.get(name)
     if found is None and provider in _LOCAL:
         return _FREE
-    return found or _published(provider, name)
+    return found or _published_price(provider, name)
 
 
 def read_prices(path: Path) -> dict[str, Price]:
@@ -91,7 +91,7 @@ def read_prices(path: Path) -> dict[str, Price]:
         raise InputError(msg) from error
 
 
-def _published(provider: str, name: str) -> Price | None:
+def _published_price(provider: str, name: str) -> Price | None:
     # The list takes a while to load, and only a run that costs money needs it.
     from genai_prices.data_snapshot import get_snapshot
 

@@ -45,7 +45,7 @@ def split_examples(
     shares = {role: share for role, share in shares.items() if share > 0}
     blocks = _blocks(task, rows)
     with_label = [block for block in blocks if all(row.label is not None for row in block)]
-    chosen = _assigned(task, with_label, shares, seed)
+    chosen = _assign(task, with_label, shares, seed)
     role_of = {row.id: role for role, found in chosen.items() for block in found for row in block}
     return {
         role: ExampleSet(
@@ -73,7 +73,7 @@ def _blocks(task: Task, rows: ExampleSet) -> list[list[Example]]:
     return list(blocks.values())
 
 
-def _assigned(
+def _assign(
     task: Task, blocks: list[list[Example]], shares: dict[Role, float], seed: int
 ) -> dict[Role, list[list[Example]]]:
     counts = [Counter(str(row.label) for row in block) for block in blocks]

@@ -137,5 +137,5 @@ def _verdict(label: str, batch: list[Family], answer: Judgement | Failure) -> tu
     if len(drops) > _MOST_DROPPED * len(batch):
         return set(), f"a judgement that would drop {len(drops)} of {len(batch)} conditions of {label} is not followed"
     ids = {micro.id for number in drops for micro in batch[number - 1]}
-    said = "; ".join(f"{batch[number - 1][0].condition!r}: {' '.join(why.split())}" for number, why in drops.items())
-    return ids, f"out for {label}: {said}" if said else ""
+    reasons = "; ".join(f"{batch[number - 1][0].condition!r}: {' '.join(why.split())}" for number, why in drops.items())
+    return ids, f"out for {label}: {reasons}" if reasons else ""

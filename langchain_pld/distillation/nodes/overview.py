@@ -56,7 +56,7 @@ async def overview(state: DistillationState, run: RunStore) -> Overview:
         shown["rules"] = [f"{_rule(rule)} ({rule.support} examples)" for rule in rules[:_MOST]]
     if state.get("proposals"):
         shown["proposals"] = [_short(f"{one.name}: {one.cause}") for one in state["proposals"][:_MOST]]
-    shown["spent"] = _spent(state.get("ledger", ()))
+    shown["spent"] = _costs(state.get("ledger", ()))
     return shown
 
 
@@ -85,15 +85,15 @@ def _some(items: Iterable[T], label_of: Callable[[T], str]) -> list[T]:
 
 def _explanation(state: DistillationState, row: ChosenRow, kept: Mapping[str, Any]) -> str:
     text = _short(state["task"].render(row.example.input), _LENGTH // 2)
-    said = kept["explanation"]["reason"] if "explanation" in kept else f"failed: {kept['failed']['message']}"
-    return _short(f"{row.example.label}: {text!r}: {said}")
+    explanation = kept["explanation"]["reason"] if "explanation" in kept else f"failed: {kept['failed']['message']}"
+    return _short(f"{row.example.label}: {text!r}: {explanation}")
 
 
 def _rule(rule: Rule | MicroRule) -> str:
     return _short(f"{rule.condition} -> {rule.label}")
 
 
-def _spent(lines: Sequence[LedgerLine]) -> str:
+def _costs(lines: Sequence[LedgerLine]) -> str:
     costs = [line.cost for line in lines]
     money = "price not known" if None in costs else f"{sum(cost or 0.0 for cost in costs):.4f} USD"
     tokens = sum(line.input_tokens + line.output_tokens for line in lines)

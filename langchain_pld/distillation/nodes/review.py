@@ -147,16 +147,16 @@ class ReviewForm:
         self.problems = {}
         try:
             name, time = _signer(response, self._reviewer)
-            given = _decisions_by_rule(response, [rule.id for rule in self.open], [rule.id for rule in self.rules])
+            answers = _decisions_by_rule(response, [rule.id for rule in self.open], [rule.id for rule in self.rules])
         except InputError as error:
             self.problems = {"": str(error)}
             return
         for rule in self.rules:
-            if rule.id not in given:
+            if rule.id not in answers:
                 continue
             self.decisions.pop(rule.id, None)
             try:
-                self.decisions[rule.id] = self._decision(given[rule.id], rule)
+                self.decisions[rule.id] = self._decision(answers[rule.id], rule)
             except InputError as error:
                 self.problems[rule.id] = str(error)
             else:
@@ -210,9 +210,9 @@ class ReviewForm:
             "description": "\n".join(part for part in parts if part),
         }
 
-    def _decision(self, given: Any, rule: Rule) -> RuleDecision:
-        kind = given.get("type") if isinstance(given, Mapping) else None
-        message = given.get("message") if isinstance(given, Mapping) else None
+    def _decision(self, answer: Any, rule: Rule) -> RuleDecision:
+        kind = answer.get("type") if isinstance(answer, Mapping) else None
+        message = answer.get("message") if isinstance(answer, Mapping) else None
         if message is not None and not (isinstance(message, str) and len(message) <= _MESSAGE_LENGTH):
             msg = f"its message is not a text of at most {_MESSAGE_LENGTH} characters"
             raise InputError(msg)
@@ -221,7 +221,7 @@ class ReviewForm:
             msg = "respond needs a comment as its message"
             raise InputError(msg)
         if kind == "edit":
-            revised = self._revise(given, rule)
+            revised = self._revise(answer, rule)
             if revised.id != rule.id:
                 return RuleDecision(type="edit", rule=rule, revised=revised, message=message)
             kind = "approve"
@@ -230,8 +230,8 @@ class ReviewForm:
             raise InputError(msg)
         return RuleDecision(type="approve" if kind == "accept" else kind, rule=rule, message=message)
 
-    def _revise(self, given: Mapping[str, Any], rule: Rule) -> Rule:
-        action = given.get("edited_action")
+    def _revise(self, answer: Mapping[str, Any], rule: Rule) -> Rule:
+        action = answer.get("edited_action")
         # A form sends every field back; only these two can be edited.
         arguments = action.get("args") if isinstance(action, Mapping) else None
         if not isinstance(arguments, Mapping) or not {"condition", "label"} & set(arguments):
@@ -321,8 +321,8 @@ _TEXT_LENGTH = 600
 
 def _signable(state: DistillationState) -> bool:
     """Whether the artifact has exactly the rules that a person accepted."""
-    answered = state.get("reviewed")
-    return answered is not None and rules_sha256(answered.accepted) == rules_sha256(state["artifact"].rules)
+    answer = state.get("reviewed")
+    return answer is not None and rules_sha256(answer.accepted) == rules_sha256(state["artifact"].rules)
 
 
 def _reviewer(config: DistillConfig) -> str | None:

@@ -102,10 +102,10 @@ def _messages(task: Task, label: str, count: int, own: list[Example], others: li
         count=str(count),
         form=form,
     )
-    parts = [f'Texts with the label "{label}":', *(_quoted(task, row) for row in own)]
-    parts += ["\nTexts with other labels:", *(_quoted(task, row) for row in others)]
+    parts = [f'Texts with the label "{label}":', *(_quote(task, row) for row in own)]
+    parts += ["\nTexts with other labels:", *(_quote(task, row) for row in others)]
     return [SystemMessage(system), HumanMessage("\n".join(parts))]
 
 
-def _quoted(task: Task, row: Example) -> str:
+def _quote(task: Task, row: Example) -> str:
     return delimited(clean_text(task.render(row.input))[:_SHOWN_CHARS])

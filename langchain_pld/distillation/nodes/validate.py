@@ -140,7 +140,7 @@ class _Pass:
         count = await asyncio.to_thread(token_counter, self._run.student)
         improved = False
         for proposal in state.get("proposals", ()):
-            candidate = await asyncio.to_thread(self._edited, champion.candidate, proposal, train, screen, count)
+            candidate = await asyncio.to_thread(self._edit, champion.candidate, proposal, train, screen, count)
             if candidate == champion.candidate:
                 continue
             scored = await self._race(candidate, champion, proposal.name)
@@ -198,7 +198,7 @@ class _Pass:
         candidate = Candidate(rules=incumbent.rules, answer=answer)
         return await self.score(candidate, f"the incumbent {incumbent.id}")
 
-    def _edited(
+    def _edit(
         self,
         candidate: Candidate,
         proposal: Proposal,
