@@ -11,18 +11,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from langchain_pld import DistilledPrompt, Task, read_examples
+from langchain_pld.cli import app
 from tests.cli.conftest import Run
 from tests.servers.ollama import OllamaServer
 from tests.shop_inbox import GOLD, NEW_DECISIONS, ROLES, SHOP, TASK, shop_student
 
 
-@pytest.fixture
-def demo(pld: Run, tmp_path: Path) -> tuple[str, DistilledPrompt]:
-    out = tmp_path / "my.pld.json"
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, DistilledPrompt]:
+    out = tmp_path_factory.mktemp("demo") / "my.pld.json"
     with OllamaServer(shop_student) as server:
-        done = pld("demo", "--out", out, "--student", "ollama:fake", host=server.url)
+        options = ["demo", "--out", str(out), "--student", "ollama:fake"]
+        done = CliRunner().invoke(app, options, env={"OLLAMA_HOST": server.url, "COLUMNS": "200"})
         assert not [request for request in server.requests if request.body and request.body.get("format")]
     assert done.exit_code == 0, done.stderr
     return done.stdout, DistilledPrompt.load(out)
