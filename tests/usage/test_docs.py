@@ -31,9 +31,11 @@ from langchain_pld.guardrail import AuditWriter, Guard, GuardrailPolicy
 from langchain_pld.models.catalogue import DEFAULT_MODEL, catalogue_entry
 from langchain_pld.models.fetch import cached_model
 from langchain_pld.student.prompt import compile_prompt
+from tests.cli.conftest import TASK_YAML as TEAMS_YAML
 from tests.servers.fake_answers import FakeAnswer, user_text
 from tests.servers.ollama import OllamaModel, OllamaServer
 from tests.shop_inbox import shop_student
+from tests.teams import jsonl, rows
 
 ROOT = Path(__file__).parents[2]
 PLD = Path(sys.executable).parent / "pld"
@@ -221,6 +223,34 @@ def test_the_readme_works_when_pasted_from_top_to_bottom(folder: Path, capsys: p
     ]
     for example in Sybil(parsers).parse(README).examples():
         example.evaluate()
+
+
+def test_the_estimate_of_the_page_is_what_the_command_prints(folder: Path) -> None:
+    block = (ROOT / "docs" / "running.md").read_text(encoding="utf-8").partition("```\n")[2].partition("```")[0]
+    (folder / "teams.yaml").write_text(TEAMS_YAML, encoding="utf-8")
+    (folder / "prices.yaml").write_text("ollama:fake: {input: 1.25, output: 10}\n", encoding="utf-8")
+    for role, count in {"train": 18, "validation": 57, "test": 21}.items():
+        (folder / f"{role}.jsonl").write_text(jsonl(rows(role, count)), encoding="utf-8")
+    command, _, shown = block.removeprefix("$ ").partition("\nPlan:")
+    line = f"{command} --dry-run"
+    ran = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=120, check=True)
+    printed = {line.rstrip() for line in ran.stdout.splitlines()}
+    assert [line for line in shown.splitlines()[1:-1] if line not in printed] == []
+
+
+def test_the_review_of_the_page_is_what_the_command_prints(folder: Path) -> None:
+    page = (ROOT / "docs" / "review.md").read_text(encoding="utf-8")
+    shown = [line for line in page.splitlines() if line.startswith(("Rule ", "    train-", "    cues: "))]
+    assert len(shown) > 6
+    command = ["pld", "review", "demo.pld.json", "--train", "shop_inbox/train.jsonl", "--out", "signed.pld.json"]
+    subprocess.run(["pld", "demo", "--copy", "shop_inbox"], cwd=folder, check=True, capture_output=True)
+    answers = "Ilka Ferrand\n" + "a\n" * 12
+    environment = {**os.environ, "COLUMNS": "120"}
+    ran = subprocess.run(
+        command, cwd=folder, input=answers, capture_output=True, text=True, env=environment, check=True
+    )
+    printed = {line.rstrip() for line in ran.stderr.splitlines()}
+    assert [line for line in shown if line not in printed] == []
 
 
 def test_benchmark_commands_name_options_that_there_are() -> None:
