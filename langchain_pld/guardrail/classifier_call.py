@@ -77,7 +77,7 @@ class ClassifierCall:
         return Verdict(status="failed", failure=Failure(kind="unexpected", message=message))
 
 
-def unwrap(classifier: Runnable[Any, Any]) -> Any:
+def unwrap(classifier: Any) -> Any:
     """The classifier in what `with_config`, `with_retry` and the like put around it."""
     inner: Any = classifier
     while (bound := getattr(inner, "bound", None)) is not None:

@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from copy import copy
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_pld.artifact import DistilledPrompt
@@ -27,8 +29,8 @@ from langchain_pld.guardrail.nostream import nostream_config
 from langchain_pld.guardrail.policy import FinalAction, GuardrailPolicy, Outcome, strictest
 from langchain_pld.guardrail.telemetry import GuardTelemetry
 from langchain_pld.steps import Call, Steps, arun_steps, run_steps
+from langchain_pld.student.classifier import PLDClassifier
 from langchain_pld.student.inputs import input_text
-from langchain_pld.task import Task
 from langchain_pld.verdict import Verdict
 
 __all__ = ["Guard", "acheck_all", "at_stage", "check_all", "check_steps", "side_by_side"]
@@ -42,18 +44,19 @@ class Guard:
     """A classifier under a policy.
 
     Args:
-        classifier: A `PLDClassifier`, or any Runnable that takes a text and gives a `Verdict`.
+        classifier: A `PLDClassifier`, any Runnable that takes a text and gives a `Verdict`, or the path of an artifact.
         policy: What follows from a verdict.
         name: Name in reasons, records and traces; the task's name when absent.
         stage: Where it stands.
-        escalate_to: The Runnable giving a `Verdict` that is asked when the policy says `escalate`.
+        escalate_to: Who is asked when the policy says `escalate`: a Runnable giving a `Verdict`, or a chat model (or
+            `provider:name`), which is asked with the classifier's own prompt.
         labels: The labels that verdicts can have; needed only where the classifier has no artifact to tell them.
         audit: Where records go; the logger `langchain_pld.audit`, without texts, when absent.
         telemetry: OpenTelemetry spans and metrics of each check; none when absent.
 
     Raises:
         InputError: The policy blocks a label that the task does not have, has thresholds for a classifier without
-            probabilities, or escalates to nobody; or the labels are not known.
+            probabilities, or escalates to nobody or twice; or the labels are not known.
 
     Example:
         >>> guard = Guard(  # doctest: +SKIP
@@ -65,17 +68,22 @@ class Guard:
 
     def __init__(
         self,
-        classifier: Runnable[Any, Verdict],
+        classifier: Runnable[Any, Verdict] | str | Path,
         policy: GuardrailPolicy,
         *,
         name: str | None = None,
         stage: Stage = "input",
-        escalate_to: Runnable[Any, Verdict] | None = None,
+        escalate_to: Runnable[Any, Any] | str | None = None,
         labels: Sequence[str] | None = None,
         audit: AuditTrail | None = None,
         telemetry: GuardTelemetry | None = None,
     ) -> None:
-        self.task = _task_of(classifier)
+        self.classifier = PLDClassifier.from_artifact(classifier) if isinstance(classifier, str | Path) else classifier
+        """Who is asked."""
+        own = unwrap(self.classifier)
+        artifact = getattr(own, "artifact", None)
+        artifact = artifact if isinstance(artifact, DistilledPrompt) else None
+        self.task = artifact.task if artifact is not None else None
         """The classifier's task; `None` where the classifier has no artifact."""
         known = self.task.label_names if self.task is not None else labels
         if not known:
@@ -84,20 +92,12 @@ class Guard:
         policy.check_labels(known)
         if labels is not None:
             _check_same_labels("labels=", labels, known)
-        artifact = getattr(unwrap(classifier), "artifact", None)
-        scorer = artifact.scorer if isinstance(artifact, DistilledPrompt) else "logprobs"
-        if scorer != "logprobs" and any(threshold is not None for threshold in policy.block_labels.values()):
-            msg = (
-                f"the policy has thresholds, but answers read as {scorer} have no probabilities; list the labels alone"
-            )
-            raise InputError(msg)
-        if "escalate" in policy.actions and escalate_to is None:
-            msg = "the policy escalates, but the guard has no escalate_to; pass the classifier to escalate to"
-            raise InputError(msg)
-        if escalate_to is not None and (other := _task_of(escalate_to)) is not None:
-            _check_same_labels("escalate_to", other.label_names, known)
-        self.classifier = classifier
-        """Who is asked."""
+        _check_fit(policy, own, artifact, escalate_to)
+        if isinstance(escalate_to, str) or isinstance(unwrap(escalate_to), BaseChatModel):
+            escalate_to = _classifier_for(own, cast("BaseChatModel | str", escalate_to))
+        other = getattr(unwrap(escalate_to), "artifact", None)
+        if isinstance(other, DistilledPrompt):
+            _check_same_labels("escalate_to", other.task.label_names, known)
         self.policy = policy
         """What follows from a verdict."""
         self.name = name or (self.task.name if self.task is not None else "guard")
@@ -108,13 +108,13 @@ class Guard:
         """The labels that a verdict can have."""
         self.audit = audit or AuditTrail()
         """Where records go."""
-        self.identity = f"{policy.model_dump_json()} {artifact.id if isinstance(artifact, DistilledPrompt) else known}"
+        self.identity = f"{policy.model_dump_json()} {artifact.id if artifact is not None else known}"
         """What decides: policy and artifact. What one guard let pass, another one under the same name checks again."""
         self._telemetry = telemetry
-        self._first = ClassifierCall(classifier, self.name, worst=policy.worst)
-        self._second = (
-            None if escalate_to is None else ClassifierCall(escalate_to, f"{self.name} (escalated)", worst=policy.worst)
-        )
+        self._first = ClassifierCall(self.classifier, self.name, worst=policy.worst)
+        self._second: ClassifierCall | None = None
+        if escalate_to is not None:
+            self._second = ClassifierCall(cast("Any", escalate_to), f"{self.name} (escalated)", worst=policy.worst)
 
     def check(self, value: Any, config: RunnableConfig | None = None) -> Decision:
         """Check one input.
@@ -332,7 +332,29 @@ def _is_strippable(value: Any) -> bool:
         return False
 
 
-def _task_of(classifier: Runnable[Any, Any]) -> Task | None:
-    """The task of a `PLDClassifier`, also through what `with_config` and the like put around it."""
-    task = getattr(getattr(unwrap(classifier), "artifact", None), "task", None)
-    return task if isinstance(task, Task) else None
+def _check_fit(policy: GuardrailPolicy, own: Any, artifact: DistilledPrompt | None, escalate_to: object) -> None:
+    """Check that classifier and policy fit together.
+
+    Raises:
+        InputError: They do not.
+    """
+    thresholds = any(threshold is not None for threshold in policy.block_labels.values())
+    if artifact is not None and artifact.scorer != "logprobs" and thresholds:
+        msg = (
+            f"the policy has thresholds, but answers read as {artifact.scorer} have no probabilities; "
+            "list the labels alone"
+        )
+        raise InputError(msg)
+    if "escalate" in policy.actions and escalate_to is None:
+        msg = "the policy escalates, but the guard has no escalate_to; pass the classifier or model to escalate to"
+        raise InputError(msg)
+    if "escalate" in {policy.on_uncertain, policy.on_error} and getattr(own, "escalate_to", None) is not None:
+        msg = "both the policy and the classifier escalate what is uncertain or failed; leave one of them out"
+        raise InputError(msg)
+
+
+def _classifier_for(own: Any, model: BaseChatModel | str) -> PLDClassifier:
+    if not isinstance(own, PLDClassifier):
+        msg = "escalate_to is a chat model, but this classifier has no artifact to ask it with; pass a classifier"
+        raise InputError(msg)
+    return own.for_model(model)

@@ -191,6 +191,26 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         finally:
             _known.reset(token)
 
+    def for_model(self, model: BaseChatModel | str, *, timeout_s: float = 60.0) -> PLDClassifier:
+        """The same prompt for another chat model, whose answers are read as text: nothing there is calibrated.
+
+        Args:
+            model: A chat model, or `provider:name`.
+            timeout_s: Seconds that one of its calls may take.
+
+        Raises:
+            ModelSetupError: The model cannot be had.
+        """
+        model = resolve_chat_model(model)
+        changes = {
+            "scorer": "text",
+            "calibration": Calibration.identity(self.artifact.task.label_names),
+            "gate": None,
+            "student": fingerprint_of(model, ask_server=False),
+        }
+        artifact = self.artifact.model_copy(update=changes)
+        return PLDClassifier(artifact=artifact, student=model, timeout_s=timeout_s, retry=self.retry)
+
     def as_tool(
         self,
         args_schema: type[BaseModel] | None = None,
@@ -325,19 +345,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
                 )
                 raise InputError(msg)
             return escalation
-        model = resolve_chat_model(cast("BaseChatModel", escalation.to))
-        changes = {
-            "scorer": "text",
-            "calibration": Calibration.identity(labels),
-            "gate": None,
-            "student": fingerprint_of(model, ask_server=False),
-        }
-        other = PLDClassifier(
-            artifact=self.artifact.model_copy(update=changes),
-            student=model,
-            timeout_s=escalation.timeout_s,
-            retry=self.retry,
-        )
+        other = self.for_model(cast("BaseChatModel", escalation.to), timeout_s=escalation.timeout_s)
         return escalation.model_copy(update={"to": other})
 
 

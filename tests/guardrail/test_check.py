@@ -17,8 +17,9 @@ from langgraph.types import Command
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail import Decision, Guard, GuardrailError, GuardrailPolicy, acheck_all, check_all
 from langchain_pld.guardrail.content import stage_messages, stage_value
+from tests.fakes import FakeChatModel
 from tests.guardrail.factories import LABELS, POLICY, answering, both, failed, guard, mood_guard, verdict
-from tests.student.small_artifact import classifier
+from tests.student.small_artifact import artifact, classifier
 
 
 async def test_a_violation_is_blocked_and_the_rest_is_allowed() -> None:
@@ -335,3 +336,26 @@ def test_a_finding_names_who_decided() -> None:
     decision = mood_guard().check("grief")
     assert decision.findings[0].decided_by == "fake-chat:fake"
     assert mood_guard().check("").findings[0].decided_by is None
+
+
+def test_an_artifact_and_a_model_may_be_named(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = artifact().save(tmp_path / "mood.pld.json")
+    models = {
+        "fake-chat:fake": FakeChatModel(script=lambda _: ConnectionError()),
+        "other:big": FakeChatModel(script=lambda _: AIMessage("sad"), model="big"),
+    }
+    monkeypatch.setattr(
+        "langchain_pld.student.classifier.resolve_chat_model",
+        lambda spec: models[spec] if isinstance(spec, str) else spec,
+    )
+    watch = Guard(path, POLICY.model_copy(update={"on_error": "escalate"}), escalate_to="other:big")
+    decision = watch.check("hi")
+    assert (decision.label, decision.findings[0].decided_by) == ("sad", "fake-chat:big")
+    with pytest.raises(InputError, match="no artifact to ask it with"):
+        guard(failed(), policy=watch.policy, escalate_to="other:big")
+
+
+def test_what_two_would_escalate_is_refused() -> None:
+    own = classifier(lambda _: ConnectionError()).model_copy(update={"escalate_to": answering(verdict("sad"))})
+    with pytest.raises(InputError, match="both the policy and the classifier escalate"):
+        Guard(own, POLICY.model_copy(update={"on_error": "escalate"}), escalate_to=answering(verdict("sad")))
