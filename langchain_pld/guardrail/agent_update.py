@@ -14,9 +14,10 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessag
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config
 
-from langchain_pld.guardrail.content import Content, Stage, read_message, strip_invisible
+from langchain_pld.guardrail.content import Content, Stage, read_message
 from langchain_pld.guardrail.decision import Decision
 from langchain_pld.guardrail.guard import Guard
+from langchain_pld.guardrail.invisible import strip_invisible
 from langchain_pld.guardrail.message_edits import NOTES, WAITING, WITHHELD, annotate, placeholder
 from langchain_pld.guardrail.signatures import signature_of
 

@@ -10,9 +10,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from pydantic import ConfigDict, field_validator
 
-from langchain_pld.guardrail.content import strip_invisible
 from langchain_pld.guardrail.decision import Decision, GuardrailError
 from langchain_pld.guardrail.guard import Guard, at_stage, check_steps
+from langchain_pld.guardrail.invisible import strip_invisible
 from langchain_pld.guardrail.message_edits import BlockedMessage, annotate
 from langchain_pld.guardrail.nostream import nostream_config
 from langchain_pld.guardrail.stream import guard_texts

@@ -9,8 +9,9 @@ from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 
 from langchain_pld.errors import InputError
-from langchain_pld.guardrail.content import Stage, stage_messages, stage_value, strip_invisible
+from langchain_pld.guardrail.content import Stage, stage_messages, stage_value
 from langchain_pld.guardrail.guard import Guard
+from langchain_pld.guardrail.invisible import strip_invisible
 from langchain_pld.steps import Steps, arun_steps, run_steps
 from langchain_pld.student.inputs import ClassifierInput
 

@@ -23,8 +23,9 @@ from langchain_pld.artifact import DistilledPrompt
 from langchain_pld.errors import InputError
 from langchain_pld.guardrail.audit import AuditTrail
 from langchain_pld.guardrail.classifier_call import ClassifierCall, unwrap
-from langchain_pld.guardrail.content import Content, Stage, has_invisible, read, strip_invisible
+from langchain_pld.guardrail.content import Content, Stage, read
 from langchain_pld.guardrail.decision import Decision, Finding
+from langchain_pld.guardrail.invisible import has_invisible, strip_invisible
 from langchain_pld.guardrail.nostream import nostream_config
 from langchain_pld.guardrail.policy import FinalAction, GuardrailPolicy, Outcome, strictest
 from langchain_pld.guardrail.telemetry import GuardTelemetry

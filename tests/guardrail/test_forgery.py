@@ -39,7 +39,8 @@ from langchain_pld.guardrail import (
     guarded,
     guardrail_node,
 )
-from langchain_pld.guardrail.content import has_invisible, read, strip_invisible
+from langchain_pld.guardrail.content import read
+from langchain_pld.guardrail.invisible import has_invisible, strip_invisible
 from langchain_pld.guardrail.message_edits import WITHHELD
 from tests.fakes import FakeChatModel
 from tests.guardrail.agents import BAD, FakeMainModel, at, by_word, calls, guard, says
