@@ -90,7 +90,7 @@ def _copy(folder: Path, to: Path) -> None:
         raise InputError(msg) from error
     given = " ".join(f"--{role} {shlex.quote(str(to / f'{role}.jsonl'))}" for role in _ROLES)
     typer.echo(
-        f"Task and rows are in {to}. Put yours in their place, or begin with these; any strong model can teach:\n"
+        f"Task and rows are in {to}. Replace them with yours, or begin with these; any strong model can teach:\n"
         f"  pld distill {shlex.quote(str(to / 'task.yaml'))} \\\n"
         f"      {given} \\\n"
         "      --teacher google_genai:gemini-2.5-pro --out shop.pld.json"
@@ -165,7 +165,7 @@ def demo_plan() -> Plan:
 def _introduce(task: Task, rows: dict[str, ExampleSet], student: str) -> None:
     counts = ", ".join(f"{len(found)} {role}" for role, found in rows.items())
     _say("Task", f"{task.name}. {task.instructions.strip()} The labels are {', '.join(task.label_names)}.")
-    _say("", "Who gets which message is a custom of the house: only the labelled rows show it.")
+    _say("", "Who gets which message is this shop's own convention: only the labelled rows show it.")
     _say("Rows", f"{counts}, written for this project")
     _say("Student", student)
 

@@ -187,7 +187,8 @@ class _Count:
             batches = labels + explained // JUDGED_AT_ONCE
             yield self._asks("critique", batches, self._shown, f"{batches} judgements of drafts")
         merges = labels * plan.rules_per_label * plan.drafts
-        how = f"{labels} labels x {plan.rules_per_label} rules x {plan.drafts} drafts, each asked for once more, + 1"
+        how = f"{labels} labels x {plan.rules_per_label} rules x {plan.drafts} drafts, each asked for once more"
+        how += ", and 1 call about conflicts"
         yield self._asks("consolidate", 2 * merges + 1, self._shown, how)
         if self._embeddings:
             merged = labels * plan.rules_per_label
@@ -200,9 +201,9 @@ class _Count:
         plan, explained = self._plan, self._explained
         if plan.rounds:
             edits = plan.rounds * plan.revisions
-            how = f"{plan.rounds} passes x {plan.revisions} confusions of {student}"
+            how = f"{plan.revisions} confusions of {student} in each pass, passes: {plan.rounds}"
             yield self._asks("critique", edits, self._shown, how)
-            how = f"{plan.rounds} passes x {explained} examples"
+            how = f"{explained} examples in each pass, passes: {plan.rounds}"
             yield self._decides(student, "critique", plan.rounds * explained, self._train, how)
 
     def _scores(self, student: str) -> Iterator[EstimateLine]:
@@ -211,7 +212,8 @@ class _Count:
         edits, others = plan.rounds * plan.revisions, self._incumbent + plan.require_review
         prompts = 2 * forms + plan.trials + edits + others
         rows = len(self._validation) + len(content_free_inputs(self._task))
-        how = f"{prompts} prompts x {rows} texts: 2 x {forms} answer forms, {plan.trials} trials, {edits} edits"
+        how = f"{prompts} prompts x {rows} texts: answer forms {forms}, with and without rules; "
+        how += f"trials {plan.trials}; edits {edits}"
         how += f", {others} more" if others else ""
         texts = len(self._validation)
         words = forms * len(self._task.labels)
