@@ -90,11 +90,11 @@ def guard_agent_stream(
     Args:
         agent: The compiled graph.
         input: Its input.
-        guards: Who checks; of several the strictest wins.
+        guards: As in `guard_stream`, and so are `buffer`, `blocked_message` and `config`.
         stream_mode: Only `messages`.
-        buffer: How much is held back; sentences by default.
-        blocked_message: What is said instead, as in `guard_stream`.
-        config: Handed on to the agent and the students.
+        buffer: How much is held back.
+        blocked_message: What is said instead.
+        config: Handed on to the agent too.
         **options: Other arguments of the graph's `stream`.
 
     Raises:
@@ -140,11 +140,11 @@ def aguard_event_stream(
     Args:
         runnable: The chain or compiled graph.
         input: Its input.
-        guards: Who checks; of several the strictest wins.
+        guards: As in `guard_stream`, and so are `buffer`, `blocked_message` and `config`.
         version: Only `v2`.
-        buffer: How much is held back; sentences by default.
-        blocked_message: What is said instead, as in `guard_stream`.
-        config: Handed on to the runnable and the students.
+        buffer: How much is held back.
+        blocked_message: What is said instead.
+        config: Handed on to the runnable too.
         **options: Other arguments of `astream_events`, such as `include_types`.
 
     Raises:
