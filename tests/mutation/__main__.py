@@ -30,6 +30,11 @@ NO_VERDICT = "tests/guardrail/failure_modes/test_no_verdict.py"
 MODULES = {
     "langchain_pld/guardrail/policy.py": ["tests/guardrail/test_policy.py", "tests/guardrail/test_check.py"],
     "langchain_pld/guardrail/guard.py": ["tests/guardrail/test_check.py", "tests/guardrail/test_audit.py", NO_VERDICT],
+    "langchain_pld/student/token_logprobs.py": [
+        "tests/student/test_scoring.py",
+        "tests/student/test_hostile_answers.py",
+    ],
+    "langchain_pld/student/first_tokens.py": ["tests/student/test_scoring.py", "tests/student/test_probe.py"],
     "langchain_pld/student/scoring.py": ["tests/student/test_scoring.py", "tests/student/test_probe.py", NO_VERDICT],
 }
 _PAIRS = ((ast.Eq, ast.NotEq), (ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Is, ast.IsNot), (ast.In, ast.NotIn))
