@@ -14,9 +14,10 @@ import json
 import re
 import secrets
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 from langchain_core.messages import (
     AIMessage,
@@ -43,6 +44,7 @@ __all__ = [
     "stage_value",
 ]
 
+P = ParamSpec("P")
 Stage = Literal["input", "output", "tool_call", "tool_result"]
 """Where in an agent a guard stands."""
 
@@ -70,10 +72,7 @@ def read(value: Any) -> Content:
     or `messages` gives that; any other gives all its entries. Nothing is left out, and nothing raises: what cannot be
     read is unreadable.
     """
-    try:
-        return _read(value, 0)
-    except Exception:  # values that anybody may send: nested without end, of the wrong types, numbers without end
-        return Content("", unreadable=True)
+    return _read(value, 0)
 
 
 def read_message(message: BaseMessage, *, calls: bool = True, name: bool = True) -> Content:
@@ -85,10 +84,12 @@ def read_message(message: BaseMessage, *, calls: bool = True, name: bool = True)
             all the same: no other stage would see it.
         name: Read the name of its author too.
     """
+    parts: list[Content] = []
     try:
-        return Content.concat(list(_message_parts(message, calls=calls, name=name)))
-    except Exception:  # as in `read`
-        return Content("", unreadable=True)
+        parts.extend(_message_parts(message, calls=calls, name=name))
+    except Exception:  # as in `_contain`; what was read before stays
+        parts.append(Content("", unreadable=True))
+    return Content.concat(parts)
 
 
 def call_text(call: Any) -> str:
@@ -188,6 +189,20 @@ _TEXT_KEYS = {"text", "input", "messages"}
 _ROLES = {"human", "user", "ai", "assistant", "system", "developer"}
 
 
+def _contain(read: Callable[P, Content]) -> Callable[P, Content]:
+    """Make what raises unreadable by itself, so that it hides nothing beside it: anybody may send such values."""
+
+    @wraps(read)
+    def contained(*args: P.args, **kwargs: P.kwargs) -> Content:
+        try:
+            return read(*args, **kwargs)
+        except Exception:  # nested without end, of the wrong types, numbers without end
+            return Content("", unreadable=True)
+
+    return contained
+
+
+@_contain
 def _read(value: Any, depth: int) -> Content:
     if isinstance(value, Content):
         return value
@@ -248,7 +263,7 @@ def _messages(value: list[Any]) -> list[BaseMessage] | None:
             return None
     try:
         return convert_to_messages(value)
-    except (ValueError, TypeError, NotImplementedError, KeyError):
+    except Exception:  # LangChain raises what comes, AttributeError included
         return None
 
 
@@ -319,6 +334,7 @@ def _is_copy(block: Mapping[str, Any], tool_calls: Sequence[Any]) -> bool:
     return same and any(call["name"] == inner.get("name") and call["args"] == arguments for call in tool_calls)
 
 
+@_contain
 def _strings(value: Any, depth: int = 0) -> Content:
     """Every string in a block, in order; a technical field is passed over where it holds no words."""
     if isinstance(value, str):

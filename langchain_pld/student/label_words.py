@@ -105,9 +105,7 @@ class LabelWords:
         if begun or bare == start:
             return begun
         exact = self._folded.get(bare)
-        return (
-            {exact} if exact is not None else {label for code, label in self._folded.items() if code.startswith(bare)}
-        )
+        return set() if exact is None else {exact}
 
 
 def word_masses(tokens: Sequence[TokenLogprobs], words: LabelWords, *, cut: bool) -> Masses:

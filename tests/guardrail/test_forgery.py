@@ -245,6 +245,17 @@ async def test_whatever_comes_is_read_or_counts_as_unreadable(value: Any) -> Non
     assert not (await guard().acheck(value)).allowed
 
 
+POISONS = [10**5000, nested(3000), {"role": "assistant", "content": "fine", "tool_calls": "none"}, b"\xff"]
+
+
+@pytest.mark.parametrize("poison", POISONS, ids=range(len(POISONS)))
+async def test_a_part_that_cannot_be_read_hides_nothing_beside_it(poison: Any) -> None:
+    lax = guard(on_unreadable="allow")
+    for value in ([BAD, poison], {"a": poison, "b": BAD}, HumanMessage(BAD, additional_kwargs={"x": poison})):
+        assert not lax.check(value).allowed
+        assert not (await lax.acheck(value)).allowed
+
+
 def test_a_copy_of_a_call_and_technical_fields_say_nothing_new() -> None:
     copy = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"x": "ok"}}
     message = AIMessage(

@@ -546,6 +546,7 @@ HARM = AnswerFormat(codes={"harmless": "harmless", "safe": "safe"})
         (tokens("medical", "_advices"), ADVICE, None),
         (tokens("medicals"), ADVICE, None),
         (tokens("med", "ical_adv", done_reason="length"), ADVICE, "a"),
+        (tokens("med", "ical_adv", ":", done_reason="length"), ADVICE, None),
         (tokens("harm", "ful"), HARM, None),
         (tokens("harm", "less"), HARM, "harmless"),
         (tokens("harm", "lessly"), HARM, None),
