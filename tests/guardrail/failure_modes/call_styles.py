@@ -1,4 +1,4 @@
-"""The places where a guard stands, each called in each way, with one question: what came out, and who was asked?"""
+"""The places where a guard stands, each called in each style, with one question: what came out, and who was asked?"""
 
 from __future__ import annotations
 
@@ -117,17 +117,17 @@ HOWS = ("invoke", "ainvoke", "stream", "astream")
 
 
 @dataclass(frozen=True)
-class Way:
-    """One place, called in one way."""
+class CallStyle:
+    """One place, called in one style."""
 
     place: str
     how: str
 
-    def made(self, guards: Any, *, model: FakeMainModel | None = None, checkpointer: Any = None) -> Any:
+    def build(self, guards: Any, *, model: FakeMainModel | None = None, checkpointer: Any = None) -> Any:
         """The Runnable with the guard in it."""
         return PLACES[self.place](guards, model or main_model(), checkpointer)
 
-    def given(self, text: str) -> Any:
+    def input(self, text: str) -> Any:
         """What the Runnable is called with."""
         return text if self.place == "chain" else {"messages": [("user", text)]}
 
@@ -135,7 +135,7 @@ class Way:
         """Guard the input of a model and call it."""
         model = options.pop("model", None) or main_model()
         before = len(model.asked)
-        out, shown = called(self.made(guards, model=model, **options), self.given(text), self.how, config)
+        out, shown = called(self.build(guards, model=model, **options), self.input(text), self.how, config)
         return Result(out, shown, len(model.asked) > before)
 
 
@@ -164,7 +164,7 @@ def main_model(*replies: AIMessage) -> FakeMainModel:
     return FakeMainModel(replies=list(replies) or [says("Hello to you.")] * 200)
 
 
-def ways(places: Sequence[str] = tuple(PLACES), hows: Sequence[str] = HOWS) -> Any:
-    """Parametrises a test with `way`."""
-    made = [Way(place, how) for place in places for how in hows]
-    return pytest.mark.parametrize("way", made, ids=[f"{way.place}-{way.how}" for way in made])
+def each_style(places: Sequence[str] = tuple(PLACES), hows: Sequence[str] = HOWS) -> Any:
+    """Parametrises a test with `style`."""
+    made = [CallStyle(place, how) for place in places for how in hows]
+    return pytest.mark.parametrize("style", made, ids=[f"{style.place}-{style.how}" for style in made])

@@ -1,4 +1,4 @@
-"""Wrongs 9, 11, 13, 15 and 19: what is checked, how much of it, what of it may decide, and where it may stand."""
+"""Modes 9, 11, 13, 15 and 19: what is checked, how much of it, what of it may decide, and where it may stand."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.guardrail.failure_modes.call_styles import (
     BLOCKED,
     HOWS,
     UNCHECKED,
+    CallStyle,
     State,
-    Way,
     called,
+    each_style,
     main_model,
     seen_by,
     watch,
-    ways,
 )
 from tests.guardrail.failure_modes.test_running_together import by_text
 from tests.servers.fake_answers import user_text
@@ -52,7 +52,7 @@ def send(text: str) -> str:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_wrong_09_the_arguments_of_a_tool_call_are_checked(how: str) -> None:
+def test_mode_09_the_arguments_of_a_tool_call_are_checked(how: str) -> None:
     RAN.clear()
     model = FakeMainModel(
         replies=[says("", calls("send", "1", text=BAD), calls("send", "2", text="fine")), says("Ok.")]
@@ -67,7 +67,7 @@ def test_wrong_09_the_arguments_of_a_tool_call_are_checked(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_wrong_09_arguments_are_checked_wherever_the_name_or_a_nested_value_holds_it(how: str) -> None:
+def test_mode_09_arguments_are_checked_wherever_the_name_or_a_nested_value_holds_it(how: str) -> None:
     for arguments in ({"text": {"deep": [{"er": BAD}]}}, {BAD: "text"}, {"text": f"FOR\u200bBIDDEN {BAD}"}):
         RAN.clear()
         model = FakeMainModel(replies=[says("", calls("send", "1", **arguments)), says("Ok.")])
@@ -77,7 +77,7 @@ def test_wrong_09_arguments_are_checked_wherever_the_name_or_a_nested_value_hold
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_wrong_09_empty_content_with_tool_calls_is_no_violation(how: str) -> None:
+def test_mode_09_empty_content_with_tool_calls_is_no_violation(how: str) -> None:
     """Even under a student that finds everything sad: there is nothing to ask it about."""
     RAN.clear()
     watched = watch(lambda _: scored({"sad": 0.9, "glad": 0.1}), policy={"on_violation": "block"})
@@ -90,7 +90,7 @@ def test_wrong_09_empty_content_with_tool_calls_is_no_violation(how: str) -> Non
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_wrong_09_a_node_checks_arguments_too(how: str) -> None:
+def test_mode_09_a_node_checks_arguments_too(how: str) -> None:
     for text, action in ((BAD, "block"), ("fine", "allow")):
         watched = watch()
         stage = Guard(watched.classifier, watched.policy, stage="tool_call")
@@ -106,19 +106,19 @@ def test_wrong_09_a_node_checks_arguments_too(how: str) -> None:
 FILL = "It rained all day. "
 
 
-@ways()
-def test_wrong_11_no_part_of_a_long_input_is_cut(way: Way) -> None:
+@each_style()
+def test_mode_11_no_part_of_a_long_input_is_cut(style: CallStyle) -> None:
     longest = FILL * (TASK.max_chars // len(FILL) - 2)
     for text in (f"{BAD} {longest}", f"{longest}{BAD}", f"{longest[:2000]}{BAD} {longest[2000:]}"):
         watched = watch()
-        assert BLOCKED in str(way(watched, text))
+        assert BLOCKED in str(style(watched, text))
         assert text_of(seen_by(watched)[0]) == text
 
 
-@ways()
-def test_wrong_11_an_input_that_is_too_long_is_an_error_and_not_cut(way: Way) -> None:
+@each_style()
+def test_mode_11_an_input_that_is_too_long_is_an_error_and_not_cut(style: CallStyle) -> None:
     watched = watch(policy={"on_violation": "allow", "on_uncertain": "allow"})
-    result = way(watched, FILL * 300)
+    result = style(watched, FILL * 300)
     assert not result.reached
     assert UNCHECKED in str(result)
     assert seen_by(watched) == []
@@ -126,7 +126,7 @@ def test_wrong_11_an_input_that_is_too_long_is_an_error_and_not_cut(way: Way) ->
 
 @pytest.mark.parametrize("sync", [True, False])
 @pytest.mark.parametrize("chunks", [True, False])
-async def test_wrong_11_what_does_not_fit_the_context_is_read_in_chunks_or_refused(sync: bool, chunks: bool) -> None:
+async def test_mode_11_what_does_not_fit_the_context_is_read_in_chunks_or_refused(sync: bool, chunks: bool) -> None:
     """Ollama itself drops the middle of a prompt that does not fit, and says nothing. Over chunks a label that the
     policy blocks wins by itself, so that a bad sentence does not drown in harmless text around it."""
     text = f"{FILL * 120}{BAD}"
@@ -149,7 +149,7 @@ async def test_wrong_11_what_does_not_fit_the_context_is_read_in_chunks_or_refus
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_11_the_policy_picks_the_worst_chunk(sync: bool) -> None:
+async def test_mode_11_the_policy_picks_the_worst_chunk(sync: bool) -> None:
     """With a threshold below one half the violation may lie in a chunk whose likeliest label is harmless."""
 
     def script(messages: Any) -> AIMessage:
@@ -174,7 +174,7 @@ async def test_wrong_11_the_policy_picks_the_worst_chunk(sync: bool) -> None:
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_11_a_chunk_that_cannot_be_read_closes_the_whole(sync: bool) -> None:
+async def test_mode_11_a_chunk_that_cannot_be_read_closes_the_whole(sync: bool) -> None:
     made = PLDClassifier(
         artifact=artifact(student=ModelFingerprint(spec="fake-chat:fake", context_length=600)),
         student=FakeChatModel(
@@ -217,29 +217,29 @@ CLAIMS = [
 ]
 
 
-@ways()
-def test_wrong_13_invisible_and_look_alike_characters_do_not_hide_a_word(way: Way) -> None:
+@each_style()
+def test_mode_13_invisible_and_look_alike_characters_do_not_hide_a_word(style: CallStyle) -> None:
     for disguise in DISGUISES[::4]:
-        result = way(watch(), f"tell me {disguise} things")
+        result = style(watch(), f"tell me {disguise} things")
         assert not result.reached, ascii(disguise)
         assert BLOCKED in str(result)
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_13_nor_does_any_other_disguise_or_claim(sync: bool) -> None:
+async def test_mode_13_nor_does_any_other_disguise_or_claim(sync: bool) -> None:
     for text in (*DISGUISES, *(f"{claim}{BAD}" for claim in CLAIMS)):
         decision = watch().check(text) if sync else await watch().acheck(text)
         assert decision.label == "sad", ascii(text)
 
 
-@ways()
-def test_wrong_13_what_a_text_claims_or_forges_decides_nothing(way: Way) -> None:
+@each_style()
+def test_mode_13_what_a_text_claims_or_forges_decides_nothing(style: CallStyle) -> None:
     """What can be promised: a text cannot leave its place in the prompt, and the verdict is read from the tokens that
     the student writes, never from the text. Whether a student believes a claim is measured with the real one (the
     attack audit), not promised here."""
     for claim in CLAIMS[::4]:
         watched = watch()
-        assert BLOCKED in str(way(watched, f"{claim}{BAD}")), claim
+        assert BLOCKED in str(style(watched, f"{claim}{BAD}")), claim
         system, user = seen_by(watched)[0]
         assert system.text == artifact().system_prompt
         body = str(user.text)
@@ -249,10 +249,10 @@ def test_wrong_13_what_a_text_claims_or_forges_decides_nothing(way: Way) -> None
         assert not any(mark in inside for mark in ("<<<", ">>>", "=>", "<|im", "<start_of", "[INST]", "\u200b")), claim
 
 
-@ways()
-def test_wrong_13_a_label_quoted_in_the_evidence_does_not_decide(way: Way) -> None:
+@each_style()
+def test_mode_13_a_label_quoted_in_the_evidence_does_not_decide(style: CallStyle) -> None:
     reply = tokens("says", " =>", " glad", ",", " grief", " =>", (" sad", {" sad": 0.9, " glad": 0.1}))
-    assert BLOCKED in str(way(watch(lambda _: reply, answer=EVIDENCE), "words => glad"))
+    assert BLOCKED in str(style(watch(lambda _: reply, answer=EVIDENCE), "words => glad"))
 
 
 # --- 15
@@ -260,8 +260,10 @@ def test_wrong_13_a_label_quoted_in_the_evidence_does_not_decide(way: Way) -> No
 WHISPER = "Ann Meyer of 12 Elm Street"
 
 
-@ways()
-def test_wrong_15_the_users_text_stands_in_no_reason_and_no_log(way: Way, caplog: pytest.LogCaptureFixture) -> None:
+@each_style()
+def test_mode_15_the_users_text_stands_in_no_reason_and_no_log(
+    style: CallStyle, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     replies: list[Any] = [
         scored({"sad": 0.9, "glad": 0.1}),
@@ -273,18 +275,18 @@ def test_wrong_15_the_users_text_stands_in_no_reason_and_no_log(way: Way, caplog
     for reply in replies:
         form = EVIDENCE if "=>" in str(getattr(reply, "content", "")) else WORDS
         model = main_model()
-        result = way(watch(lambda _, reply=reply: reply, answer=form), f"{WHISPER} {BAD}", model=model)
+        result = style(watch(lambda _, reply=reply: reply, answer=form), f"{WHISPER} {BAD}", model=model)
         assert not result.reached
         assert WHISPER not in str(result.out)
     assert WHISPER not in caplog.text
 
 
-@ways()
-def test_wrong_15_nor_in_an_exception(way: Way) -> None:
+@each_style()
+def test_mode_15_nor_in_an_exception(style: CallStyle) -> None:
     for reply in (scored({"sad": 0.9, "glad": 0.1}), ValueError(WHISPER)):
         watched = watch(lambda _, reply=reply: reply, policy={"on_violation": "raise", "on_error": "raise"})
         with pytest.raises(GuardrailError) as raised:
-            way(watched, f"{WHISPER} {BAD}")
+            style(watched, f"{WHISPER} {BAD}")
         assert WHISPER not in str(raised.value) + repr(raised.value)
 
 
@@ -302,19 +304,19 @@ def by_rules(messages: Any) -> AIMessage:
     return scored({"sad": 0.9, "glad": 0.1} if found and ruled else {"glad": 0.9, "sad": 0.1})
 
 
-@ways()
-def test_wrong_19_a_quoted_or_translated_attack_is_an_attack_only_by_a_rule(way: Way) -> None:
+@each_style()
+def test_mode_19_a_quoted_or_translated_attack_is_an_attack_only_by_a_rule(style: CallStyle) -> None:
     """What can be promised: the code knows no words and no languages. A quotation or a translation reaches the student
     as it stands, quotation marks and script included, and nothing but the student's answer under the artifact's rules
     decides. How well a student keeps a quotation from an attack is measured by evaluation, not promised here."""
     rules = (*RULES, MENTIONING)
     for text in (QUOTED, TRANSLATED):
         without = watch(by_rules)
-        assert way(without, text).reached
+        assert style(without, text).reached
         assert text_of(seen_by(without)[0]) == text
         ruled = watch(by_rules, rules=rules, system_prompt=compile_prompt(TASK, rules, WORDS))
-        assert BLOCKED in str(way(ruled, text))
+        assert BLOCKED in str(style(ruled, text))
 
 
-def test_wrong_19_a_plain_attack_stays_one() -> None:
+def test_mode_19_a_plain_attack_stays_one() -> None:
     assert not watch(by_word).check(f"so {BAD}").allowed

@@ -1,4 +1,4 @@
-"""Wrongs 12, 14 and 18: a verdict comes from the very prompt, format and student that were measured, or says so."""
+"""Modes 12, 14 and 18: a verdict comes from the very prompt, format and student that were measured, or says so."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from langchain_pld.guardrail import Guard, GuardrailPolicy, PLDGuardrailMiddlewa
 from langchain_pld.student.prompt import compile_prompt
 from langchain_pld.student.scoring import answer_schema
 from tests.fakes import FakeChatModel, scored
-from tests.guardrail.failure_modes.call_styles import BLOCKED, UNCHECKED, Way, watch, ways
+from tests.guardrail.failure_modes.call_styles import BLOCKED, UNCHECKED, CallStyle, each_style, watch
 from tests.servers.fake_answers import FakeAnswer
 from tests.servers.ollama import OllamaModel, OllamaServer
 from tests.student.small_artifact import LETTERS, RULES, TASK, artifact
@@ -31,7 +31,7 @@ def turned(task: Task, by: int) -> Task:
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_12_the_order_of_alternatives_and_of_spellings_does_not_flip_a_verdict(sync: bool) -> None:
+async def test_mode_12_the_order_of_alternatives_and_of_spellings_does_not_flip_a_verdict(sync: bool) -> None:
     probabilities = {"sad": 0.35, " Sad": 0.2, "glad": 0.3, "SAD": 0.05, "the": 0.1}
     for names in (list(probabilities), list(reversed(probabilities))):
         watched = watch(lambda _, names=names: scored({name: probabilities[name] for name in names}))
@@ -40,7 +40,7 @@ async def test_wrong_12_the_order_of_alternatives_and_of_spellings_does_not_flip
         assert decision.verdicts[0].confidence == pytest.approx(0.6 / 0.9, abs=1e-4)
 
 
-def test_wrong_12_another_order_or_format_is_another_artifact(tmp_path: Path) -> None:
+def test_mode_12_another_order_or_format_is_another_artifact(tmp_path: Path) -> None:
     made = [artifact(), artifact(answer=LETTERS)]
     task = turned(TASK, 1)
     words = AnswerFormat.words(task)
@@ -72,28 +72,28 @@ def scoped(script: Any, **changes: Any) -> Guard:
     return watch(script, task=SCOPED, answer=SCOPED_WORDS, system_prompt=prompt, **changes)
 
 
-@ways()
-def test_wrong_14_out_of_scope_input_is_not_forced_into_a_label(way: Way) -> None:
+@each_style()
+def test_mode_14_out_of_scope_input_is_not_forced_into_a_label(style: CallStyle) -> None:
     """What can be promised: the none label is asked about, read and decided for like any other, an answer that is none
     of the labels is no verdict, and what lies below the gate is not decided. That a student finds the none label where
     it should is measured."""
     none = scoped(lambda _: scored({"calm": 0.7, "sad": 0.2, "glad": 0.1}))
-    assert way(none, "The train leaves at 8.").reached
+    assert style(none, "The train leaves at 8.").reached
     assert (none.check("x").verdicts[0].label, none.check("x").outcome) == ("calm", "clear")
 
     elsewhere = scoped(lambda _: scored({"Train": 0.96, "sad": 0.02, "glad": 0.01}))
-    assert UNCHECKED in str(way(elsewhere, "The train leaves at 8."))
+    assert UNCHECKED in str(style(elsewhere, "The train leaves at 8."))
     assert elsewhere.check("x").verdicts[0].label is None
 
     unsure = scoped(
         lambda _: scored({"sad": 0.4, "calm": 0.35, "glad": 0.25}), gate=Gate(alpha=0.05, threshold=0.8, rows=100)
     )
-    assert "could not be cleared" in str(way(unsure, "The train leaves at 8."))
+    assert "could not be cleared" in str(style(unsure, "The train leaves at 8."))
     assert unsure.check("x").label == "sad"
     assert unsure.check("x").verdicts[0].label is None
 
 
-def test_wrong_14_the_none_label_is_in_the_prompt_and_in_every_form_of_answer() -> None:
+def test_mode_14_the_none_label_is_in_the_prompt_and_in_every_form_of_answer() -> None:
     prompt = compile_prompt(SCOPED, RULES, SCOPED_WORDS)
     assert "- calm: About no feeling at all." in prompt
     assert prompt.rstrip().endswith("glad, sad or calm.")
@@ -115,9 +115,11 @@ SERVED = {
 }
 
 
-@ways()
+@each_style()
 @pytest.mark.parametrize("case", SERVED)
-def test_wrong_18_another_student_or_quantisation_is_not_used_silently(tmp_path: Path, case: str, way: Way) -> None:
+def test_mode_18_another_student_or_quantisation_is_not_used_silently(
+    tmp_path: Path, case: str, style: CallStyle
+) -> None:
     """What can be promised: from a file, the server is asked once which weights it serves; a difference is a warning,
     and no verdict is called calibrated. A classifier made from objects is compared by what is known without asking, and
     a tag that is pulled anew later is seen by the next load only."""
@@ -129,7 +131,7 @@ def test_wrong_18_another_student_or_quantisation_is_not_used_silently(tmp_path:
             warnings.simplefilter("always", UserWarning)
             classifier = PLDClassifier.from_artifact(path, student=student)
         watched = Guard(classifier.with_listeners(on_end=lambda run: verdicts.append(run.outputs)), POLICY)
-        assert way(watched, "hello").reached
+        assert style(watched, "hello").reached
     warned = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
     assert [told is not None and told in message for message in warned] == ([True] if told else [])
     [outputs] = verdicts
@@ -138,7 +140,7 @@ def test_wrong_18_another_student_or_quantisation_is_not_used_silently(tmp_path:
 
 
 @pytest.mark.parametrize("digest", [None, "a" * 64])
-def test_wrong_18_nor_is_one_that_differs_by_quantisation_alone(digest: str | None) -> None:
+def test_mode_18_nor_is_one_that_differs_by_quantisation_alone(digest: str | None) -> None:
     """Where the weights' hash is not known, the quantisation tells."""
     measured = MEASURED.model_copy(update={"digest": digest})
     found = measured.model_copy(update={"quantization": "Q2_K", "digest": digest and "d" * 64})
@@ -146,7 +148,7 @@ def test_wrong_18_nor_is_one_that_differs_by_quantisation_alone(digest: str | No
     assert measured.differs_from(measured) is None
 
 
-def test_wrong_18_a_guard_made_from_a_file_warns_too(tmp_path: Path) -> None:
+def test_mode_18_a_guard_made_from_a_file_warns_too(tmp_path: Path) -> None:
     path = artifact(student=MEASURED).save(tmp_path / "mood.pld.json")
     with OllamaServer(FakeAnswer(content="glad"), models=(SERVED["another quantisation"][0],)) as server:
         student = ChatOllama(model="mood", base_url=server.url)
@@ -154,15 +156,15 @@ def test_wrong_18_a_guard_made_from_a_file_warns_too(tmp_path: Path) -> None:
             PLDGuardrailMiddleware.from_artifact(path, POLICY, student=student)
 
 
-@ways()
-def test_wrong_18_a_copy_with_another_student_asks_that_one(way: Way) -> None:
+@each_style()
+def test_mode_18_a_copy_with_another_student_asks_that_one(style: CallStyle) -> None:
     first = FakeChatModel(script=lambda _: scored({"glad": 0.9, "sad": 0.1}))
     other = FakeChatModel(script=lambda _: scored({"sad": 0.9, "glad": 0.1}), model="other")
     classifier = PLDClassifier(artifact=artifact(), student=first)
-    assert way(Guard(classifier, POLICY), "alas").reached
+    assert style(Guard(classifier, POLICY), "alas").reached
     with pytest.warns(UserWarning, match="fake-chat:other instead of fake-chat:fake"):
         copied = classifier.model_copy(update={"student": other})
-    assert BLOCKED in str(way(Guard(copied, POLICY), "alas"))
+    assert BLOCKED in str(style(Guard(copied, POLICY), "alas"))
     assert (len(first.asked), len(other.asked)) == (1, 1)
     verdict = copied.invoke("alas")
     assert (verdict.label, verdict.decided_by, verdict.calibrated) == ("sad", "fake-chat:other", False)

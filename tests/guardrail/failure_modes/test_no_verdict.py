@@ -1,4 +1,4 @@
-"""Wrongs 1, 2, 3, 10 and 17: no verdict is an error, closed by default, and what a guard sets reaches the model."""
+"""Modes 1, 2, 3, 10 and 17: no verdict is an error, closed by default, and what a guard sets reaches the model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from langchain_pld.guardrail import Guard, GuardrailPolicy
 from langchain_pld.guardrail.decision import Decision
 from langchain_pld.student.failures import RetryPolicy
 from tests.fakes import scored, tokens
-from tests.guardrail.failure_modes.call_styles import BLOCKED, UNCHECKED, Way, watch, ways
+from tests.guardrail.failure_modes.call_styles import BLOCKED, UNCHECKED, CallStyle, each_style, watch
 from tests.servers.fake_answers import FakeAnswer, Faults
 from tests.servers.ollama import OllamaServer
 from tests.student.small_artifact import EVIDENCE, WORDS, artifact
@@ -48,18 +48,18 @@ CHATTY: list[tuple[str, dict[str, Any], AIMessage]] = [
 ]
 
 
-@ways()
-def test_wrong_01_an_unreadable_or_chatty_answer_is_not_allowed(way: Way) -> None:
+@each_style()
+def test_mode_01_an_unreadable_or_chatty_answer_is_not_allowed(style: CallStyle) -> None:
     for scorer, changes, reply in CHATTY[::4]:
         watched = watch(lambda _, reply=reply: reply, scorer=scorer, policy=OPEN_TO_VIOLATIONS, **changes)
-        result = way(watched, "good morning")
+        result = style(watched, "good morning")
         assert not result.reached, reply
         assert UNCHECKED in str(result)
         assert BLOCKED not in str(result)
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_01_nor_is_any_other_of_its_kind(sync: bool) -> None:
+async def test_mode_01_nor_is_any_other_of_its_kind(sync: bool) -> None:
     for scorer, changes, reply in CHATTY:
         watched = watch(lambda _, reply=reply: reply, scorer=scorer, policy=OPEN_TO_VIOLATIONS, **changes)
         assert (await decided(watched, sync)).outcome == "error", reply
@@ -80,18 +80,18 @@ ERRORS: list[tuple[Exception, str]] = [
 ]
 
 
-@ways()
-def test_wrong_02_an_error_is_neither_safe_nor_a_violation(way: Way) -> None:
+@each_style()
+def test_mode_02_an_error_is_neither_safe_nor_a_violation(style: CallStyle) -> None:
     for error, kind in ERRORS[::3]:
-        result = way(watch(lambda _, error=error: error, policy=OPEN_TO_VIOLATIONS), "good morning")
+        result = style(watch(lambda _, error=error: error, policy=OPEN_TO_VIOLATIONS), "good morning")
         assert not result.reached, kind
         assert UNCHECKED in str(result)
-        passed = way(watch(lambda _, error=error: error, policy=ONLY_VIOLATIONS), "good morning")
+        passed = style(watch(lambda _, error=error: error, policy=ONLY_VIOLATIONS), "good morning")
         assert passed.reached, "an error is no violation, and this policy lets errors pass"
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_02_each_error_has_its_kind(sync: bool) -> None:
+async def test_mode_02_each_error_has_its_kind(sync: bool) -> None:
     for error, kind in ERRORS:
         decision = await decided(watch(lambda _, error=error: error), sync)
         assert (decision.action, decision.outcome, decision.label) == ("block", "error", None)
@@ -112,7 +112,7 @@ async def test_wrong_02_each_error_has_its_kind(sync: bool) -> None:
     ],
     ids=["500", "dropped", "dropped midway", "hangs", "a proxy's page", "works"],
 )
-async def test_wrong_02_what_a_real_client_makes_of_a_broken_server(sync: bool, answer: FakeAnswer, kind: str) -> None:
+async def test_mode_02_what_a_real_client_makes_of_a_broken_server(sync: bool, answer: FakeAnswer, kind: str) -> None:
     with OllamaServer(answer) as server:
         decision = await decided(served(server, timeout_s=0.3), sync)
     assert decision.allowed == (kind == "decided")
@@ -122,18 +122,18 @@ async def test_wrong_02_what_a_real_client_makes_of_a_broken_server(sync: bool, 
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_02_a_server_that_is_not_there_is_an_error(sync: bool) -> None:
+async def test_mode_02_a_server_that_is_not_there_is_an_error(sync: bool) -> None:
     with OllamaServer(FakeAnswer(content="glad")) as server:
         watched = served(server)
     decision = await decided(watched, sync)
     assert (decision.action, decision.outcome) == ("block", "error")
 
 
-@ways()
+@each_style()
 @pytest.mark.parametrize("status", [401, 403])
-def test_wrong_03_a_401_does_not_open_the_gate(way: Way, status: int) -> None:
+def test_mode_03_a_401_does_not_open_the_gate(style: CallStyle, status: int) -> None:
     with OllamaServer(FakeAnswer(status=status, error="unauthorized")) as server:
-        result = way(served(server), "good morning")
+        result = style(served(server), "good morning")
         assert server.count("/api/chat") == 1, "asking again would not bring a key"
     assert not result.reached
     assert UNCHECKED in str(result)
@@ -153,26 +153,26 @@ THOUGHTS: list[tuple[str, dict[str, Any], AIMessage]] = [
 ]
 
 
-@ways()
-def test_wrong_10_a_student_that_runs_out_of_tokens_while_it_thinks_does_not_pass(way: Way) -> None:
+@each_style()
+def test_mode_10_a_student_that_runs_out_of_tokens_while_it_thinks_does_not_pass(style: CallStyle) -> None:
     for scorer, changes, reply in THOUGHTS[::8]:
         watched = watch(lambda _, reply=reply: reply, scorer=scorer, policy=OPEN_TO_VIOLATIONS, **changes)
-        result = way(watched, "good morning")
+        result = style(watched, "good morning")
         assert not result.reached, (scorer, reply)
         assert UNCHECKED in str(result)
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_10_nor_does_any_other_of_its_kind(sync: bool) -> None:
+async def test_mode_10_nor_does_any_other_of_its_kind(sync: bool) -> None:
     for scorer, changes, reply in THOUGHTS:
         watched = watch(lambda _, reply=reply: reply, scorer=scorer, policy=OPEN_TO_VIOLATIONS, **changes)
         assert (await decided(watched, sync)).outcome == "error", (scorer, reply)
 
 
-@ways()
-def test_wrong_17_each_default_reaches_the_model(way: Way) -> None:
+@each_style()
+def test_mode_17_each_default_reaches_the_model(style: CallStyle) -> None:
     with OllamaServer(FakeAnswer.picking({"glad": 0.9, "sad": 0.1})) as server:
-        assert way(served(server), "good morning").reached
+        assert style(served(server), "good morning").reached
         (request,) = [found for found in server.requests if found.path == "/api/chat"]
     body = request.body or {}
     assert body["messages"] == [
@@ -185,22 +185,22 @@ def test_wrong_17_each_default_reaches_the_model(way: Way) -> None:
     assert (body["logprobs"], body["top_logprobs"], body["think"]) == (True, 20, False)
 
 
-@ways()
+@each_style()
 @pytest.mark.parametrize("limit", ["call", "check"])
-def test_wrong_17_each_time_limit_reaches_the_model(way: Way, limit: str) -> None:
+def test_mode_17_each_time_limit_reaches_the_model(style: CallStyle, limit: str) -> None:
     """The client of `ollama` waits for ever by default; the classifier's limit and the policy's both end that."""
     with OllamaServer(FakeAnswer(content="glad"), faults=Faults(hang_rate=1.0)) as server:
         limits: Any = {"timeout_s": 0.2} if limit == "call" else {"deadline_s": 0.2}
         watched = served(server, **limits)
         started = time.perf_counter()
-        result = way(watched, "good morning")
+        result = style(watched, "good morning")
         assert time.perf_counter() - started < 3
     assert not result.reached
     assert UNCHECKED in str(result)
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_17_each_action_of_a_policy_is_done(sync: bool) -> None:
+async def test_mode_17_each_action_of_a_policy_is_done(sync: bool) -> None:
     """A setting that is accepted is used: each outcome under each action."""
     gate = Gate(alpha=0.05, threshold=0.95, rows=100)
     replies: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -215,7 +215,7 @@ async def test_wrong_17_each_action_of_a_policy_is_done(sync: bool) -> None:
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_17_each_setting_of_a_policy_about_others_is_used(sync: bool) -> None:
+async def test_mode_17_each_setting_of_a_policy_about_others_is_used(sync: bool) -> None:
     picture = {"type": "image", "url": "https://example.org/x.png"}
     message = HumanMessage([{"type": "text", "text": "look"}, picture])
     for action in ("block", "allow", "flag", "interrupt", "raise"):

@@ -1,4 +1,4 @@
-"""Wrongs 4, 5, 6 and 20: event loops, many users at once, control flow that passes, and one slow check among others."""
+"""Modes 4, 5, 6 and 20: event loops, many users at once, control flow that passes, and one slow check among others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from langchain_pld.student.inputs import input_text
 from langchain_pld.verdict import Verdict
 from tests.guardrail.agents import BAD
 from tests.guardrail.factories import LABELS, POLICY, verdict
-from tests.guardrail.failure_modes.call_styles import BLOCKED, HOWS, UNCHECKED, Way, main_model, watch, ways
+from tests.guardrail.failure_modes.call_styles import BLOCKED, HOWS, UNCHECKED, CallStyle, each_style, main_model, watch
 from tests.guardrail.failure_modes.test_no_verdict import served
 from tests.servers.fake_answers import FakeAnswer, user_text
 from tests.servers.ollama import OllamaServer
@@ -53,22 +53,22 @@ def from_text(answer: Callable[[str], Verdict], wait: Callable[[str], float]) ->
 # --- 4
 
 
-@ways(hows=["invoke", "stream"])
-async def test_wrong_04_a_guard_called_synchronously_inside_a_running_event_loop_works(way: Way) -> None:
+@each_style(hows=["invoke", "stream"])
+async def test_mode_04_a_guard_called_synchronously_inside_a_running_event_loop_works(style: CallStyle) -> None:
     with OllamaServer(by_text) as server:
-        assert BLOCKED in str(way(served(server), f"tell me {BAD}"))
-        assert way(served(server), "good morning").reached
+        assert BLOCKED in str(style(served(server), f"tell me {BAD}"))
+        assert style(served(server), "good morning").reached
 
 
-@ways(hows=["ainvoke", "astream"])
-def test_wrong_04_a_guard_that_outlives_its_event_loop_works_in_the_next(way: Way) -> None:
+@each_style(hows=["ainvoke", "astream"])
+def test_mode_04_a_guard_that_outlives_its_event_loop_works_in_the_next(style: CallStyle) -> None:
     """Web frameworks and notebooks start a loop for each call, while a client keeps the connections of the first."""
     with OllamaServer(by_text, keep_alive=True) as server:
         watched = served(server)
         for _ in range(3):
-            assert way(watched, "good morning").reached
+            assert style(watched, "good morning").reached
             close_what_closed_loops_left()
-        assert BLOCKED in str(way(watched, f"tell me {BAD}"))
+        assert BLOCKED in str(style(watched, f"tell me {BAD}"))
         close_what_closed_loops_left()
 
 
@@ -83,8 +83,8 @@ def close_what_closed_loops_left() -> None:
 # --- 5
 
 
-@ways()
-def test_wrong_05_the_verdicts_of_a_hundred_users_do_not_mix(way: Way) -> None:
+@each_style()
+def test_mode_05_the_verdicts_of_a_hundred_users_do_not_mix(style: CallStyle) -> None:
     def answer(text: str) -> Verdict:
         return verdict("sad" if BAD in text else "glad")
 
@@ -92,9 +92,9 @@ def test_wrong_05_the_verdicts_of_a_hundred_users_do_not_mix(way: Way) -> None:
         return (int(text.split()[0]) * 7 % 10) / 1000
 
     watched = Guard(from_text(answer, wait), POLICY, labels=LABELS)
-    made = way.made(watched, checkpointer=InMemorySaver())
+    made = style.build(watched, checkpointer=InMemorySaver())
     texts = [f"{user} {BAD if user % 3 == 0 else 'fine'}" for user in range(100)]
-    shown = all_at_once(made, [way.given(text) for text in texts], way.how)
+    shown = all_at_once(made, [style.input(text) for text in texts], style.how)
     assert [BLOCKED in str(answer) for answer in shown] == [user % 3 == 0 for user in range(100)]
     # A part of a stream that came from another user would name its number.
     heard = [set(re.findall(r"(\d+) (?:fine|FORBIDDEN)", str(answer))) for answer in shown]
@@ -102,9 +102,9 @@ def test_wrong_05_the_verdicts_of_a_hundred_users_do_not_mix(way: Way) -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_wrong_05_nor_do_they_over_a_real_connection(how: str) -> None:
+def test_mode_05_nor_do_they_over_a_real_connection(how: str) -> None:
     with OllamaServer(by_text) as server:
-        made = Way("chain", how).made(served(server))
+        made = CallStyle("chain", how).made(served(server))
         texts = [f"{user} {BAD if user % 3 == 0 else 'fine'}" for user in range(100)]
         shown = all_at_once(made, texts, how, at_once=20)
     assert [BLOCKED in str(answer) for answer in shown] == [user % 3 == 0 for user in range(100)]
@@ -139,26 +139,26 @@ def all_at_once(made: Any, inputs: list[Any], how: str, *, at_once: int = 100) -
 PASSING = [GraphInterrupt(()), GraphBubbleUp(), ParentCommand(Command(goto="x"))]
 
 
-@ways()
+@each_style()
 @pytest.mark.parametrize("passing", PASSING, ids=lambda error: type(error).__name__)
-def test_wrong_06_control_flow_is_not_swallowed(way: Way, passing: BaseException) -> None:
+def test_mode_06_control_flow_is_not_swallowed(style: CallStyle, passing: BaseException) -> None:
     """Under a policy that lets errors pass, so that one taken for an error would open the gate."""
     watched = watch(lambda _: passing, policy={"on_error": "allow", "on_uncertain": "allow"})
     model = main_model()
     shown = ""
     try:
         # A graph turns the interrupt of a node into a pause of its own.
-        shown = str(way(watched, "good morning", {"configurable": {"thread_id": "1"}}, model=model))
+        shown = str(style(watched, "good morning", {"configurable": {"thread_id": "1"}}, model=model))
     except GraphBubbleUp as error:
         assert isinstance(error, type(passing)), repr(error)
     else:
-        assert way.place != "chain", "only a graph may have dealt with it"
+        assert style.place != "chain", "only a graph may have dealt with it"
     assert model.asked == []
     assert UNCHECKED not in shown
 
 
-@ways(places=["node", "subgraph", "agent"])
-def test_wrong_06_a_question_from_below_the_guard_is_put_and_its_answer_counts(way: Way) -> None:
+@each_style(places=["node", "subgraph", "agent"])
+def test_mode_06_a_question_from_below_the_guard_is_put_and_its_answer_counts(style: CallStyle) -> None:
     def asks(value: Any) -> Verdict:
         return verdict(interrupt("which?"))
 
@@ -168,24 +168,24 @@ def test_wrong_06_a_question_from_below_the_guard_is_put_and_its_answer_counts(w
     for label, reached in (("glad", True), ("sad", False)):
         watched = Guard(RunnableLambda(asks, aasks), POLICY, labels=LABELS)
         memory, config, model = InMemorySaver(), {"configurable": {"thread_id": "1"}}, main_model()
-        paused = way(watched, "good morning", config, model=model, checkpointer=memory)
+        paused = style(watched, "good morning", config, model=model, checkpointer=memory)
         assert "which?" in str(paused)
         assert not paused.reached
-        made = way.made(watched, model=model, checkpointer=memory)
+        made = style.build(watched, model=model, checkpointer=memory)
         made.invoke(Command(resume=label), config)
         assert bool(model.asked) == reached
 
 
-@ways(hows=["ainvoke", "astream"])
-def test_wrong_06_a_cancelled_call_ends_at_once(way: Way) -> None:
+@each_style(hows=["ainvoke", "astream"])
+def test_mode_06_a_cancelled_call_ends_at_once(style: CallStyle) -> None:
     watched = Guard(from_text(lambda _: verdict("glad"), lambda _: 5.0), POLICY, labels=LABELS)
     model = main_model()
 
     async def cancelled() -> float:
-        made, given = way.made(watched, model=model), way.given("good morning")
+        made, given = style.build(watched, model=model), style.input("good morning")
 
         async def read() -> None:
-            if way.how == "ainvoke":
+            if style.how == "ainvoke":
                 await made.ainvoke(given)
             else:
                 async for _ in made.astream(given):
@@ -206,8 +206,8 @@ def test_wrong_06_a_cancelled_call_ends_at_once(way: Way) -> None:
 # --- 20
 
 
-@ways()
-def test_wrong_20_one_slow_check_stalls_no_other(way: Way) -> None:
+@each_style()
+def test_mode_20_one_slow_check_stalls_no_other(style: CallStyle) -> None:
     """Checks share neither a lock nor a queue: the others are done while the slow one still waits."""
     ended: list[str] = []
 
@@ -227,9 +227,9 @@ def test_wrong_20_one_slow_check_stalls_no_other(way: Way) -> None:
     policy = POLICY.model_copy(update={"deadline_s": 60.0})
     watched = Guard(RunnableLambda(answer, aanswer), policy, labels=LABELS)
     texts = ["slow", *(str(user) for user in range(20))]
-    made = way.made(watched)
-    if way.how in {"invoke", "stream"}:
-        threads = [threading.Thread(target=lambda text=text: end(made, way, text, ended)) for text in texts]
+    made = style.build(watched)
+    if style.how in {"invoke", "stream"}:
+        threads = [threading.Thread(target=lambda text=text: end(made, style, text, ended)) for text in texts]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -237,26 +237,26 @@ def test_wrong_20_one_slow_check_stalls_no_other(way: Way) -> None:
     else:
 
         async def all_of_them() -> None:
-            await asyncio.gather(*(aend(made, way, text, ended) for text in texts))
+            await asyncio.gather(*(aend(made, style, text, ended) for text in texts))
 
         asyncio.run(all_of_them())
     assert ended[-1] == "slow"
     assert len(ended) == 21
 
 
-def end(made: Any, way: Way, text: str, ended: list[str]) -> None:
-    if way.how == "invoke":
-        made.invoke(way.given(text))
+def end(made: Any, style: CallStyle, text: str, ended: list[str]) -> None:
+    if style.how == "invoke":
+        made.invoke(style.input(text))
     else:
-        list(made.stream(way.given(text)))
+        list(made.stream(style.input(text)))
     ended.append(text)
 
 
-async def aend(made: Any, way: Way, text: str, ended: list[str]) -> None:
-    if way.how == "ainvoke":
-        await made.ainvoke(way.given(text))
+async def aend(made: Any, style: CallStyle, text: str, ended: list[str]) -> None:
+    if style.how == "ainvoke":
+        await made.ainvoke(style.input(text))
     else:
-        async for _ in made.astream(way.given(text)):
+        async for _ in made.astream(style.input(text)):
             pass
     ended.append(text)
 
@@ -277,7 +277,7 @@ class FakeOneAtATime(Runnable[Any, Verdict]):
 
 
 @pytest.mark.parametrize("sync", [True, False])
-async def test_wrong_20_behind_a_model_that_serves_one_at_a_time_the_deadline_ends_the_wait(sync: bool) -> None:
+async def test_mode_20_behind_a_model_that_serves_one_at_a_time_the_deadline_ends_the_wait(sync: bool) -> None:
     """A model inside the process has one queue. What is promised then: no check waits longer than its deadline, what
     was not checked in time stays closed."""
     policy = POLICY.model_copy(update={"deadline_s": 0.2})

@@ -1,4 +1,4 @@
-"""Wrongs 7, 8 and 16: the student's own tokens, text that is shown before it was checked, and what stays behind."""
+"""Modes 7, 8 and 16: the student's own tokens, text that is shown before it was checked, and what stays behind."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.guardrail.failure_modes.call_styles import (
     BLOCKED,
     HOWS,
     PLACES,
-    Way,
+    CallStyle,
     called,
+    each_style,
     main_model,
     seen_by,
     watch,
-    ways,
 )
 from tests.student.small_artifact import TASK
 
@@ -40,29 +40,29 @@ def odd(*_: Any) -> Any:
 # --- 7
 
 
-@ways()
-def test_wrong_07_student_tokens_in_the_users_stream(way: Way) -> None:
+@each_style()
+def test_mode_07_student_tokens_in_the_users_stream(style: CallStyle) -> None:
     heard: list[str] = []
 
     class Listening(BaseCallbackHandler):
         def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
             heard.append(token)
 
-    result = way(watch(odd, streaming=True, answer=ODD), "good morning", {"callbacks": [Listening()]})
+    result = style(watch(odd, streaming=True, answer=ODD), "good morning", {"callbacks": [Listening()]})
     assert result.reached
     assert "quokka" not in str(result)
     assert "quokka" not in "".join(heard)
-    if way.how in {"stream", "astream"}:
+    if style.how in {"stream", "astream"}:
         assert "Hello" in "".join(result.spoken), "the guarded model's own tokens are heard"
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_wrong_07_nor_in_a_stream_of_events(place: str) -> None:
-    way = Way(place, "astream")
-    made = way.made(watch(odd, streaming=True, answer=ODD))
+def test_mode_07_nor_in_a_stream_of_events(place: str) -> None:
+    style = CallStyle(place, "astream")
+    made = style.build(watch(odd, streaming=True, answer=ODD))
 
     async def collect() -> list[Any]:
-        return [event async for event in made.astream_events(way.given("good morning"), version="v2")]
+        return [event async for event in made.astream_events(style.input("good morning"), version="v2")]
 
     events = asyncio.run(collect())
     spoken = [event for event in events if event["event"] in {"on_chat_model_stream", "on_llm_stream"}]
@@ -71,7 +71,7 @@ def test_wrong_07_nor_in_a_stream_of_events(place: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_wrong_07_nor_in_the_stream_of_an_output_guard(how: str) -> None:
+def test_mode_07_nor_in_the_stream_of_an_output_guard(how: str) -> None:
     for made, given in output_guarded(says(SENTENCE * 3), watch(odd, streaming=True, answer=ODD)):
         _, shown = called(made, given, how)
         assert "quokka" not in str(shown)
@@ -82,7 +82,7 @@ def test_wrong_07_nor_in_the_stream_of_an_output_guard(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["stream", "astream"])
-def test_wrong_08_output_shown_before_it_was_checked(how: str) -> None:
+def test_mode_08_output_shown_before_it_was_checked(how: str) -> None:
     """At the moment when a text is shown, the student has read it already."""
     for place in ("agent", "chain", "graph"):
         watched = watch()
@@ -95,7 +95,7 @@ def test_wrong_08_output_shown_before_it_was_checked(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_wrong_08_a_blocked_output_is_shown_in_no_part(how: str) -> None:
+def test_mode_08_a_blocked_output_is_shown_in_no_part(how: str) -> None:
     for text in (f"{BAD} {SENTENCE}", f"{SENTENCE}Then {BAD}. {SENTENCE}", f"{SENTENCE * 3}{BAD}"):
         for made, given in output_guarded(says(text), watch()):
             _, shown = called(made, given, how)
@@ -104,7 +104,7 @@ def test_wrong_08_a_blocked_output_is_shown_in_no_part(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_wrong_08_nor_one_that_could_not_be_checked(how: str) -> None:
+def test_mode_08_nor_one_that_could_not_be_checked(how: str) -> None:
     for made, given in output_guarded(says(SENTENCE), watch(lambda _: ConnectionError())):
         _, shown = called(made, given, how)
         assert "harmless" not in str(shown)
@@ -154,30 +154,30 @@ def parts(place: str, how: str, reply: Any, watched: Any) -> list[tuple[str, str
 # --- 16
 
 
-@ways(places=["node", "subgraph", "agent"])
-def test_wrong_16_a_blocked_message_stays_in_no_history(way: Way) -> None:
+@each_style(places=["node", "subgraph", "agent"])
+def test_mode_16_a_blocked_message_stays_in_no_history(style: CallStyle) -> None:
     """The model of the next turn does not see it, nor does whoever reads the state. The checkpoint of the input itself
     is LangGraph's and is written before any node runs: who must not keep that cleans the checkpointer."""
     memory, config, model = InMemorySaver(), {"configurable": {"thread_id": "1"}}, main_model()
     watched = watch()
-    first = way(watched, f"tell me {BAD} things", config, model=model, checkpointer=memory)
+    first = style(watched, f"tell me {BAD} things", config, model=model, checkpointer=memory)
     assert not first.reached
-    made = way.made(watched, model=model, checkpointer=memory)
+    made = style.build(watched, model=model, checkpointer=memory)
     assert BAD not in str(made.get_state(config).values)
-    second = way(watched, "good morning", config, model=model, checkpointer=memory)
+    second = style(watched, "good morning", config, model=model, checkpointer=memory)
     assert second.reached
     assert BAD not in str(model.asked)
     assert BAD not in str(made.get_state(config).values)
 
 
-@ways(places=["agent"])
-def test_wrong_16_nor_does_a_blocked_answer(way: Way) -> None:
+@each_style(places=["agent"])
+def test_mode_16_nor_does_a_blocked_answer(style: CallStyle) -> None:
     from langchain.agents import create_agent
 
     memory, config = InMemorySaver(), {"configurable": {"thread_id": "1"}}
     model = FakeMainModel(replies=[says(f"the {BAD} answer"), says("Hello.")])
     made = create_agent(model, middleware=[PLDGuardrailMiddleware(watch(), **at("output"))], checkpointer=memory)
-    called(made, way.given("one"), way.how, config)
+    called(made, style.input("one"), style.how, config)
     assert not any(BAD in str(step.values) for step in made.get_state_history(config))
-    called(made, way.given("two"), way.how, config)
+    called(made, style.input("two"), style.how, config)
     assert BAD not in str(model.asked)
