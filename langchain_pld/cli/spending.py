@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["estimate_table", "ledger_table", "money"]
 
 
+_NODES = ("generate", "extract", "critique", "consolidate", "validate", "review", "test")
+
+
 def estimate_table(estimate: Estimate) -> RenderableType:
     """The estimate, a line for each node and model, then how its calls were counted."""
     from rich.console import Group
@@ -36,8 +39,8 @@ def estimate_table(estimate: Estimate) -> RenderableType:
 
 
 def ledger_table(lines: Iterable[LedgerLine]) -> Table:
-    """What a run spent, a line for each node and model."""
-    lines = list(lines)
+    """What a run spent, a line for each node and model, in the order of the run."""
+    lines = sorted(lines, key=lambda line: _NODES.index(line.node) if line.node in _NODES else -1)
     rows: list[tuple[int | str, ...]] = [
         (
             *(line.calls, line.cache_hits, line.failures, line.input_tokens, line.output_tokens),

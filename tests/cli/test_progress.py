@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from langchain_pld.artifact import LedgerLine
 from langchain_pld.cli.progress import StepBars
-from langchain_pld.cli.spending import estimate_table
+from langchain_pld.cli.spending import estimate_table, ledger_table
 from langchain_pld.distillation.estimate import estimate
 from langchain_pld.distillation.plan import PLANS
 from langchain_pld.distillation.run.progress import Progress
@@ -120,3 +121,11 @@ def test_a_table_in_a_log_file_keeps_its_columns_and_is_not_as_wide_as_a_screen(
     assert max(map(len, err.splitlines())) <= 110
     for column in ("model", "tokens out", "minutes", "How the calls were counted:"):
         assert column in err
+
+
+def test_the_ledger_is_in_the_order_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = ("validate", "test", "generate")
+    with StepBars() as bars:
+        bars.show(ledger_table(LedgerLine(node=node, model="ollama:fake", calls=1) for node in nodes))
+    shown = [line.split()[0] for line in capsys.readouterr().err.splitlines() if line.split()]
+    assert [word for word in shown if word in nodes] == ["generate", "validate", "test"]
