@@ -30,6 +30,7 @@ from langchain_pld.examples import Example, ExampleSet
 from langchain_pld.student.calibration import MINIMUM_ROWS, content_free_inputs, fit_calibration
 from langchain_pld.student.classifier import PLDClassifier
 from langchain_pld.student.prompt import compile_prompt
+from langchain_pld.student.providers import profile_of
 from langchain_pld.task import Task, TaskInput
 from langchain_pld.verdict import Verdict
 
@@ -187,7 +188,8 @@ class StudentScorer:
         return cards
 
     def _prompt_tokens(self, prompt: str) -> int | None:
-        return self.run.student.get_num_tokens(prompt) if self.fingerprint.spec.startswith("embedded:") else None
+        tokenizer = profile_of(self.run.student).tokenizer
+        return None if tokenizer is None else len(tokenizer(prompt))
 
 
 def _content_free_rows(task: Task) -> ExampleSet:
