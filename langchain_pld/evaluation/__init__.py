@@ -1,4 +1,4 @@
-"""Measuring classifiers: metrics with intervals, paired comparisons, plain baselines."""
+"""Evaluating classifiers: metrics with intervals, paired comparisons, plain baselines."""
 
 from langchain_pld.errors import MissingExtraError
 

@@ -1,4 +1,4 @@
-"""Plain baselines that every figure stands beside: no language model is called here."""
+"""Plain baselines without a language model, to compare every figure with."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["majority_card", "ngram_card"]
 
 
 def majority_card(task: Task, train: ExampleSet, rows: ExampleSet, *, role: str, seed: int = 0) -> ScoreCard:
-    """Always the label that is most frequent in `train`."""
+    """Always predict the most frequent label in `train`."""
     label = Counter(gold_labels(train)).most_common(1)[0][0]
     return score_card(task, rows, Predictions([label] * len(rows)), name="majority", role=role, seed=seed)
 
 
 def ngram_card(task: Task, train: ExampleSet, rows: ExampleSet, *, role: str, seed: int = 0) -> ScoreCard | None:
-    """Logistic regression on TF-IDF of words and word pairs; `None` when `train` has one label or no word."""
+    """Logistic regression on TF-IDF of words and word pairs; `None` if `train` has one label or no words."""
     gold = gold_labels(train)
     texts = [task.render(row.input) for row in train]
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)

@@ -24,7 +24,7 @@ class Comparison(BaseModel):
     per_label: dict[str, Interval]
     """The same difference in the F1 of each label."""
     mcnemar_p: float
-    """Exact McNemar test of the rows on which just one of them is right; ignores groups."""
+    """p-value of the exact McNemar test on rows that exactly one of them gets right; ignores groups."""
     challenger_only: int
     """Rows that only the challenger gets right."""
     incumbent_only: int
@@ -55,7 +55,7 @@ class Comparison(BaseModel):
         return "no detectable difference"
 
     def figures(self, role: str) -> str:
-        """The comparison in figures, for rows of a data role."""
+        """The comparison in figures; `role` names the rows."""
         interval = self.difference
         return (
             f"macro-F1 on {self.rows} {role} rows {interval.value:+.3f}, "

@@ -1,4 +1,4 @@
-"""What escalation brings and costs: accuracy against the share of inputs that are handed to a stronger decider."""
+"""The benefit and cost of escalation: accuracy by share of inputs passed to a stronger decider."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class EscalationRow(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     share: float
-    """Share of the inputs that are escalated, the least confident first; 0 to 1."""
+    """Share of the inputs escalated, least confident first; 0 to 1."""
     escalated: int
-    """How many that are."""
+    """Number of inputs escalated."""
     accuracy: float
-    """Share of right labels among all inputs; an input without a label counts as wrong."""
+    """Share of right labels among all inputs; no label counts as wrong."""
     decided: float
-    """Share of the inputs that end with a label."""
+    """Share of inputs that get a label."""
     threshold: float | None
-    """The lowest confidence that the student keeps; `None` where nothing is escalated, or failures alone."""
+    """The lowest confidence that stays with the student; `None` if none or all are escalated."""
     other_calls: int
     """Calls to the stronger decider."""
     other_tokens: int
-    """Its tokens, in and out."""
+    """Input and output tokens of these calls."""
     latency_ms: float
-    """Mean wall-clock milliseconds an input, student and stronger decider added up."""
+    """Mean wall-clock milliseconds per input, student and stronger decider together."""
 
 
 def escalation_curve(
@@ -44,14 +44,14 @@ def escalation_curve(
 ) -> tuple[EscalationRow, ...]:
     """Accuracy and cost when the least confident share of the inputs goes to the stronger decider.
 
-    Failed verdicts go first, then by the confidence in the most probable label, abstained or not. A verdict that stays
-    with the student counts with its `predicted_label`, so that the curve shows what the gate gives away; where the
-    stronger decider has no label, the student's stands.
+    Failed verdicts go first, then the least confident, abstained or not. A verdict that stays with the student counts
+    with its `predicted_label`, so the curve shows what the gate gives away; if the stronger decider has no label, the
+    student's stands.
 
     Args:
-        verdicts: The student's, one an input.
+        verdicts: The student's verdict on each input.
         gold: Gold label of each input.
-        escalated_verdicts: The stronger decider's on the same inputs, each of them.
+        escalated_verdicts: The stronger decider's verdict on every input.
         shares: Shares to tabulate, 0 to 1.
 
     Raises:
@@ -59,13 +59,13 @@ def escalation_curve(
     """
     size = len(verdicts)
     if not size == len(gold) == len(escalated_verdicts) or not size:
-        msg = f"one verdict of each and one gold label an input are needed, got {size}, "
-        msg += f"{len(escalated_verdicts)} and {len(gold)}"
+        msg = f"an escalation curve needs two verdicts and a gold label per input, got {size} verdicts, "
+        msg += f"{len(escalated_verdicts)} escalated verdicts and {len(gold)} labels"
         raise InputError(msg)
     if not all(0 <= share <= 1 for share in shares):
-        msg = f"shares lie between 0 and 1, got {', '.join(map(str, shares))}"
+        msg = f"shares must lie between 0 and 1, got {', '.join(map(str, shares))}"
         raise InputError(msg)
-    # A stable order: among equally confident inputs, the first goes first.
+    # The sort is stable: of equally confident inputs the first goes first.
     order = sorted(range(size), key=lambda n: (verdicts[n].status != "failed", verdicts[n].confidence or 0.0))
     labels = [verdict.label or verdict.predicted_label for verdict in verdicts]
     latency = sum(verdict.latency_ms for verdict in verdicts)

@@ -1,4 +1,4 @@
-"""Running a classifier over labelled rows and scoring it."""
+"""Running and scoring a classifier on labelled rows."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["Evaluation", "Predictions", "aclassify", "aevaluate", "evaluate", "g
 
 
 class Evaluation(BaseModel):
-    """A score card and the verdicts that it sums up."""
+    """A score card and the verdicts behind it."""
 
     model_config = ConfigDict(frozen=True)
 
     card: ScoreCard
     """The figures."""
     verdicts: tuple[Verdict, ...]
-    """One verdict a row, in the rows' order."""
+    """One verdict per row, in row order."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Predictions:
     """What a classifier said about n rows."""
 
     labels: Sequence[str | None]
-    """The label of each row, n; `None` where the answer failed."""
+    """The label of each row, n; `None` if the answer failed."""
     probabilities: Sequence[Mapping[str, float] | None] = ()
-    """Label to probability of each row, n, or nothing; rows without are left out of log loss and ECE."""
+    """Label to probability for each row, n; or empty. Rows without are left out of log loss and ECE."""
     student: str = "-"
     """The model that answered; `-` for none."""
     calibrated: bool = False
@@ -49,7 +49,7 @@ class Predictions:
     prompt_tokens: int | None = None
     """Length of the system prompt."""
     ms_per_text: float | None = None
-    """Median milliseconds a text."""
+    """Median milliseconds per text."""
 
 
 async def aevaluate(
@@ -62,7 +62,7 @@ async def aevaluate(
     concurrency: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Classify labelled rows and score the verdicts; `evaluate` does the same for code that does not await.
+    """Classify labelled rows and score the verdicts; `evaluate` is the blocking form.
 
     Args:
         classifier: The classifier; an abstained verdict counts with its `predicted_label`.
@@ -70,11 +70,12 @@ async def aevaluate(
         name: Name of the score card.
         role: Data role of the rows.
         seed: Seed of the bootstrap.
-        concurrency: Calls in flight; 1 for a model in this process, so that a text's time is its own, else 8.
-        on_progress: Called with rows done and rows in all.
+        concurrency: Calls in flight; by default 1 for a model in this process, so that each text is timed alone, else
+            8.
+        on_progress: Called with rows done and total rows.
 
     Raises:
-        InputError: A row has no label, or there is no row.
+        InputError: A row has no label, or there are no rows.
     """
     artifact, rows = classifier.artifact, examples_from(examples, classifier.artifact.task)
     gold_labels(rows)
@@ -101,7 +102,7 @@ async def aclassify(
     concurrency: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Verdict, ...]:
-    """One verdict a row, in the rows' order."""
+    """Classify rows; one verdict per row, in row order."""
     verdicts: dict[int, Verdict] = {}
     config = RunnableConfig(max_concurrency=concurrency or (1 if classifier.in_process else 8))
     async for index, verdict in classifier.abatch_as_completed([row.input for row in examples], config):
@@ -114,18 +115,18 @@ async def aclassify(
 def score_card(
     task: Task, rows: ExampleSet, predictions: Predictions, *, name: str, role: str, seed: int = 0
 ) -> ScoreCard:
-    """Score predictions, and probabilities where there are any.
+    """Score the predictions for n labelled rows.
 
     Args:
         task: The task with its labels.
         rows: Labelled rows, n.
-        predictions: The predictions for these rows.
+        predictions: Their predictions.
         name: Name of the score card.
         role: Data role of the rows.
         seed: Seed of the bootstrap.
 
     Raises:
-        InputError: A row has no label, or there is no row.
+        InputError: A row has no label, or there are no rows.
     """
     gold, labels = gold_labels(rows), task.label_names
     tables = confusion_tables(gold, predictions.labels, labels, [row.group for row in rows])
@@ -153,11 +154,11 @@ def gold_labels(examples: ExampleSet) -> list[str]:
     """The gold label of each row.
 
     Raises:
-        InputError: A row has none, or there is no row.
+        InputError: A row has none, or there are no rows.
     """
     missing = [row.id for row in examples if row.label is None]
     if missing or not len(examples):
-        what = f"{len(missing)} have none, e.g. {missing[0]!r}" if missing else "there is no row"
+        what = f"{len(missing)} have none, e.g. {missing[0]!r}" if missing else "there are no rows"
         msg = f"scoring {examples.source} needs a label on each row: {what}"
         raise InputError(msg)
     return [row.label for row in examples if row.label is not None]

@@ -1,9 +1,9 @@
 """Classification metrics with confidence intervals that respect groups.
 
-Macro-F1 is the mean of the labels' F1 over the *declared* labels: one that neither occurs nor is predicted counts 0.
-A row without a readable answer is wrong, never left out. Intervals are percentile intervals of a cluster bootstrap:
-whole groups are drawn with replacement (Davison & Hinkley 1997, section 3.8; Field & Welsh 2007), so that the many
-rows about one template or one contract do not count as independent.
+Macro-F1 is the mean F1 over the *declared* labels; a label that neither occurs nor is predicted counts 0. A row without
+a readable answer is wrong, never left out. Intervals are percentile intervals of a cluster bootstrap: whole groups are
+drawn with replacement (Davison & Hinkley 1997, section 3.8; Field & Welsh 2007), so that the many rows of one template
+or contract do not count as independent.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def confusion_tables(
     labels: Sequence[str],
     groups: Sequence[str | None] | None = None,
 ) -> Array:
-    """Counts of gold label by predicted label, one table a group.
+    """Counts of gold label by predicted label, one table per group.
 
     Args:
         gold: Gold labels, n.
-        predicted: Predicted labels, n; `None` where there was no readable answer.
+        predicted: Predicted labels, n; `None` for no readable answer.
         labels: The declared labels, k.
-        groups: Group of each row, n; `None` puts a row in a group of its own.
+        groups: Group of each row, n; `None` is a group of its own.
 
     Returns:
         Groups x k x (k + 1); the last column counts failed and undeclared answers.
@@ -52,7 +52,7 @@ def confusion_tables(
 
 
 def cluster_keys(groups: Sequence[str | None] | None, rows: int) -> list[str]:
-    """One resampling key a row: its group, or a key of its own."""
+    """The resampling key of each row: its group, or a key of its own."""
     return [
         f"row {row}" if group is None else f"group {group}"
         for row, group in enumerate([None] * rows if groups is None else groups)
@@ -65,8 +65,8 @@ def cluster_bootstrap(
     """Estimate a statistic of counts, with its cluster-bootstrap percentile interval.
 
     Args:
-        tables: One or more arrays of `confusion_tables` of the same groups.
-        statistic: From the summed counts of each array to the figure; leading axes are draws.
+        tables: One or more results of `confusion_tables` for the same groups.
+        statistic: Maps the summed counts of each to the figure; leading axes are draws.
         confidence: Confidence level.
         seed: Seed of the draws.
     """
@@ -76,7 +76,7 @@ def cluster_bootstrap(
         return Interval(value=value, low=value, high=value, level=confidence)
 
     def of_draws(drawn: npt.NDArray[np.int64], axis: int) -> Array:
-        # scipy asks for the last axis: draws x groups, or groups alone for the sample itself.
+        # scipy passes the last axis: of draws x groups, or of groups alone for the sample itself.
         return np.asarray(statistic(*(counts[drawn].sum(axis=axis % drawn.ndim) for counts in tables)))
 
     result = stats.bootstrap(
@@ -94,12 +94,12 @@ def cluster_bootstrap(
 
 
 def macro_f1(counts: Array) -> Array:
-    """Macro-F1 of count tables, ... x k x (k + 1) to ...."""
+    """Macro-F1 of count tables, `(..., k, k + 1)` to `(...)`."""
     return np.asarray(per_label_f1(counts).mean(axis=-1))
 
 
 def per_label_f1(counts: Array) -> Array:
-    """F1 of each label, ... x k x (k + 1) to ... x k; 0 for a label that neither occurs nor is predicted."""
+    """F1 of each label, `(..., k, k + 1)` to `(..., k)`; 0 for a label that neither occurs nor is predicted."""
     square = counts[..., :, :-1]
     hits = np.diagonal(square, axis1=-2, axis2=-1)
     sums = counts.sum(axis=-1) + square.sum(axis=-2)
@@ -107,6 +107,6 @@ def per_label_f1(counts: Array) -> Array:
 
 
 def accuracy(counts: Array) -> Array:
-    """Share of rows with the gold label, ... x k x (k + 1) to ...."""
+    """Share of rows with the gold label, `(..., k, k + 1)` to `(...)`."""
     hits = np.trace(counts[..., :, :-1], axis1=-2, axis2=-1)
     return np.asarray(hits / counts.sum(axis=(-2, -1)))

@@ -142,7 +142,7 @@ def test_embeddings_that_are_not_there_end_the_run_with_one_line_and_all_is_kept
     with OllamaServer(ollama_script) as server:
         done = pld(*files.distill, *options, host=server.url)
     assert done.exit_code == 1
-    assert re.search(r"OllamaEmbeddings gave no usable vectors for \d+ micro-rules", done.stderr)
+    assert re.search(r"OllamaEmbeddings returned no usable vectors for \d+ micro-rules", done.stderr)
     assert f"go on with: pld distill --resume {the_run(files)}" in done.stderr
     assert "Traceback" not in done.stderr
 

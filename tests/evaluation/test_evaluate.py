@@ -57,7 +57,7 @@ async def test_with_and_without_an_event_loop_the_result_is_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
-    [(rows_of(("x", "sad"), ("y", None)), "1 have none, e.g. '1'"), (rows_of(), "there is no row")],
+    [(rows_of(("x", "sad"), ("y", None)), "1 have none, e.g. '1'"), (rows_of(), "there are no rows")],
 )
 async def test_rows_without_labels_cannot_be_scored(rows: ExampleSet, expected: str) -> None:
     with pytest.raises(InputError, match=expected):

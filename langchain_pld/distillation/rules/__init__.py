@@ -1,1 +1,1 @@
-"""What is done to rules: screens, clusters, conflicts, edits."""
+"""Work on rules: screening, clustering, conflicts, edits."""

@@ -1,8 +1,8 @@
-"""Clustering of micro-rules inside each label.
+"""Clustering the micro-rules of each label.
 
-`paper` is DBSCAN as the paper has it. `auto` tries methods in turn, from those that find the number of clusters and
-leave outliers to k-means, which always finds something, and takes the first healthy result. Outliers become candidates
-for single rules later on.
+`paper` is DBSCAN as in the paper. `auto` takes the first healthy result from a list of methods: first those that find
+the number of clusters and leave outliers, last k-means, which always finds something. Outliers may become single rules
+later.
 """
 
 from __future__ import annotations
@@ -34,30 +34,28 @@ _SAME = 1e-6
 
 @dataclass(frozen=True)
 class Clustering:
-    """The micro-rules of one label in groups; each is in exactly one group or in the noise."""
+    """The micro-rules of one label, each in exactly one group or in the noise."""
 
     groups: tuple[tuple[MicroRule, ...], ...]
-    """Largest first; inside a group the micro-rule nearest to its middle first."""
+    """Largest group first; within a group, the most central micro-rule first."""
     noise: tuple[MicroRule, ...]
-    """In no group, or in one beyond the number wanted."""
+    """In no group, or in one beyond the wanted number."""
     log: tuple[str, ...]
-    """A line for each method that was tried, with the reason why it was not taken; the last one was taken."""
+    """One line per method tried, with the reason for rejecting it; the last one was taken."""
 
 
 def cluster_label(
     micro_rules: Sequence[MicroRule], vectors: np.ndarray, *, mode: ClusterMode, most: int, seed: int
 ) -> Clustering:
-    """Group the micro-rules of one label by what they say.
-
-    The result does not depend on the order of the micro-rules.
+    """Group the micro-rules of one label by meaning, whatever their order.
 
     Args:
         micro_rules: Micro-rules of one label.
-        vectors: Their vectors, one row each, shape `(len(micro_rules), dimensions)`.
-        mode: `paper`: DBSCAN with cosine distance, eps 0.4 and min_samples 6. `auto`: DBSCAN with eps from the knee of
-            the k-distances and min_samples by the size of the label, else HDBSCAN, agglomerative clustering, k-means.
-            `kmeans`: `most` groups.
-        most: Groups wanted at most; members of smaller ones become noise.
+        vectors: Their vectors, shape `(len(micro_rules), dimensions)`.
+        mode: `paper`: DBSCAN with cosine distance, eps 0.4 and min_samples 6. `auto`: DBSCAN with eps at the knee of
+            the k-distances and min_samples by the number of micro-rules, else HDBSCAN, agglomerative clustering,
+            k-means. `kmeans`: `most` groups.
+        most: Maximum number of groups; members of smaller ones become noise.
         seed: Seed of k-means.
 
     Returns:
@@ -88,7 +86,7 @@ def cluster_label(
 
 
 _Attempt = tuple[np.ndarray, str]
-"""The cluster of each micro-rule, -1 for noise, and the method with its numbers."""
+"""The cluster of each micro-rule, -1 for noise; and the method with its parameters."""
 
 
 def _paper(distances: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -100,7 +98,7 @@ def _paper(distances: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def _auto(vectors: np.ndarray, distances: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, list[str]]:
-    """The first healthy attempt; k-means is taken as it is."""
+    """The first healthy attempt, or k-means."""
     log: list[str] = []
     for clusters, method in _attempts(distances, most):
         numbers, sizes = np.unique(clusters, return_counts=True)
@@ -114,7 +112,7 @@ def _auto(vectors: np.ndarray, distances: np.ndarray, most: int, seed: int) -> t
 
 
 def _attempts(distances: np.ndarray, most: int) -> Iterator[_Attempt]:
-    # The paper's 6 for a hundred micro-rules and more; fewer for fewer, at least 2.
+    # The paper's 6 from a hundred micro-rules on, fewer below, at least 2.
     min_samples = max(2, min(PAPER_MIN_SAMPLES, round(math.sqrt(len(distances)) * PAPER_MIN_SAMPLES / 10)))
     yield _dbscan(distances, _knee_eps(distances, min_samples), min_samples)
     yield _hdbscan(distances, min_samples)
@@ -122,10 +120,10 @@ def _attempts(distances: np.ndarray, most: int) -> Iterator[_Attempt]:
 
 
 def _knee_eps(distances: np.ndarray, neighbour: int) -> float:
-    """The distance at the knee of the sorted distances to the n-th neighbour: the usual eps of DBSCAN.
+    """The usual eps of DBSCAN: the knee of the sorted distances to the n-th neighbour.
 
-    The knee is the point farthest below the line from the first to the last, after Satopää et al. 2011 ("Kneedle"). The
-    point itself counts as its first neighbour, as in DBSCAN's min_samples.
+    The knee is the point farthest below the line from first to last, as in "Kneedle" (Satopää et al. 2011). A point is
+    its own first neighbour, as in DBSCAN's min_samples.
     """
     curve = np.sort(np.sort(distances, axis=1)[:, min(neighbour, len(distances)) - 1])
     line = np.linspace(curve[0], curve[-1], len(curve))
@@ -140,13 +138,13 @@ def _dbscan(distances: np.ndarray, eps: float, min_samples: int) -> _Attempt:
 
 def _hdbscan(distances: np.ndarray, min_cluster_size: int) -> _Attempt:
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        warnings.simplefilter("ignore")  # it divides by the distance of identical drafts
+        warnings.simplefilter("ignore")  # identical drafts make it divide by zero
         model = HDBSCAN(min_cluster_size=min_cluster_size, metric="precomputed", copy=True)
         return model.fit_predict(distances), f"HDBSCAN (min_cluster_size {min_cluster_size})"
 
 
 def _agglomerative(distances: np.ndarray, most: int) -> _Attempt:
-    """Average linkage, cut where the silhouette is best."""
+    """Average linkage, cut at the best silhouette."""
     cuts = [
         AgglomerativeClustering(count, metric="precomputed", linkage="average").fit_predict(distances)
         for count in range(2, min(most, _distinct(distances) - 1) + 1)
@@ -157,7 +155,7 @@ def _agglomerative(distances: np.ndarray, most: int) -> _Attempt:
 
 def _kmeans(vectors: np.ndarray, count: int, seed: int) -> _Attempt:
     with warnings.catch_warnings():
-        # Fewer distinct vectors than clusters: fewer groups come, which is fine.
+        # It warns when fewer vectors are distinct than clusters are wanted; fewer groups are fine.
         warnings.simplefilter("ignore")
         clusters = KMeans(n_clusters=min(count, len(vectors)), n_init=10, random_state=seed).fit_predict(vectors)
     return clusters, f"k-means ({len(np.unique(clusters))} groups)"
@@ -189,7 +187,7 @@ def _silhouette(clusters: np.ndarray, distances: np.ndarray) -> float:
 
 
 def _largest_groups(clusters: np.ndarray, distances: np.ndarray, most: int) -> list[list[int]]:
-    """The places of the largest groups, each from its middle outwards."""
+    """Indices of the largest groups, each from its centre outwards."""
     groups = [np.flatnonzero(clusters == number) for number in np.unique(clusters[clusters >= 0])]
     groups.sort(key=lambda group: (-len(group), int(group[0])))
     spreads = [distances[np.ix_(group, group)].mean(axis=1).round(9) for group in groups[:most]]
@@ -197,7 +195,7 @@ def _largest_groups(clusters: np.ndarray, distances: np.ndarray, most: int) -> l
 
 
 def _distinct(distances: np.ndarray) -> int:
-    """How many vectors differ from all before them."""
+    """Number of distinct vectors."""
     return sum(not (row[:n] < _SAME).any() for n, row in enumerate(distances))
 
 

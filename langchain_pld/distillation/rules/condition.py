@@ -1,4 +1,4 @@
-"""A condition as a teacher may write it."""
+"""The type of a condition in a teacher's answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_CHARS = 300
 
 
 def _whole(text: str) -> str:
-    """The text without a clause that was cut off: a grammar ends an answer at the limit, wherever that is."""
+    """Drop a clause that was cut off: a grammar ends the text at the limit, even mid-sentence."""
     if len(text) < _MAX_CHARS or text.endswith((".", "!", "?")):
         return text
     end = max(text.rfind(mark) for mark in ",;.")

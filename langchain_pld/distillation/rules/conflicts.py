@@ -1,4 +1,4 @@
-"""Conflicts: rules with nearly the same condition that argue for different labels."""
+"""Conflicts: rules with nearly the same condition but different labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_SHOWN = 6
 
 @dataclass(frozen=True)
 class Conflict:
-    """Two rules that say nearly the same and argue for different labels."""
+    """Two rules with nearly the same condition but different labels."""
 
     first: Rule
     second: Rule
@@ -49,12 +49,12 @@ class Settlements(BaseModel):
 
 
 def find_conflicts(rules: Sequence[Rule], vectors: np.ndarray, *, similarity: float) -> list[Conflict]:
-    """Pairs of rules of different labels whose conditions are nearly the same, the most similar first.
+    """Find the conflicts among rules, most similar first.
 
     Args:
         rules: The rules, n.
-        vectors: Vectors of their conditions, n by d, of unit length.
-        similarity: Cosine from which on two conditions count as nearly the same.
+        vectors: Unit vectors of their conditions, n by d.
+        similarity: Lowest cosine at which two conditions count as nearly the same.
     """
     cosines = vectors @ vectors.T
     conflicts = [
@@ -68,17 +68,11 @@ def find_conflicts(rules: Sequence[Rule], vectors: np.ndarray, *, similarity: fl
 async def resolve_conflicts(
     rules: Sequence[Rule], conflicts: Sequence[Conflict], teacher: Teacher, screen: Screen
 ) -> tuple[tuple[Rule, ...], list[str]]:
-    """Have the teacher tell conflicting rules apart, in one call for all conflicts.
-
-    Args:
-        rules: All rules.
-        conflicts: From `find_conflicts`; the first six are resolved.
-        teacher: The model that rewrites the conditions.
-        screen: Screens the new conditions.
+    """Have the teacher rewrite conflicting rules, the first six conflicts in one call.
 
     Returns:
-        The rules, and a line for the log about each edit. Without a usable answer the rules stay as they are: the
-        validation rows decide.
+        The rules, and a log line per edit. Without a usable answer the rules stay as they are, and the validation rows
+        decide.
     """
     shown = conflicts[:_MAX_SHOWN]
     answer = await teacher.ask(_messages(screen.task, shown), Settlements)

@@ -1,4 +1,4 @@
-"""Edits of rules: an action list, never a free rewrite, so that ids, sources and support survive."""
+"""Edits of rules: a list of actions, never a free rewrite, so that ids, sources and support survive."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Proposal(BaseModel):
 
     @property
     def name(self) -> str:
-        """What the log calls it."""
+        """The name in the log."""
         return f"edits for {self.expected} taken for {self.predicted}"
 
 
@@ -65,10 +65,10 @@ def apply_edits(
     screen: Screen,
     sources: Sequence[str] = (),
 ) -> tuple[tuple[Rule, ...], list[str]]:
-    """Apply edits one after the other; an edit that is not allowed is refused and logged.
+    """Apply edits in order; an edit that is not allowed is refused and logged.
 
-    A changed rule stands where the old one stood, and keeps its label, sources and support; it names the old one as
-    parent. An added rule comes last.
+    A changed rule keeps its place, label, sources and support, and names the old rule as its parent. An added rule
+    comes last.
 
     Args:
         rules: The rules.
@@ -76,10 +76,10 @@ def apply_edits(
         editable: Ids of the rules that may be changed.
         labels: Labels for which a rule may be added.
         screen: Screens the new conditions.
-        sources: The texts that the author of the edits saw; no condition may take over their words, names or numbers.
+        sources: The texts that the author of the edits saw; no condition may copy their wording, names or numbers.
 
     Returns:
-        The new rules, and a line for each edit but `keep`.
+        The new rules, and a log line for each edit except `keep`.
     """
     current = list(rules)
     log: list[str] = []
@@ -117,7 +117,7 @@ def _wrong_target(edit: RuleEdit, place: int | None, editable: Collection[str], 
         return None if edit.label in labels else f"no rule may be added for the label {edit.label!r} here"
     if edit.rule not in editable:
         return "it is not one of the rules in question"
-    return "an earlier edit changed it already" if place is None else None
+    return "an earlier edit already changed it" if place is None else None
 
 
 def _wrong_condition(
@@ -128,7 +128,7 @@ def _wrong_condition(
         if len(condition) < 10:
             return "a condition is too short to say anything"
         if (label, condition) in known:
-            return "there is such a rule already"
+            return "the same rule already exists"
         if objection := screen.objection(condition, sources):
             return f"a condition {objection.reason}"
     return None

@@ -1,4 +1,4 @@
-"""Vectors of micro-rules: from any LangChain `Embeddings`, or from an offline default that needs no model."""
+"""Vectors of micro-rules, from any LangChain `Embeddings` or from an offline default without a model."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _BYTES_PER_TOKEN = 4
 
 
 class LexicalEmbeddings(Embeddings):
-    """Latent semantic analysis of a corpus of short texts: no model, no download, the same vectors everywhere.
+    """Latent semantic analysis (Deerwester et al. 1990) of short texts: no model, no download, the same everywhere.
 
-    TF-IDF of words, word pairs and of characters inside words, reduced by a truncated singular value decomposition.
-    What all texts of the corpus share ("If the text ...") weighs next to nothing. Deerwester et al. 1990.
+    TF-IDF of words, word pairs and characters within words, reduced by a truncated singular value decomposition. What
+    all texts of the corpus share ("If the text ...") weighs next to nothing.
 
     Args:
-        corpus: The texts that the weights are learned from; usually those that are embedded afterwards.
+        corpus: The texts to learn the weights from, usually those to be embedded.
     """
 
     def __init__(self, corpus: Sequence[str]) -> None:
@@ -47,17 +47,17 @@ class LexicalEmbeddings(Embeddings):
         self._reduction: TruncatedSVD | None = None
         try:
             weights = self._terms.fit_transform(corpus)
-        except ValueError:  # no text holds a word
+        except ValueError:  # no words in the corpus
             self._terms = None
             return
         dimensions = min(_DIMENSIONS, len(corpus) - 1, weights.shape[1] - 1)
         if dimensions >= 2:
-            # It divides by the variance, which equal texts do not have.
+            # It divides by the variance, which is zero for equal texts.
             with np.errstate(divide="ignore", invalid="ignore"):
                 self._reduction = TruncatedSVD(dimensions, random_state=_SEED).fit(weights)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Vectors of unit length; a zero vector for a text that shares nothing with the corpus."""
+        """Unit vectors; a zero vector for a text that shares nothing with the corpus."""
         if self._terms is None:
             return [[0.0, 0.0] for _ in texts]
         weights = self._terms.transform(texts)
@@ -70,21 +70,20 @@ class LexicalEmbeddings(Embeddings):
 
 
 async def embed_micro_rules(run: Run, micro_rules: Sequence[MicroRule]) -> np.ndarray:
-    """Embed what micro-rules say: condition and cues.
+    """Embed the conditions and cues of micro-rules; no text is embedded twice in a run.
 
-    A text that the run has embedded before is not embedded again. Embeddings do not report token counts, so that the
-    ledger's tokens are an estimate: one for four bytes. Where the budget allows no call, the offline default stands in.
+    Embeddings report no token counts, so the ledger estimates them at four bytes per token.
 
     Args:
-        run: Names the embeddings; without any, the offline default is used, which costs nothing.
+        run: The run; without embeddings, or with the budget spent, the offline default is used.
         micro_rules: Micro-rules, best of all labels together, so that the offline default learns from all.
 
     Returns:
-        One row a micro-rule, of unit length, shape `(len(micro_rules), dimensions)`.
+        Unit vectors, shape `(len(micro_rules), dimensions)`.
 
     Raises:
-        DistillationError: The embeddings could not be reached, gave vectors that cannot be used, or vectors of another
-            length than earlier in the run.
+        DistillationError: The embeddings failed, returned unusable vectors, or vectors of another length than earlier
+            in the run.
     """
     if not micro_rules:
         return np.zeros((0, 0))
@@ -111,15 +110,15 @@ async def embed_micro_rules(run: Run, micro_rules: Sequence[MicroRule]) -> np.nd
             raise
         line = line.model_copy(update={"seconds": time.perf_counter() - start})
         fresh = {keys[text]: vector.tolist() for text, vector in zip(missing, vectors, strict=True)}
-        # Kept before they are entered: killed in between, a run does not pay for them again.
+        # Saved before the ledger entry: a run killed in between does not pay twice.
         await run.store.put_many(_KIND, {key: {"vector": vector} for key, vector in fresh.items()})
         known |= fresh
     await run.spending.add(line)
     lengths = sorted({len(vector) for vector in known.values()})
     if len(lengths) > 1:
         msg = (
-            f"{spec} gives vectors of another length than earlier in this run ({lengths[0]} and {lengths[-1]} "
-            "numbers); go on with the embeddings that the run began with, or start a new one"
+            f"{spec} returns vectors of another length than earlier in this run ({lengths[0]} and {lengths[-1]} "
+            "numbers); continue with the embeddings that the run began with, or start a new run"
         )
         raise DistillationError(msg)
     return np.asarray([known[keys[text]] for text in texts])
@@ -130,13 +129,13 @@ async def _request(embeddings: Embeddings, texts: list[str]) -> np.ndarray:
         vectors = np.asarray(await embeddings.aembed_documents(texts), dtype=float)
         if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
             msg = f"expected {len(texts)} vectors of one length, got an array of shape {vectors.shape}"
-            raise ValueError(msg)  # told as what the client raises is
+            raise ValueError(msg)  # reported like an error of the client
     except Exception as error:  # whatever the client raised
         if passes_through(error):
             raise
         msg = (
-            f"{type(embeddings).__name__} gave no usable vectors for {len(texts)} micro-rules "
-            f"({type(error).__name__}: {error}); fix that and go on, or start a run with other embeddings, or none"
+            f"{type(embeddings).__name__} returned no usable vectors for {len(texts)} micro-rules "
+            f"({type(error).__name__}: {error}); fix it and resume, or start a new run with other embeddings or none"
         )
         raise DistillationError(msg) from error
     return np.asarray(normalize(vectors))
@@ -147,7 +146,7 @@ def _lexical(texts: list[str]) -> np.ndarray:
 
 
 def embeddings_spec(embeddings: Embeddings) -> str:
-    """The `provider:name` of embeddings, e.g. `ollama:nomic-embed-text`; the class where no model is named."""
+    """The `provider:name` of embeddings, e.g. `ollama:nomic-embed-text`; the class if they name no model."""
     kind = type(embeddings).__name__
     provider = kind.removesuffix("s").removesuffix("Embedding").lower()
     if kind == "GoogleGenerativeAIEmbeddings":
@@ -161,11 +160,11 @@ def _key(spec: str, text: str) -> str:
 
 
 def resolve_embeddings(spec: str) -> Embeddings:
-    """Return the embeddings that `provider:name` names, e.g. `ollama:nomic-embed-text`.
+    """Return the embeddings for `provider:name`, e.g. `ollama:nomic-embed-text`.
 
     Raises:
-        MissingExtraError: `langchain`, or the package of that provider, is not installed.
-        ModelSetupError: The name cannot be understood.
+        MissingExtraError: `langchain` or the provider's package is not installed.
+        ModelSetupError: The name is unknown.
     """
     try:
         from langchain.embeddings import init_embeddings

@@ -1,4 +1,4 @@
-"""Near-duplicates: micro-rules whose conditions say nearly the same in nearly the same words."""
+"""Near-duplicates: micro-rules whose conditions use nearly the same words."""
 
 from __future__ import annotations
 
@@ -19,13 +19,10 @@ _MIN_WORDS = 4
 
 
 def group_near_duplicates(micro_rules: Iterable[MicroRule]) -> list[tuple[MicroRule, ...]]:
-    """Group micro-rules, of one label or of several, by what their conditions say.
+    """Group the near-duplicates among micro-rules of one or more labels, in the order of their first members.
 
-    Two conditions are near-duplicates when they have the same content words and negations, or, with at least four such
-    words each, when their Jaccard similarity is at least 0.8 and they negate alike.
-
-    Returns:
-        Groups in the order of their first members; each micro-rule is in exactly one.
+    Two conditions are near-duplicates if their content words and negations are equal or, with at least four such words
+    each, if their negations are equal and their Jaccard similarity is at least 0.8.
     """
     members: dict[frozenset[str], list[tuple[int, MicroRule]]] = defaultdict(list)
     for place, micro in enumerate(micro_rules):
@@ -41,7 +38,7 @@ def group_near_duplicates(micro_rules: Iterable[MicroRule]) -> list[tuple[MicroR
 
 
 def _near_pairs(word_sets: list[frozenset[str]]) -> list[tuple[int, int]]:
-    """Pairs of places, in near-linear time: near-duplicates share one of their rarest words (prefix filter)."""
+    """Pairs of indices, in near-linear time: near-duplicates share one of their rarest words (prefix filter)."""
     frequency = Counter(word for words in word_sets for word in words)
     sharing: dict[str, list[int]] = defaultdict(list)
     pairs: list[tuple[int, int]] = []
@@ -49,7 +46,7 @@ def _near_pairs(word_sets: list[frozenset[str]]) -> list[tuple[int, int]]:
         if len(words) < _MIN_WORDS:
             continue
         rarest = sorted(words, key=lambda word: (frequency[word], word))
-        for word in rarest[: len(words) // 5 + 1]:  # four in five are shared
+        for word in rarest[: len(words) // 5 + 1]:  # at least four in five are shared
             pairs += [(place, other) for other in sharing[word] if _near(words, word_sets[other])]
             sharing[word].append(place)
     return pairs

@@ -1,8 +1,8 @@
-"""Prompt injection in drafted rules: instructions to a model, disguises, addresses, code, talk of the answer's form.
+"""Prompt injection in drafted rules: instructions to a model, disguised text, addresses, code, answer formats.
 
-A condition ends up in a system prompt, so it may describe texts and nothing else. The screen is strict: a refused draft
-costs one example, an instruction that gets through costs the guard. It reads a text as it is and with look-alike
-letters folded. Wherever a pattern could backtrack its repetitions are bounded, so that its time is linear.
+A condition ends up in a system prompt, so it may only describe texts. The screen is strict: a refused draft costs one
+example, an instruction that gets through costs the guard. It reads a text as it is and with look-alike letters folded.
+Repetitions that could backtrack are bounded, so that time is linear.
 """
 
 from __future__ import annotations
@@ -17,16 +17,13 @@ __all__ = ["contains_instruction", "find_injection", "mentions_models"]
 
 
 def find_injection(text: str, *, labels: Sequence[str] = (), about_models: bool = False) -> str | None:
-    """What makes a text unfit for a system prompt.
+    """Why a text is unfit for a system prompt, as the end of a sentence that begins "a condition that"; or `None`.
 
     Args:
         text: A condition or a cue.
         labels: Label names; telling the reader to answer with one is an instruction.
-        about_models: Whether a condition may report that a text addresses a model ("asks the model to ignore its
-            rules"), because that is what the task is about.
-
-    Returns:
-        The reason, as the end of a sentence that begins with "a condition that", or `None`.
+        about_models: Whether the task is about texts that address a model, so that a condition may report that ("asks
+            the model to ignore its rules").
     """
     visible = clean_text(text)
     for reason, pattern in _NOT_PROSE.items():
@@ -43,9 +40,9 @@ def find_injection(text: str, *, labels: Sequence[str] = (), about_models: bool 
     return None
 
 
-@lru_cache(maxsize=256)  # a text is screened again with each condition and cue that was drafted from it
+@lru_cache(maxsize=256)  # called again for each condition and cue drafted from the text
 def contains_instruction(text: str) -> bool:
-    """Whether a text tries to steer a model; unlike a condition, a text may contain links, code, and "you must"."""
+    """Whether a text tries to steer a model; unlike a condition, it may contain links, code and "you must"."""
     visible = clean_text(text)
     return bool(_NOT_PROSE[_DISGUISED].search(visible)) or any(
         pattern.search(view)
@@ -56,7 +53,7 @@ def contains_instruction(text: str) -> bool:
 
 
 def mentions_models(text: str) -> bool:
-    """Whether a task's own words say that its texts address a model."""
+    """Whether a task's wording says that its texts address a model."""
     return _MODELS.search(text) is not None
 
 
@@ -94,7 +91,7 @@ _NOT_PROSE = {
         r"[<>{}|\\`\u2039\u203a]|\]\(|==|= ?>|\w\(\)|[a-z]\.[a-z]{1,40}\(|&#?\w{1,10};|(?:%[0-9A-Fa-f]{2}){2}"
         r"|[\[(]/?(?:INST|SYS)"
     ),
-    # Encoded text, digits for letters, spaced letters, and letters of phonetic alphabets and in boxes.
+    # Encoded text, digits for letters, spaced letters, phonetic alphabets, boxed letters.
     _DISGUISED: re.compile(
         r"[A-Za-z0-9+/=]{32}|(?:[A-Za-z]\d){2}|(?:\b\w\b[\s._*-]{1,3}){4}\w\b"
         r"|[\u0250-\u02af\u1d00-\u1dbf\ua720-\ua7ff\U0001f100-\U0001f1ff]"
@@ -102,7 +99,7 @@ _NOT_PROSE = {
 }
 """Reason to pattern, on the cleaned text."""
 
-# In the languages of Latin script that a draft is most likely to be in; for others see `Screen.scripts`.
+# The Latin-script languages most likely in a draft; `Screen.scripts` covers other scripts.
 _OVERRIDE = (
     r"(?:\b(?:ignor\w*|disregard|forget|overrid\w*|bypass|stop following|do(?: not|n't) (?:follow|obey)|no longer"
     r"|vergiss|missachte\w*|oublie\w*|olvid\w*|esqueca|dimentica)\b)"
@@ -144,4 +141,4 @@ _INSTRUCTIONS = {
         r"|\b(?:correct|right|final|true) (?:answer|label|verdict)\b.{0,15}\bis\b"
     ),
 }
-"""Reason to pattern, on views in lower case."""
+"""Reason to pattern, on lower-case views."""

@@ -1,4 +1,4 @@
-"""How many rules a prompt has room for."""
+"""Fitting the rules into the prompt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["fit_to_budget", "token_counter"]
 
 
 def token_counter(student: BaseChatModel) -> Callable[[str], int]:
-    """A counter of tokens: the student's own tokenizer, or else an upper estimate. May load the model."""
+    """A token counter: the student's own tokenizer, or else a high estimate. May load the model."""
     tokenizer = tokenizer_of(student)
     return estimated_tokens if tokenizer is None else lambda text: len(tokenizer(text))
 
@@ -27,16 +27,9 @@ def token_counter(student: BaseChatModel) -> Callable[[str], int]:
 def fit_to_budget(
     task: Task, rules: Sequence[Rule], answer: AnswerFormat, plan: Plan, count_tokens: Callable[[str], int]
 ) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
-    """Split rules into those that fit into the plan's prompt and those that do not.
+    """Split rules, in prompt order, into those that fit the plan's limits on rules and prompt tokens, and the rest.
 
-    The rules with the least support go first, but no label's last rule.
-
-    Args:
-        task: The task.
-        rules: The rules in the order of the prompt.
-        answer: The answer format that the prompt asks for.
-        plan: Limits the number of rules and the tokens of the compiled prompt.
-        count_tokens: From `token_counter`.
+    The rules with the least support are dropped first, but no label's last rule before the others.
     """
     kept, dropped = list(rules), []
     while kept and (

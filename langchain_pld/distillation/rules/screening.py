@@ -1,8 +1,8 @@
-"""Screens: what a drafted condition or cue must not contain, each with a reason that a person can read.
+"""Screens: what a drafted condition or cue must not contain, with reasons for people.
 
-A condition becomes part of a system prompt, so an example could inject instructions there through what the condition
-takes over from it. It must be plain prose about texts, without wording, names or numbers of the text that it was
-drafted from. What appears in many texts is no detail of one, and may be said.
+A condition becomes part of a system prompt, so whatever it copies from an example could inject instructions. It must be
+plain prose about texts, without the wording, names or numbers of the text that it was drafted from. What appears in
+many texts is allowed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Objection:
     reason: str
     """What the condition does, as the end of a sentence that begins with "a condition that"."""
     request: str
-    """What to tell its author when it is asked for again."""
+    """What to tell the teacher when asking for another."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Screen:
     """What a condition of one task must not contain."""
 
     task: Task
-    """The task, whose labels a condition must not rest on."""
+    """A condition must not rest on its labels."""
     common: frozenset[str] = frozenset()
-    """Words, folded for comparison, that appear in the task's own text or in the texts of several groups."""
+    """Words, folded for comparison, from the task's own wording or from texts of several groups."""
     scripts: frozenset[str] | None = None
-    """Scripts that conditions may be written in, by the first word of Unicode's names; `None`: any."""
+    """Scripts that conditions may use, by the first word of the Unicode names; `None`: any."""
     about_models: bool = False
-    """Whether the task is about texts that address a model, so that conditions have to speak of that."""
+    """Whether the task is about texts that address a model, so that conditions must mention it."""
 
     @classmethod
     def of(cls, task: Task, rows: Iterable[Example]) -> Screen:
-        """The screen of a task and the rows that conditions are drafted from; without rows any script may be used."""
+        """The screen for a task and the rows that conditions are drafted from; without rows any script is allowed."""
         own = " ".join([task.instructions, *(f"{label.name} {label.description}" for label in task.labels)])
         groups: dict[str, set[str]] = defaultdict(set)
         letters: dict[str, int] = defaultdict(int)
@@ -76,12 +76,7 @@ class Screen:
         )
 
     def objection(self, condition: str, sources: Iterable[str] = ()) -> Objection | None:
-        """The first objection to a condition or a cue, or `None`.
-
-        Args:
-            condition: The draft.
-            sources: The texts that its author saw.
-        """
+        """The first objection to a condition or cue drafted from these sources, or `None`."""
         reason = find_injection(condition, labels=self.task.label_names, about_models=self.about_models)
         if reason is None and self.scripts is not None and _scripts(condition) - self.scripts:
             reason = "is written in another script than the texts"
@@ -92,7 +87,7 @@ class Screen:
         return next((found for source in sources if (found := self.leak(condition, source))), None)
 
     def leak(self, condition: str, source: str) -> Objection | None:
-        """Whether a condition takes over words, numbers or names of a text that its author saw."""
+        """The objection if a condition copies words, numbers or names from a text that its author saw."""
         words = self._shared_words(condition, source)
         if words is not None:
             return Objection("shares words in a row with its source", f'Do not use the words "{words}" of the text.')
@@ -106,7 +101,7 @@ class Screen:
 
     def _shared_words(self, condition: str, source: str) -> str | None:
         own, theirs = skeleton(condition), skeleton(source)
-        # In a text that tries to steer a model, any wording may be what it wants to inject.
+        # Any wording of a text that tries to steer a model may be the injection.
         size = _MIN_CONTENT_WORDS if contains_instruction(source) else _NGRAM
         known = set(_runs(_WORD.findall(theirs), size))
         for run in _runs(_WORD.findall(own), size):
@@ -119,11 +114,11 @@ class Screen:
         return word not in ENGLISH_STOP_WORDS and word not in self.common
 
     def _names(self, condition: str, source: str) -> set[str]:
-        """Words of the condition that the source only spells with a capital."""
+        """Words of the condition that the source always capitalises."""
         spelled = list(_spelled(source))
         lower = {skeleton(word) for word, _ in spelled if word.islower()}
         capitals = [(skeleton(word), begins) for word, begins in spelled if _is_capital(word)]
-        # In a headline or a shouted text a capital says nothing.
+        # Capitals mean nothing in a headline or a shouted text.
         inside = {word for word, begins in capitals if not begins} if 2 * len(capitals) < len(spelled) else set()
         anywhere = {word for word, _ in capitals}
         return {
@@ -140,13 +135,13 @@ def _runs(items: list[str], size: int) -> Iterator[tuple[str, ...]]:
 
 
 def _numbers(text: str) -> set[str]:
-    """The numbers, in ASCII digits without separators."""
+    """The numbers in a text, in ASCII digits without separators."""
     found = _NUMBER.findall(unicodedata.normalize("NFKC", text))
     return {"".join(str(unicodedata.decimal(char)) for char in number if char.isdecimal()) for number in found}
 
 
 def _spelled(text: str) -> Iterator[tuple[str, bool]]:
-    """The words as they are spelled, and whether a sentence begins with them."""
+    """The words as spelled, and whether each begins a sentence."""
     text = clean_text(text)
     for match in _WORD.finditer(text):
         before = text[max(0, match.start() - 8) : match.start()].rstrip(_BEFORE_A_WORD)
@@ -167,7 +162,7 @@ def _script(char: str) -> str:
 
 _WORD = re.compile(r"[^\W_]+(?:_[^\W_]+)*")
 _NUMBER = re.compile(r"\d(?:[\d.,:/ -]*\d)?")
-# Thai, Lao, Burmese, Khmer, Japanese and Chinese write no spaces between words.
+# Thai, Lao, Burmese, Khmer, Japanese and Chinese put no spaces between words.
 _SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 _BEFORE_A_WORD = " \t\"'()[]*-\u2013\u2014\u2018\u2019\u201c\u201d\u00ab\u00bb"
 _SENTENCE_ENDS = ".!?:;\n\u2026\u3002\uff01\uff1f"

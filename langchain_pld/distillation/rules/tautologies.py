@@ -1,8 +1,8 @@
 """Tautologies: conditions that rest on the label, e.g. "If the text meets the criteria for the 'alpha' label".
 
-They read like rules and decide nothing. Label names are ordinary words as well, and a good condition may contain them,
-for instance "If the text insults a religion" for the label religion. So the screen looks for phrases that speak of
-labels, and for conditions that say nothing beyond a label's name or definition.
+They read like rules but decide nothing. Label names are ordinary words too, so a good condition may contain them, such
+as "If the text insults a religion" for the label religion. The screen therefore looks for phrases about labels and for
+conditions that add nothing to a label's name or definition.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ __all__ = ["is_tautology"]
 
 
 def is_tautology(condition: str, task: Task, *, common: Collection[str] = ()) -> bool:
-    """Whether a condition says no more than that a label applies.
+    """Whether a condition says only that a label applies.
 
     Args:
         condition: A drafted condition.
         task: The task with its labels.
-        common: Words that many of the texts contain, in lower case: where texts are about product labels, a condition
-            may say "the label".
+        common: Lower-case words that many texts contain: if they are about product labels, "the label" is fine.
     """
     text = _normalized(clean_text(condition))
     if "label" not in common and _ABOUT_LABELS.search(text):
@@ -36,7 +35,7 @@ def is_tautology(condition: str, task: Task, *, common: Collection[str] = ()) ->
 
 
 def _repeats_a_label(text: str, task: Task) -> bool:
-    """Whether a condition has no words of its own beyond a label's name or definition."""
+    """Whether a condition adds no words to a label's name or definition."""
     words, instructions = _content_words(text), _content_words(task.instructions)
     for label in task.labels:
         name, definition = _content_words(label.name), _content_words(label.description)
@@ -49,7 +48,7 @@ def _repeats_a_label(text: str, task: Task) -> bool:
 
 @lru_cache
 def _naming_a_label(names: tuple[str, ...]) -> re.Pattern[str]:
-    """Phrases that speak of a label by its name."""
+    """Phrases that refer to a label by name."""
     name = "(?:" + "|".join(map(re.escape, sorted(names, key=len, reverse=True))) + ")"
     whole = rf"(?<!\w){_QUOTE}?{name}{_QUOTE}?(?!\w)"
     phrases = (
@@ -79,7 +78,7 @@ _NOT_QUOTING_THE_TEXT = "".join(
     rf"(?<!\b{word} )"
     for word in _WORD.findall("word words term terms phrase letter say says contains mentions uses like or and as")
 )
-"""What a text says may well be a label's name."""
+"""A quotation from the text may well be a label's name."""
 _CRITERIA = r"\b(?:criteri(?:a|on)|definition|description|requirements?|guidelines?)"
 _ABOUT_LABELS = re.compile(
     r"\b(?:this|that|the (?:given|correct|right|same|above|assigned|other|respective)) (?:label|category)\b"

@@ -1,1 +1,1 @@
-"""What the student decides: candidate prompts, their scores, and the one that is shipped."""
+"""The search for the best prompt: candidates, their scores with the real student, and the one to ship."""

@@ -1,8 +1,8 @@
-"""Which words the student answers with: candidate answer formats, and the choice among them.
+"""Candidate answer formats, and the choice among them.
 
-The words matter as much as any rule: a small student that answers "contradiction" to everything may well tell "yes"
-from "no". Candidates are label names, the sets of the task file, a few familiar sets, letters, an answer with its
-evidence first, and sets that the teacher proposes. All are scored on validation rows.
+The words matter as much as any rule: a small student that answers "contradiction" to everything may still tell "yes"
+from "no". Candidates are the label names, word sets from the task file, a few familiar sets, letters, evidence before
+the label, and sets proposed by the teacher. All are scored on validation rows.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FAMILIAR_WORDS: tuple[dict[str, str], ...] = (
     {"true": "yes", "false": "no"},
     {"1": "yes", "0": "no"},
 )
-"""Label names of well-known tasks (lower case, `_` between words) to words that a small student tells apart."""
+"""Label names of well-known tasks (lower case, `_` between words) to words that a small student can tell apart."""
 
 _MAX_PROPOSALS = 3
 
@@ -66,16 +66,16 @@ def answer_formats(
     token_ids: TokenIds | None = None,
     most_labels: int = 18,
 ) -> list[AnswerFormat]:
-    """The answer formats to score first; `evidence` comes later, with the best of them.
+    """The answer formats to score first; `evidence` is tried later with the best words.
 
-    Words are left out whose first tokens the student's reader cannot tell apart. Where no words are left there are
-    letters; where the labels are too many for one answer, or for single letters, there are two stages.
+    Word sets whose first tokens cannot be told apart are dropped. If none remain, letters are used; with too many
+    labels for one answer or for single letters, two stages.
 
     Args:
         task: The task.
         sources: Where candidates may come from.
-        proposed: Word sets of the teacher, label to word.
-        token_ids: The student's tokenizer, where one is at hand.
+        proposed: Word sets proposed by the teacher, label to word.
+        token_ids: The student's tokenizer, if available.
         most_labels: How many labels one answer of the student can show.
     """
     count = len(task.labels)
@@ -94,7 +94,7 @@ def answer_formats(
     for words in sets:
         try:
             answer = AnswerFormat.words(task, words)
-        except ValidationError:  # a label name that ends in punctuation is fine as a name, not as an answer
+        except ValidationError:  # a label name may end in punctuation, an answer may not
             continue
         if token_ids is not None:
             answer = with_first_tokens(answer, token_ids)
@@ -109,7 +109,7 @@ def answer_formats(
 async def student_formats(
     run: Run, sources: Sequence[AnswerSource], proposed: Iterable[dict[str, str]] = ()
 ) -> list[AnswerFormat]:
-    """The answer formats that the run's student can be asked in, see `answer_formats`; may load the model."""
+    """`answer_formats` for the run's student; may load the model."""
     return await asyncio.to_thread(
         lambda: answer_formats(
             run.task,
@@ -129,13 +129,13 @@ async def score_formats(
     evidence: bool,
     name: str,
 ) -> list[ScoredCandidate]:
-    """Score some rules under each answer format, for `choose_format`.
+    """Score the same rules under each answer format, for `choose_format`.
 
     Args:
-        rules: The rules, none for zero-shot.
+        rules: The rules; empty for zero-shot.
         formats: From `answer_formats`.
-        score: Scores a candidate under a name; `None` where the budget does not allow it.
-        evidence: Whether an answer with its evidence first is tried with the best words.
+        score: Scores a candidate under a name; `None` if the budget is spent.
+        evidence: Also try evidence before the label, with the best words.
         name: What the run's log calls the rules.
     """
     results = [await score(Candidate(rules=rules, answer=answer), f"{name} {describe(answer)}") for answer in formats]
@@ -150,11 +150,10 @@ async def score_formats(
 
 
 def choose_format(scored: Sequence[ScoredCandidate]) -> ScoredCandidate:
-    """The candidate with the lowest cross-validated log loss, and of those that are as good, the cheapest.
+    """The cheapest candidate whose cross-validated log loss is within one standard error of the best.
 
-    A candidate is as good as the best when the mean of its paired differences in log loss, row by row, is at most one
-    standard error. Cost is counted in output tokens a text, rounded, since milliseconds differ from run to run; of
-    equally cheap ones the lower loss wins, then the first.
+    The error is that of the paired differences, row by row. Cost is output tokens per text, rounded, because
+    milliseconds differ from run to run. Ties go to the lower loss, then to the first.
     """
     best = min(scored, key=lambda one: one.loss)
     as_good = [one for one in scored if one is best or _within_standard_error(one.losses, best.losses)]
@@ -180,7 +179,7 @@ class WordSets(BaseModel):
 
 
 async def propose_words(run: Run) -> list[dict[str, str]]:
-    """Ask the teacher for sets of answer words: one plain word a label, at most three sets; others are left out."""
+    """Ask the teacher for sets of answer words; at most three are kept, each with one plain word per label."""
     task = run.task
     labels = "\n".join(
         f"{n}. {label.name}: {label.description or label.name}" for n, label in enumerate(task.labels, 1)

@@ -21,12 +21,12 @@ Probabilities = dict[str, float]
 
 
 class Candidate(BaseModel):
-    """Rules and answer format that make one prompt."""
+    """The rules and the answer format of one prompt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rules: tuple[Rule, ...] = ()
-    """The rules in the order of the prompt; none for zero-shot."""
+    """In prompt order; empty for zero-shot."""
     answer: AnswerFormat
     """What the student answers with."""
 
@@ -42,7 +42,7 @@ class RowScore:
     label: str | None
     """The most probable label; `None` for a failed answer."""
     log_probabilities: dict[str, float] | None
-    """Label to log-probability; `None` when the answer failed or carried no scores."""
+    """Label to log-probability; `None` if the answer failed or carried no scores."""
     latency_ms: float
     output_tokens: int = 0
 
@@ -55,17 +55,17 @@ class RowScore:
 
 @dataclass(frozen=True)
 class ScoredCandidate:
-    """A candidate with its scores on validation rows and the calibration that they give."""
+    """A candidate with its scores on validation rows and the calibration fitted to them."""
 
     candidate: Candidate
     prompt: str
     rows: tuple[RowScore, ...]
     fit: CalibrationFit | None
-    """`None` where calibration was refused or there are no scores."""
+    """`None` if there are too few scores to calibrate."""
     probabilities: tuple[Probabilities | None, ...]
-    """Of each row: calibrated out of fold where there is a fit, else raw."""
+    """One entry per row: calibrated out of fold if there is a fit, else raw."""
     losses: tuple[float, ...]
-    """Log loss of each row by these probabilities, nats; a failed row costs as much as a wrong and certain answer."""
+    """Log loss of each row in nats; a failed row costs as much as a confident wrong answer."""
 
     @property
     def predictions(self) -> list[str | None]:
@@ -74,22 +74,22 @@ class ScoredCandidate:
 
     @property
     def loss(self) -> float:
-        """Mean of the losses; lower is better."""
+        """Mean log loss; lower is better."""
         return fmean(self.losses)
 
     @property
     def output_tokens(self) -> float:
-        """Mean tokens that an answer takes."""
+        """Mean output tokens per answer."""
         return fmean(row.output_tokens for row in self.rows)
 
     @property
     def ms_per_text(self) -> float:
-        """Median milliseconds that a text takes."""
+        """Median milliseconds per text."""
         return median(row.latency_ms for row in self.rows)
 
     @property
     def calibration(self) -> Calibration:
-        """The fitted calibration, or none."""
+        """The fitted calibration, or the identity."""
         return self.fit.calibration if self.fit else Calibration.identity(self.candidate.answer.labels)
 
     def calibrate(self, scores: Sequence[RowScore]) -> list[Probabilities | None]:
@@ -98,10 +98,10 @@ class ScoredCandidate:
         return [None if row is None else self.calibration.apply(row) for row in rows]
 
     def predict(self, scores: Sequence[RowScore]) -> list[str | None]:
-        """The label of each of other rows."""
+        """Predicted labels of other rows."""
         return most_probable(self.calibrate(scores), scores)
 
 
 def most_probable(probabilities: Sequence[Probabilities | None], scores: Sequence[RowScore]) -> list[str | None]:
-    """The most probable label of each row; the label that was read where there are no probabilities."""
+    """The most probable label of each row, or the label as read if there are no probabilities."""
     return [max(p, key=p.__getitem__) if p else s.label for p, s in zip(probabilities, scores, strict=True)]

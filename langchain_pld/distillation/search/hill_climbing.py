@@ -1,4 +1,4 @@
-"""Choosing rules on validation rows: a hill climb by single moves, each a candidate prompt that the student scores."""
+"""Hill climbing over rules: single moves, each scored by the student on validation rows."""
 
 from __future__ import annotations
 
@@ -13,50 +13,47 @@ from langchain_pld.rules import Rule
 __all__ = ["SearchSpace", "climb", "harm_by_label", "strongest_first"]
 
 Race = Callable[[Candidate, ScoredCandidate, str], Awaitable[ScoredCandidate | None]]
-"""Scores a candidate against the best so far under a name; `None` where it was not scored to the end."""
+"""Scores a candidate against the best so far under a name; `None` if scoring stopped early."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What may come into the prompt, and what is known about it."""
+    """The rules that may enter the prompt, and what is known about them."""
 
     rules: tuple[Rule, ...] = ()
-    """Merged rules, whether they are in the prompt or not."""
+    """All merged rules, in the prompt or not."""
     drafts: Mapping[str, Sequence[Rule]] = field(default_factory=dict)
     """Rule id to the other drafts of the same cluster."""
     pool: tuple[Rule, ...] = ()
-    """Rules of drafts that fitted no cluster."""
+    """Rules made from drafts outside every cluster."""
     reorder: bool = False
     """Whether other orders of the rules are tried."""
     harm: Mapping[str, float] = field(default_factory=dict)
-    """Label to the harm that its rules do, see `harm_by_label`; decides which rule to take out or add first."""
+    """From `harm_by_label`; decides which rule to remove or add first."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """One step: from the rules of the best prompt to others."""
+    """One change to the rules of the best prompt."""
 
     name: str
-    """What is done, in words; the same move is not tried twice."""
+    """What the move does, in words; no move is tried twice."""
     rules: tuple[Rule, ...]
     removed: Rule | None = None
-    """The rule whose effect the move measures."""
+    """The rule whose effect this move measures."""
 
 
 async def climb(start: ScoredCandidate, space: SearchSpace, trials: int, race: Race) -> ScoredCandidate:
-    """Take single moves as long as the log loss falls.
+    """Make single moves while they lower the log loss, and return the best prompt.
 
-    Moves: take out a rule, the most harmful first; replace a rule by another draft of its cluster; add a rule; change
-    the order. The first that helps is taken.
+    Moves, in this order: remove a rule, the most harmful first; swap a rule for another draft of its cluster; add a
+    rule; change the order. The first improvement is taken.
 
     Args:
         start: Where to start, scored on all validation rows.
-        space: What may be added or replaced.
-        trials: Candidate prompts to score at most.
+        space: What may be added or swapped in.
+        trials: Maximum number of candidate prompts to score.
         race: Scores a candidate.
-
-    Returns:
-        The best prompt.
     """
     best = start
     tried: set[str] = set()
@@ -74,9 +71,9 @@ async def climb(start: ScoredCandidate, space: SearchSpace, trials: int, race: R
 
 
 def harm_by_label(scored: ScoredCandidate, zero_shot: ScoredCandidate, gold: Sequence[str]) -> dict[str, float]:
-    """How much each label gains on rows of other labels, less what it gains on its own, in nats a row.
+    """How far the rules push each label the wrong way, in nats per row: up on other labels' rows, down on its own.
 
-    Measured on raw scores against the prompt without rules; the rules of a label share the figure.
+    Measured on raw scores against the prompt without rules. All rules of a label share the figure.
     """
     shifts: dict[str, list[float]] = defaultdict(list)
     for new, old, label in zip(scored.rows, zero_shot.rows, gold, strict=True):
@@ -89,12 +86,12 @@ def harm_by_label(scored: ScoredCandidate, zero_shot: ScoredCandidate, gold: Seq
 
 
 def strongest_first(rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    """The order of the prompt: measured effect first, then support."""
+    """The rules in prompt order: by measured effect, then by support."""
     return tuple(sorted(rules, key=lambda rule: (-(rule.effect or 0.0), -rule.support, rule.label, rule.id)))
 
 
 def _moves(rules: tuple[Rule, ...], space: SearchSpace) -> Iterator[Move]:
-    """All moves from these rules, the most promising first."""
+    """All moves, most promising first."""
     present = {rule.id for rule in rules}
     if len(rules) > 1:
         for rule in sorted(rules, key=lambda r: (-space.harm.get(r.label, 0.0), r.support, r.id)):
@@ -113,7 +110,7 @@ def _moves(rules: tuple[Rule, ...], space: SearchSpace) -> Iterator[Move]:
 
 
 def _additions(rules: tuple[Rule, ...], space: SearchSpace) -> list[Rule]:
-    """Rules to add: labels with few rules first, and among those the least harmful, so that each has its turn."""
+    """Rules to add, in turns: labels with few rules first, then the least harmful."""
     present = {rule.id for rule in rules}
     absent = [rule for rule in (*space.rules, *space.pool) if rule.id not in present]
     count = Counter(rule.label for rule in rules)
@@ -125,7 +122,7 @@ def _additions(rules: tuple[Rule, ...], space: SearchSpace) -> list[Rule]:
 
 
 def _with_effect(scored: ScoredCandidate, measured: Rule, effect: float) -> ScoredCandidate:
-    """The same prompt, with the measured effect of a rule."""
+    """The same prompt with the measured effect noted on a rule."""
     rules = tuple(
         rule.model_copy(update={"effect": effect}) if rule.id == measured.id else rule
         for rule in scored.candidate.rules

@@ -1,6 +1,6 @@
-"""Whether the models of a run can do their part, checked before the first paid call.
+"""Checks that the student and the embeddings work, made before the first paid call.
 
-The teacher is not asked for this alone: its first question of the run goes ahead of the others, see `Teacher`.
+The teacher needs no such check: its first question of the run goes ahead of the others, see `Teacher`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,7 @@ _CONDITION = MicroRule(label="-", condition="If the text is a test", source="-")
 
 
 async def check_student(run: Run, rows: ExampleSet) -> None:
-    """Make sure that a student answers and can be read; what is found out is kept for `validate`.
-
-    Args:
-        run: The run, with the student.
-        rows: Validation rows, of which the first is asked about.
+    """Check that the student gives readable answers, with the first validation row; `validate` reuses the result.
 
     Raises:
         StudentError: It cannot be reached, or none of its answers can be read.
@@ -36,12 +32,12 @@ async def check_student(run: Run, rows: ExampleSet) -> None:
         await probe_answers(run, formats, run.task.render(rows[0].input))
     except StudentError as error:
         spec, reason = model_spec(run.student), error.failure.message
-        message = f"the teacher was not asked, since the student {spec} cannot be used: {reason}"
+        message = f"the student {spec} cannot be used: {reason}; the teacher was not asked"
         raise StudentError(error.failure.model_copy(update={"message": message})) from error
 
 
 async def check_embeddings(run: Run) -> None:
-    """Make sure that the run's embeddings give vectors.
+    """Check that the run's embeddings return vectors.
 
     Raises:
         DistillationError: They do not.

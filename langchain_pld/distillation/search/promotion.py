@@ -1,4 +1,4 @@
-"""What a run ships: the gate between the old prompt and the new one, the reading of the test rows, the artifact."""
+"""The end of a run: old prompt or new one, the test rows, the artifact."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from langchain_pld.student.gates import fit_gate
 __all__ = ["Contest", "gate_for", "promote", "unmeasured"]
 
 _TEST_UNREAD = (
-    "the test rows were not read: the budget ended the search, and with a larger one it goes on; to end it here and "
-    "measure this prompt, use `pld evaluate`"
+    "the test rows were not read: the budget ended the search, and a larger one would continue it; to stop here and "
+    "measure this prompt, run `pld evaluate`"
 )
 
 
 @dataclass(frozen=True)
 class Contest:
-    """The prompts of which one is shipped, all scored on the validation rows."""
+    """The prompts to choose from, all scored on the validation rows."""
 
     zero_shot: ScoredCandidate
     """The prompt without rules, with its own best answer format."""
     champion: ScoredCandidate
-    """The best prompt of the run; the zero-shot one where no rules were as good."""
+    """The best prompt of the run; the zero-shot one if no rules were as good."""
     incumbent: ScoredCandidate | None = None
-    """The prompt that is in use now, where there is one."""
+    """The prompt now in use."""
     all_rules: ScoredCandidate | None = None
-    """The prompt with all merged rules: what is shown of rules when the champion has none."""
+    """The prompt with all merged rules, shown when the champion has none."""
     reviewed: bool = False
-    """A person has accepted the champion's rules: they are shipped, whatever the scores say."""
+    """A person accepted the champion's rules, so they ship whatever the scores say."""
 
     @property
     def old_prompts(self) -> dict[str, ScoredCandidate]:
-        """The prompts that the champion has to beat; the last one stays if it does not."""
+        """The prompts that the champion has to beat; if it does not, the last one stays."""
         return {"zero-shot": self.zero_shot} | ({"incumbent": self.incumbent} if self.incumbent else {})
 
     def prompts(self, winner: ScoredCandidate) -> dict[str, ScoredCandidate]:
-        """The prompts by the names of their score cards."""
+        """Score-card name to prompt."""
         if self.champion.candidate.rules:
-            # What is called distilled is what is shipped; rules that lost are shown beside it under another name.
+            # "distilled" is what ships; rules that lost are shown under another name.
             name = "distilled" if winner is self.champion else "rules, not shipped"
             return {**self.old_prompts, name: self.champion}
         return self.old_prompts | ({} if self.all_rules is None else {"rules, not shipped": self.all_rules})
@@ -62,7 +62,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Decision:
-    """Which prompt is shipped."""
+    """Which prompt ships, and why."""
 
     winner: ScoredCandidate
     finish_reason: FinishReason
@@ -79,18 +79,18 @@ async def promote(
     origin: Mapping[str, Any],
     trials: Sequence[str],
 ) -> DistilledPrompt:
-    """Choose the prompt to ship, read the test rows with it and with the old ones, and write the artifact.
+    """Choose the prompt to ship, score it and the old ones on the test rows, and build the artifact.
 
     Args:
         contest: The prompts.
         scorer: Scores test rows.
         rows: The validation rows.
         ended: Why the search ended.
-        origin: Fields of the artifact that say where it comes from: teacher, data, parent.
+        origin: The artifact's fields about its origin: teacher, data, parent.
         trials: Lines about what was tried, for the notes.
 
     Returns:
-        The artifact; its first note says why its prompt is shipped.
+        The artifact; its first note says why this prompt ships.
     """
     run, plan = scorer.run, scorer.run.plan
 
@@ -101,13 +101,13 @@ async def promote(
     winner, prompts = decision.winner, contest.prompts(decision.winner)
     cards: list[ScoreCard] = []
     for name, scored in prompts.items():
-        # Asks the student's tokenizer, and resamples the rows.
+        # In a thread: it runs the student's tokenizer and resamples the rows.
         cards += await asyncio.to_thread(scorer.cards, scored, rows, name=name)
     test_notes: tuple[str, ...] = ()
     if ended == "budget" and not contest.reviewed:
-        # With a larger budget the search goes on: nobody may know by then how it does on the test rows.
+        # A larger budget continues the search, which must not have seen the test rows by then.
         test_notes = (_TEST_UNREAD,)
-    # What a person has yet to review is scored again afterwards; the test rows are read once.
+    # Rules still to be reviewed are scored again afterwards, and the test rows are read only once.
     elif not plan.require_review or contest.reviewed or not winner.candidate.rules:
         try:
             test_cards, test_notes = await _read_test_rows(scorer, prompts)
@@ -131,8 +131,8 @@ async def promote(
 
 
 def unmeasured(scorer: StudentScorer, answer: AnswerFormat, origin: Mapping[str, Any]) -> DistilledPrompt:
-    """The artifact of a run whose budget was spent before any prompt was scored: no rules, and a note that says so."""
-    note = "the budget was spent before any prompt was scored: this one has no rules and was never measured"
+    """The artifact of a run whose budget ran out before any prompt was scored: no rules, and a note saying so."""
+    note = "the budget ran out before any prompt was scored: this one has no rules and was never measured"
     return scorer.artifact(Candidate(answer=answer)).model_copy(
         update={**_origin(scorer.run, origin), "finish_reason": "budget", "notes": (note,)}
     )
@@ -172,9 +172,9 @@ def _decide(
     if champion.candidate.rules:
         why = figures
     elif ended == "ceiling":
-        why = "without rules the validation rows come out as right as they need to be"
+        why = "the prompt without rules is already good enough on the validation rows"
     else:
-        why = "no rules have a lower log loss on the validation rows than none"
+        why = "no rules lower the log loss on the validation rows"
         if contest.all_rules is not None:
             why += f"; all rules {compare_scored(contest.all_rules, zero_shot).figures('validation')}"
     gainless = ended == "converged" or (ended != "budget" and champion.candidate.rules)
@@ -193,9 +193,9 @@ def _compare(
 async def _read_test_rows(
     scorer: StudentScorer, prompts: Mapping[str, ScoredCandidate]
 ) -> tuple[list[ScoreCard], tuple[str, ...]]:
-    """The only place where test rows are read: the prompts beside the plain baselines, and how they compare.
+    """Score the prompts and the plain baselines on the test rows, which are read nowhere else.
 
-    The sentences compare the new prompt with the old ones, for people; nothing is chosen by them.
+    Also returns sentences that compare the new prompt with the old ones, for people; nothing is chosen by them.
     """
     run = scorer.run
     rows = await run.store.examples("test")
@@ -222,20 +222,23 @@ async def _read_test_rows(
 
 
 def _calibration_notes(scored: ScoredCandidate) -> tuple[str, ...]:
-    """What calibrating a prompt brought, or why it was not calibrated."""
+    """What calibration changed, or why there is none."""
     if scored.fit is None:
         return (f"not calibrated: fewer than {MINIMUM_ROWS} validation rows have a scored answer",)
     return (scored.fit.describe(), *scored.fit.warnings)
 
 
 def gate_for(wanted: Gate, scored: ScoredCandidate, rows: ExampleSet, run: Run) -> tuple[Gate, tuple[str, ...]]:
-    """The gate of a prompt for the wanted risk, with notes; one that always abstains where no threshold keeps it.
+    """Fit a gate with the wanted risk and confidence; it always abstains if no threshold keeps the risk.
 
     Args:
-        wanted: Names risk and confidence.
+        wanted: Gives risk and confidence.
         scored: The prompt, scored on the validation rows.
-        rows: Those rows.
-        run: Names the task and the seed of the fit.
+        rows: The validation rows.
+        run: Gives the task and the seed.
+
+    Returns:
+        The gate, and notes about it.
     """
     alpha, confidence = wanted.alpha, wanted.confidence
     try:

@@ -1,8 +1,7 @@
-"""Racing: scoring stops early for a candidate that is clearly worse than the best so far.
+"""Racing (Maron & Moore 1994): stop scoring a candidate that is clearly worse than the best so far.
 
-The two are compared on growing shares of the validation rows, by the same cross-validated losses as at the end. A
-one-sided paired t test of the mean loss a group, at a level that is divided by the number of interim comparisons,
-decides whether the candidate is worse (Maron & Moore 1994 call such a comparison a race).
+The two are compared on growing shares of the validation rows by the same cross-validated losses as at the end: a
+one-sided paired t test of the mean loss per group, at a level divided by the number of interim comparisons.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ _MIN_GROUPS = 10
 async def race(
     scorer: StudentScorer, candidate: Candidate, best: ScoredCandidate, rows: ExampleSet, name: str
 ) -> ScoredCandidate | None:
-    """Score a candidate as long as it may still beat the best so far, and announce the outcome.
+    """Score a candidate for as long as it may still beat the best so far, and announce the outcome.
 
     Args:
-        scorer: Scores rows; its plan names the level of the test.
+        scorer: Scores rows; its plan sets the level of the test.
         candidate: The challenger.
         best: The best so far, scored on all rows.
         rows: The validation rows in `stratified_order`.
         name: What the run's log calls the challenger.
 
     Returns:
-        The candidate scored on all rows; `None` where it was clearly worse, or the budget did not allow to score it.
+        The candidate scored on all rows; `None` if it was clearly worse or the budget ran out.
     """
     run = scorer.run
     progress = run.progress(f"student tries {name}")
@@ -67,15 +66,15 @@ async def race(
 
 
 def interim_sizes(rows: int) -> tuple[int, ...]:
-    """After how many rows the two are compared; never where there are too few to calibrate."""
+    """Numbers of rows after which the two are compared; none with too few rows to calibrate."""
     return tuple(size for size in (round(share * rows) for share in _SHARES) if MINIMUM_ROWS <= size < rows)
 
 
 def p_value_worse(challenger: Sequence[float], best: Sequence[float], groups: Sequence[str | None]) -> float:
-    """The p-value of the challenger's mean loss being higher; 1 where the rows are too few or all alike.
+    """One-sided p-value that the challenger's mean loss is higher; 1 with too few or identical differences.
 
     Args:
-        challenger: Its loss of each row, n.
+        challenger: The challenger's loss on each row, n.
         best: The loss of the best so far, n.
         groups: Group of each row, n; `None` is a group of its own. Rows of one group count as one.
     """
@@ -89,7 +88,7 @@ def p_value_worse(challenger: Sequence[float], best: Sequence[float], groups: Se
 
 
 def stratified_order(rows: ExampleSet, seed: int) -> ExampleSet:
-    """The rows in an order in which each beginning has the labels in about their shares of the whole."""
+    """The rows shuffled so that every prefix has about the label shares of the whole."""
     by_label: dict[str | None, list[Example]] = defaultdict(list)
     for row in rows:
         by_label[row.label].append(row)

@@ -1,4 +1,4 @@
-"""An artifact with other rules, e.g. those that a reviewer accepted: what was measured is dropped or measured again."""
+"""Replacing an artifact's rules, e.g. after a review: old measurements are dropped or made again."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from langchain_pld.student.prompt import compile_prompt
 __all__ = ["UNMEASURED", "rescore", "with_rules"]
 
 UNMEASURED = "not measured since the edit: no scores, no calibration; a gate, where there is one, always abstains"
-"""The note of a prompt that nobody has scored."""
+"""The note on a prompt without scores."""
 
 _EARLIER = "before the review: "
 _DEFAULT_MASS = DistilledPrompt.model_fields["min_label_mass"].default
 
 
 def with_rules(artifact: DistilledPrompt, rules: Sequence[Rule], *, trusted: bool = True) -> DistilledPrompt:
-    """The artifact with these rules in its prompt, without a review.
+    """Replace the rules of an artifact.
 
-    Where the prompt changes by it, scores and calibration are dropped, and a gate abstains always: they were measured
-    for another prompt.
+    If this changes the prompt, scores and calibration are dropped and a gate always abstains, because they were
+    measured for the old prompt.
 
     Args:
-        artifact: The artifact.
-        rules: The rules, in the order of the prompt.
-        trusted: Off for an artifact that was changed by hand: then nothing measured is kept in any case. What its task
-            and its answer form say stands in the prompt, for a person to read.
+        artifact: The artifact; its review is dropped.
+        rules: The rules in prompt order.
+        trusted: `False` for an artifact edited by hand, which keeps no measurements in any case. Its task and answer
+            format are still in the prompt, where a person can read them.
     """
     prompt = compile_prompt(artifact.task, rules, artifact.answer)
     update: dict[str, object] = {"rules": tuple(rules), "review": None}
@@ -73,16 +73,16 @@ async def rescore(
     seed: int = 0,
     on_progress: OnProgress = lambda *_: None,
 ) -> DistilledPrompt:
-    """The artifact with scores, calibration and gate measured on validation rows, beside the prompt without rules.
+    """Measure scores, calibration and gate again on validation rows, and compare with the prompt without rules.
 
-    The rules stay whatever comes out; the first note says how they compare.
+    The rules stay whatever the outcome; the first note says how they compare.
 
     Args:
         artifact: From `with_rules`.
         rows: Labelled validation rows.
         student: The model that decides.
         seed: Seed of folds and bootstraps.
-        on_progress: Called with rows done and rows in all, of one prompt after the other.
+        on_progress: Called with rows done and total rows, for each prompt in turn.
     """
     run = await Run.open(
         "review",

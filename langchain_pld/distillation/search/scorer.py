@@ -1,4 +1,4 @@
-"""Scoring candidate prompts with the real student, each prompt and row once."""
+"""Scoring candidate prompts with the real student; no prompt is scored twice on the same row."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from langchain_pld.verdict import Verdict
 __all__ = ["StudentScorer"]
 
 _CHUNK = 25
-"""Rows after which scores are kept and the budget is checked."""
+"""Rows between saving scores and checking the budget."""
 _MIN_PROBABILITY = 1e-6
 
 
 class StudentScorer:
     """Scores candidates on the rows of a run.
 
-    Answers are kept in the Store under a hash of all that they depend on, so that a resumed run, a race or another
-    candidate with the same prompt asks only what is missing.
+    Answers are kept in the Store under a hash of everything they depend on, so a resumed run, a race or another
+    candidate with the same prompt asks only for what is missing.
 
     Args:
-        run: The run, with the student; calls on test rows go into the ledger under the node `test`.
+        run: The run; calls on test rows go into its ledger under the node `test`.
         fingerprint: Identity of the student.
         scorer: How its answers are read.
     """
@@ -59,7 +59,7 @@ class StudentScorer:
         self.scorer: Scorer = scorer
 
     def artifact(self, candidate: Candidate, calibration: Calibration | None = None) -> DistilledPrompt:
-        """The artifact that a candidate is scored, and later shipped, as."""
+        """The artifact as which a candidate is scored and later shipped."""
         return DistilledPrompt(
             task=self.run.task,
             rules=candidate.rules,
@@ -76,22 +76,22 @@ class StudentScorer:
         """Score each row under a candidate's prompt.
 
         Raises:
-            BudgetSpent: The budget does not allow the calls; what was scored before is kept.
+            BudgetSpent: The budget ran out; scores so far are kept.
         """
         store, spending, spec = self.run.store, self.run.spending, self.fingerprint.spec
         artifact = self.artifact(candidate)
-        # Asking for the runtime may import llama.cpp.
+        # In a thread: reading the runtime may import llama.cpp.
         kind = f"scores-{role}-{await asyncio.to_thread(_score_key, artifact, self.run.student)}"
         keys = {row.id: _input_key(row.input) for row in rows}
         known = await store.get_many(kind, list(keys.values()))
         missing = [row for row in rows if keys[row.id] not in known]
-        # Reading the test rows is no part of the search.
+        # Scoring the test rows is not part of the search.
         line = LedgerLine(node="test" if role == "test" else self.run.node, model=spec)
         if known:
             await spending.add(line.model_copy(update={"cache_hits": len(known)}))
         if missing:
             classifier = PLDClassifier(artifact=artifact, student=self.run.student)
-            on_progress(len(known), len(rows))  # the step begins, so that its time is its own
+            on_progress(len(known), len(rows))  # starts the step's clock
         for start in range(0, len(missing), _CHUNK):
             spending.check(spec)
             chunk = missing[start : start + _CHUNK]
@@ -103,9 +103,9 @@ class StudentScorer:
             )
             by_key = {keys[row.id]: verdict for row, verdict in zip(chunk, verdicts, strict=True)}
             fresh = {key: asdict(_row_score(verdict)) for key, verdict in by_key.items()}
-            # A server that was down is no property of the prompt: such rows are asked again next time.
+            # A server that was down says nothing about the prompt: such rows are asked again next time.
             lost = {key for key, verdict in by_key.items() if verdict.failure and verdict.failure.transient}
-            # Kept before they are entered: killed in between, a run does not pay for them again.
+            # Saved before the ledger entry: a run killed in between does not pay twice.
             await store.put_many(kind, {key: score for key, score in fresh.items() if key not in lost})
             cached_tokens = sum(verdict.usage.cached_tokens for verdict in verdicts)
             await spending.add(_with_usage(line, verdicts), cached_tokens=cached_tokens)
@@ -118,7 +118,7 @@ class StudentScorer:
         """Score a candidate on validation rows and calibrate it.
 
         Raises:
-            BudgetSpent: The budget does not allow it.
+            BudgetSpent: The budget ran out.
         """
         scores = await self.score(candidate, rows, "validation", on_progress)
         gold = gold_labels(rows)
@@ -160,14 +160,14 @@ class StudentScorer:
         role: Role = "validation",
         scores: Sequence[RowScore] | None = None,
     ) -> list[ScoreCard]:
-        """Raw and calibrated score card.
+        """The raw score card, and the calibrated one if there is a calibration.
 
         Args:
             scored: The candidate.
-            rows: The validation rows that it was scored on, whose calibrated figures are out of fold; or other rows.
+            rows: The validation rows it was scored on, whose calibrated figures are out of fold; or other rows.
             name: Name of the cards.
             role: Data role of the rows.
-            scores: Scores of other rows.
+            scores: Scores of the other rows.
         """
         if scores is None:
             scores, calibrated = scored.rows, list(scored.probabilities) if scored.fit else None
@@ -193,7 +193,7 @@ class StudentScorer:
 
 
 def _content_free_rows(task: Task) -> ExampleSet:
-    """Inputs without content, for the contextual calibration."""
+    """Inputs without content, for contextual calibration."""
     rows = tuple(
         Example(id=f"content-free {number}", input=value if isinstance(value, str) else dict(value))
         for number, value in enumerate(content_free_inputs(task))
@@ -202,18 +202,18 @@ def _content_free_rows(task: Task) -> ExampleSet:
 
 
 def _loss(probabilities: Probabilities | None, score: RowScore, gold: str) -> float:
-    """Log loss of a row, nats; without probabilities, that of a certain answer."""
+    """Log loss of a row in nats; an answer without probabilities counts as certain."""
     probability = float(score.label == gold) if probabilities is None else probabilities[gold]
     return -math.log(max(probability, _MIN_PROBABILITY))
 
 
 def _input_key(value: TaskInput) -> str:
-    """Hash of what the student reads; a row's id may stand for another text in the next run."""
+    """Hash of what the student reads; a row's id may mean another text in the next run."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _score_key(artifact: DistilledPrompt, student: BaseChatModel) -> str:
-    """Hash of all that an answer depends on beside the text; the measured effect of a rule is not part of it."""
+    """Hash of everything but the text that an answer depends on; a rule's measured effect does not count."""
     parts = [
         __version__,
         str(getattr(student, "runtime", "")),

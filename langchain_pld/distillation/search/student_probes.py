@@ -1,4 +1,4 @@
-"""Calls that find out how a student's answers can be read: in the ledger, and once a run."""
+"""Calls that find out how to read a student's answers, made once per run and entered in the ledger."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TOKENS, _PROBES = "first-tokens", "probes"
 
 
 async def prepare_formats(run: Run, formats: Sequence[AnswerFormat], text: str) -> tuple[list[AnswerFormat], Scorer]:
-    """Answer formats with all that the student needs to answer in them, and how its answers are read.
+    """The formats completed with what is known about the student, and how its answers are read.
 
     Args:
         run: The run, with the student.
@@ -47,9 +47,9 @@ async def prepare_formats(run: Run, formats: Sequence[AnswerFormat], text: str) 
 
 
 async def probe_answers(run: Run, formats: Sequence[AnswerFormat], text: str) -> Probe:
-    """How the student's answers can be read, see `probe_formats`; found out once a run, for the node `validate`."""
+    """How to read the student's answers, see `probe_formats`; asked once per run, on the account of `validate`."""
     prompts = [(compile_prompt(run.task, (), answer), answer) for answer in formats]
-    # Of each form the first is tried; which text is asked about makes no difference.
+    # The first format of each form is tried; the text makes no difference.
     firsts = {answer.form: (prompt, answer.model_dump_json()) for prompt, answer in reversed(prompts)}
     fingerprint = await run.student_fingerprint()
     key = _key(json.dumps([fingerprint.model_dump_json(), sorted(firsts.values())]))
@@ -63,12 +63,9 @@ async def probe_answers(run: Run, formats: Sequence[AnswerFormat], text: str) ->
 
 
 async def learn_tokens(run: Run, answer: AnswerFormat, scorer: Scorer) -> AnswerFormat:
-    """The answer format with the tokens that its words begin with, see `learn_first_tokens`; learned once a run.
+    """The format with the first tokens of its words, see `learn_first_tokens`; learned once per run.
 
-    Args:
-        run: The run, with the student.
-        answer: The answer format.
-        scorer: How answers are read; only log-probabilities need to know tokens.
+    Only the scorer `logprobs` needs them.
     """
     if answer.form != "words" or scorer != "logprobs" or answer.first_tokens is not None:
         return answer
@@ -90,7 +87,7 @@ def _key(text: str) -> str:
 
 @asynccontextmanager
 async def record_calls(run: Run) -> AsyncIterator[None]:
-    """Enter the student's calls that are made inside into the ledger, failed ones included."""
+    """Enter the student's calls made in this block into the ledger, failures included."""
     counter = _Counter()
     token = _counter.set(counter)
     try:
@@ -101,7 +98,7 @@ async def record_calls(run: Run) -> AsyncIterator[None]:
 
 
 class _Counter(BaseCallbackHandler):
-    """Counts calls and tokens; LangChain's `UsageMetadataCallbackHandler` counts no calls, and needs a model name."""
+    """Counts calls and tokens; LangChain's `UsageMetadataCallbackHandler` counts no calls and needs a model name."""
 
     run_inline = True
 

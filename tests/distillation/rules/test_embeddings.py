@@ -68,7 +68,7 @@ async def test_a_text_is_paid_once_a_run_and_the_vectors_are_those_of_the_embedd
 async def test_a_failed_call_is_in_the_ledger_and_nothing_of_it_is_kept() -> None:
     store = InMemoryStore()
     run = await run_with(FakeEmbeddings(size=4, failing=True), store)
-    with pytest.raises(DistillationError, match="FakeEmbeddings gave no usable vectors for 1 micro-rules"):
+    with pytest.raises(DistillationError, match="FakeEmbeddings returned no usable vectors for 1 micro-rules"):
         await embed_micro_rules(run, [ONE])
     assert (run.spending.ledger[0].calls, run.spending.ledger[0].failures) == (1, 1)
     assert (await embed_micro_rules(await run_with(FakeEmbeddings(size=4), store), [ONE])).shape == (1, 4)
@@ -98,7 +98,7 @@ async def test_unusable_vectors_are_refused() -> None:
         def embed_documents(self, texts: list[str]) -> list[list[float]]:
             return [[1.0, float("nan")] for _ in texts]
 
-    with pytest.raises(DistillationError, match="BrokenFakeEmbeddings gave no usable vectors for 1 micro-rules"):
+    with pytest.raises(DistillationError, match="BrokenFakeEmbeddings returned no usable vectors for 1 micro-rules"):
         await embed_micro_rules(await run_with(BrokenFakeEmbeddings(size=2)), [ONE])
 
 

@@ -79,6 +79,6 @@ async def test_a_teacher_that_cannot_answer_as_json_is_refused_before_anything_i
 
 async def test_embeddings_that_are_not_there_cost_no_teacher() -> None:
     writer = teacher()
-    with pytest.raises(DistillationError, match="FakeEmbeddings gave no usable vectors"):
+    with pytest.raises(DistillationError, match="FakeEmbeddings returned no usable vectors"):
         await distil(teacher=writer, embeddings=FakeEmbeddings(size=4, failing=True))
     assert writer.asked == []
