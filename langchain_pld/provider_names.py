@@ -1,4 +1,4 @@
-"""The names of model providers: which class of chat model each one is, and the spellings that older files hold."""
+"""The names of model providers: the chat model class behind each, and the spellings in older files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["canonical_spec", "provider_of"]
 
-# As `langchain.chat_models.init_chat_model` knows them, so that a name loads the class that it was read from.
+# The names of `langchain.chat_models.init_chat_model`, so that a name loads the class it came from.
 _CLASSES: Final = {
     "AzureChatOpenAI": "azure_openai",
     "AzureAIOpenAIApiChatModel": "azure_ai",
@@ -40,7 +40,7 @@ _CLASSES: Final = {
     "EmbeddedChatModel": "embedded",
 }
 
-# What a class calls itself, which artifacts of earlier releases hold in place of the provider.
+# What a class calls itself; artifacts of earlier releases hold this instead of the provider.
 _KINDS: Final = {
     "amazon_bedrock_chat": "bedrock",
     "amazon_bedrock_converse_chat": "bedrock_converse",
@@ -66,18 +66,15 @@ _KINDS: Final = {
 
 
 def provider_of(kind: type, name: str) -> str:
-    """The provider that builds a class of chat model.
+    """The provider that builds a chat model class, or `name` if the class is unknown.
 
-    Args:
-        kind: The class; a class of the user's own counts as the known one that it derives from, since it alone can be
-            built from a name.
-        name: What the class calls itself, where neither is known.
+    A subclass of a known class counts as that class, since only that one can be built from a name.
     """
     known = (_CLASSES[base.__name__] for base in kind.__mro__ if base.__name__ in _CLASSES)
     return next(known, _KINDS.get(name, name))
 
 
 def canonical_spec(spec: str) -> str:
-    """The same `provider:name` with the provider's present name."""
+    """The `provider:name` with the provider's current name."""
     provider, colon, name = spec.partition(":")
     return f"{_KINDS.get(provider, provider)}{colon}{name}"

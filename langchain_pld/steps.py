@@ -1,7 +1,7 @@
-"""Logic that is written once for sync and async callers.
+"""Logic written once for sync and async callers.
 
-The logic is a generator without I/O. It yields each call that it needs in both forms, is sent the outcome, and returns
-its result. `run_steps` makes the calls in the sync form, `arun_steps` awaits them; they differ in nothing else.
+The logic is a generator without I/O. It yields each call in both forms, receives the outcome, and returns its result.
+`run_steps` makes the calls in the sync form, `arun_steps` awaits them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class Call(NamedTuple):
-    """A call in both forms; what one raises is raised in the generator that yielded it."""
+    """A call in both forms; its exceptions are raised in the generator that yielded it."""
 
     sync: Callable[[], Any]
-    """Makes the call and gives its outcome."""
+    """Makes the call and returns its outcome."""
     awaited: Callable[[], Awaitable[Any]]
     """The same without blocking the event loop."""
 

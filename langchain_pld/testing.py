@@ -1,4 +1,4 @@
-"""A contract for any Runnable that gives verdicts; subclass it in your tests.
+"""A contract for Runnables that return verdicts; subclass it in your tests.
 
 ```python
 class TestMyClassifier(VerdictRunnableTests):
@@ -9,8 +9,8 @@ class TestMyClassifier(VerdictRunnableTests):
         return ["What a day!", "He is gone."]
 ```
 
-pytest collects the inherited tests. They are plain functions with plain asserts: neither pytest nor a plugin for async
-tests is imported, and each coroutine runs in an event loop of its own.
+pytest collects the inherited tests. They need no plugin for async tests: each coroutine runs in an event loop of its
+own.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ __all__ = ["VerdictRunnableTests"]
 
 
 class VerdictRunnableTests(ABC):
-    """What every Runnable that gives verdicts keeps to; one test a promise."""
+    """The promises of every Runnable that returns verdicts, one test each."""
 
     at_once: int = 100
-    """Inputs in flight when verdicts must not mix; fewer for a slow model."""
+    """Inputs in flight in the test that verdicts do not mix; use fewer for a slow model."""
     asks_a_model: bool = True
-    """Whether a chat model is called, whose run must then be a child of the Runnable's own."""
+    """Whether a chat model is called; its run must then be a child of the Runnable's."""
     configurable: tuple[str, Any] | None = None
-    """A field that may be set by configuration, and a value for it that changes no verdict."""
+    """A configurable field, and a value for it that changes no verdict."""
     unusable: Any = object()
     """An input that cannot be classified."""
 
     @abstractmethod
     def runnable(self) -> Runnable[Any, Verdict]:
-        """A new Runnable; the same input must give it the same verdict each time."""
+        """A new Runnable; it must always return the same verdict for the same input."""
 
     @abstractmethod
     def inputs(self) -> Sequence[Any]:
-        """At least two inputs that can be classified, with verdicts that differ."""
+        """At least two inputs that can be classified, with different verdicts."""
 
     def test_every_way_of_calling_gives_the_same_verdict(self) -> None:
-        """Invoke, batch, the last part of a stream and their async forms agree."""
+        """Invoke, batch, the last chunk of a stream and their async forms agree."""
         runnable, inputs = self.runnable(), list(self.inputs())
         expected = [runnable.invoke(value) for value in inputs]
-        assert all(isinstance(verdict, Verdict) for verdict in expected), "invoke must give a Verdict"
-        assert expected[0] != expected[1], "inputs() must give verdicts that differ, or mixing cannot be seen"
+        assert all(isinstance(verdict, Verdict) for verdict in expected), "invoke must return a Verdict"
+        assert expected[0] != expected[1], "inputs() need different verdicts, or mixing would go unseen"
         assert runnable.batch(inputs) == expected, "batch differs from invoke"
         assert [list(runnable.stream(value))[-1] for value in inputs] == expected, "stream differs from invoke"
         assert dict(runnable.batch_as_completed(inputs)) == dict(enumerate(expected)), "batch_as_completed differs"
@@ -95,7 +95,7 @@ class VerdictRunnableTests(ABC):
                 assert all(run.get("parent_run_id") for run in spy.models), f"{how}: the model's run has no parent"
 
     def test_it_works_inside_a_running_loop(self) -> None:
-        """The sync form may be called where an event loop runs already."""
+        """The sync form may be called while an event loop is running."""
         runnable, value = self.runnable(), self.inputs()[0]
         expected = runnable.invoke(value)
 
@@ -118,7 +118,7 @@ class VerdictRunnableTests(ABC):
         assert asyncio.run(awaited()) == wanted, "abatch mixed verdicts"
 
     def test_one_unusable_input_spoils_no_other(self) -> None:
-        """With `return_exceptions` the others keep their verdicts; the bad one is failed or an exception."""
+        """With `return_exceptions` the other inputs keep their verdicts; the bad one fails or is an exception."""
         runnable, inputs = self.runnable(), list(self.inputs())
         expected = [runnable.invoke(value) for value in inputs]
         mixed = [inputs[0], self.unusable, *inputs[1:]]
@@ -140,7 +140,7 @@ class VerdictRunnableTests(ABC):
         json.dumps(runnable.get_input_jsonschema())
 
     def test_retry_and_fallbacks_keep_the_verdict(self) -> None:
-        """`with_retry` and `with_fallbacks` can be put around it."""
+        """`with_retry` and `with_fallbacks` can wrap it."""
         runnable, value = self.runnable(), self.inputs()[0]
         expected = runnable.invoke(value)
         assert runnable.with_retry(stop_after_attempt=2).invoke(value) == expected, "with_retry changed the verdict"
@@ -148,7 +148,7 @@ class VerdictRunnableTests(ABC):
         assert wrapped.invoke(value) == expected, "with_fallbacks changed the verdict"
 
     def test_a_field_can_be_configured(self) -> None:
-        """A field set through `config["configurable"]` works, where the contract names one."""
+        """The field named by `configurable` can be set through the config."""
         runnable, value = self.runnable(), self.inputs()[0]
         if self.configurable is None:
             return
@@ -159,14 +159,14 @@ class VerdictRunnableTests(ABC):
         assert verdict == runnable.invoke(value), f"setting {name} changed the verdict"
 
     def test_it_can_be_described_for_a_trace(self) -> None:
-        """`dumpd` gives JSON: the constructor form, or a not-implemented that names the class."""
+        """`dumpd` returns JSON: the constructor form, or "not implemented" with the name of the class."""
         described = dumpd(self.runnable())
         json.dumps(described)
         assert described["type"] in {"constructor", "not_implemented"}, f"dumpd gave {described.get('type')!r}"
         assert described["id"], "the description does not name the class"
 
     def test_verdicts_survive_json(self) -> None:
-        """A verdict that was written as JSON reads back equal."""
+        """A verdict written as JSON reads back equal."""
         runnable = self.runnable()
         for value in self.inputs():
             verdict = runnable.invoke(value)
@@ -174,7 +174,7 @@ class VerdictRunnableTests(ABC):
 
 
 class _Spy(BaseCallbackHandler):
-    """Keeps what it is told of each run: its name, parent, tags and metadata."""
+    """Keeps the name, parent, tags and metadata of each run."""
 
     raise_error = True
 

@@ -26,7 +26,7 @@ FailureKind = Literal[
     "budget",  # not asked: the budget of the distillation run is spent
     "unexpected",  # anything else; the message names the exception
 ]
-"""Why there is no verdict."""
+"""Classes of failure."""
 
 
 class Failure(BaseModel):
@@ -41,21 +41,21 @@ class Failure(BaseModel):
 
     @property
     def transient(self) -> bool:
-        """Whether the same request may well succeed a moment later."""
+        """Whether the same request may succeed a moment later."""
         return self.kind in {"connection", "timeout", "rate_limit", "server"}
 
 
 class Usage(BaseModel):
-    """Tokens that a verdict cost, as the model's server counted them."""
+    """Tokens spent on a verdict, as counted by the model's server."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input_tokens: int = 0
-    """Prompt tokens, cached ones included."""
+    """Prompt tokens, including cached ones."""
     output_tokens: int = 0
     """Generated tokens."""
     cached_tokens: int = 0
-    """Prompt tokens that came from the prefix cache."""
+    """Prompt tokens read from the prefix cache."""
     calls: int = 0
     """Model calls: more than one for chunks, retries and escalations."""
 
@@ -69,27 +69,24 @@ class Usage(BaseModel):
 
 
 class Opinion(BaseModel):
-    """What one decider thought of an input; kept when more than one was asked."""
+    """One decider's view of an input, kept when more than one was asked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     decider: str
     """Name of the model or person."""
     status: VerdictStatus
-    """How far it came."""
+    """decided, abstained or failed."""
     label: str | None = None
-    """Its label, also when it only leaned to it."""
+    """Its most probable label, even if it abstained."""
     confidence: float | None = None
-    """Probability that it gave the label, 0 to 1."""
+    """Probability of the label, 0 to 1."""
     failure: Failure | None = None
     """Why it gave no readable answer."""
 
 
 class Verdict(BaseModel):
-    """One decision of a classifier.
-
-    Two verdicts are equal when they decide the same: what a verdict cost (`usage`, `latency_ms`) is not compared.
-    """
+    """One decision of a classifier; equality ignores what it cost (`usage`, `latency_ms`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -98,32 +95,32 @@ class Verdict(BaseModel):
     label: str | None = None
     """The label; `None` unless `status` is decided."""
     predicted_label: str | None = None
-    """The most probable label, also of an abstained verdict."""
+    """The most probable label, even if the verdict is abstained."""
     probabilities: dict[str, float] | None = None
-    """Label name to probability, adding up to 1; `None` where the answer carried no scores."""
+    """Label name to probability, adding up to 1; `None` if the answer carried no scores."""
     confidence: float | None = None
     """Probability of the most probable label, 0 to 1."""
     calibrated: bool = False
-    """Whether the probabilities were calibrated on labelled rows for this very student."""
+    """Whether the probabilities were calibrated on labelled rows for this student."""
     label_mass: float | None = None
-    """Share of the student's probability that fell on valid answers, 0 to 1; low means it did not follow the form."""
+    """Probability of valid answers, 0 to 1; low if the student did not follow the answer form."""
     evidence: str | None = None
-    """The words of the input that the student named as decisive, where the answer form asks for them."""
+    """The words of the input that the student called decisive, if the answer form asks for them."""
     rule_ids: tuple[str, ...] = ()
-    """Ids of the artifact's rules that argue for the label, or the predicted one, in the order of the prompt. They tell
-    what the prompt says about that label, not what made the student decide: an answer of one token cites nothing."""
+    """Ids of the artifact's rules for the label, or the predicted one, in prompt order. They show what the prompt says
+    about that label, not why the student chose it: a one-token answer cites nothing."""
     failure: Failure | None = None
-    """Why there is no label; set exactly when `status` is failed."""
+    """Why there is no label; set if and only if `status` is failed."""
     artifact_id: str | None = None
     """Id of the artifact that decided."""
     decided_by: str | None = None
-    """Name of the model or person whose label this is."""
+    """Name of the model or person that chose the label."""
     opinions: tuple[Opinion, ...] = ()
-    """What each decider thought, in the order asked, where there was more than one."""
+    """Each decider's opinion in the order asked, if there was more than one."""
     unread: tuple[str, ...] = ()
-    """Kinds of parts of the messages that were not read, e.g. `image_url` or `tool_call`."""
+    """Kinds of message parts that were not read, e.g. `image_url` or `tool_call`."""
     chunks: int = 1
-    """Number of chunks that the input was read in."""
+    """Number of chunks in which the input was read."""
     usage: Usage = Field(default_factory=Usage)
     """Tokens and calls spent."""
     latency_ms: float = 0.0
@@ -140,7 +137,7 @@ class Verdict(BaseModel):
         return self
 
     def __str__(self) -> str:
-        """What was decided and how sure, then who decided, in two lines for people."""
+        """The decision and its confidence, then who made it, in two lines for people."""
         likely = f", most likely {self.predicted_label}" if self.predicted_label else ""
         label = self.label or f"{self.status}{likely}"
         sure = "" if self.confidence is None else f" ({self.confidence:.0%})"

@@ -1,1 +1,1 @@
-"""Asking a student: prompt layout, answer reading, calibration, gates and the classifier around them."""
+"""The student: prompt, answer reading, calibration, gates and the classifier that joins them."""

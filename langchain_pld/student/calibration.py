@@ -1,17 +1,17 @@
-"""Calibration: from the student's label scores to probabilities that can be believed.
+"""Calibration: from the student's label scores to trustworthy probabilities.
 
-A small student leans on some answer words whatever the text says. All methods here are affine maps of its label
-log-probabilities; the one with the lowest cross-validated log loss is kept:
+A small student favours some answer words whatever the text says. All methods are affine maps of its label
+log-probabilities; the one with the lowest cross-validated log loss wins:
 
 - none: the scores as they are;
 - contextual: subtract the scores of content-free inputs (Zhao et al. 2021, Calibrate Before Use);
 - batch: subtract the mean scores of the rows, which needs no labels (Zhou et al. 2024, Batch Calibration);
-- affine: fitted to the labels with L2 regularisation, in the form that an inner cross-validation prefers: one scale
-  for all labels and a bias for each (bias-corrected temperature scaling, Alexandari et al. 2020), which is all that a
-  few rows a label can support, or a full matrix (matrix scaling in Guo et al. 2017).
+- affine: fitted to the labels with L2 regularisation, in the form that an inner cross-validation prefers: one scale for
+  all labels and a bias for each (bias-corrected temperature scaling, Alexandari et al. 2020), which is all that a few
+  rows per label can support, or a full matrix (matrix scaling in Guo et al. 2017).
 
-Rows of a group are never in two folds, inner folds included. With two to four groups there are as many folds as
-groups; with one, rows are split as if they were independent, and a warning says so.
+A group is never split over two folds, inner folds included. With two to four groups there is one fold per group; with
+one group, rows are split as if independent, with a warning.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _FOLDS = 5
 _INNER_FOLDS = 3
 _MATRIX_STRENGTHS = (0.02, 0.1, 0.5)
 _BIAS_PENALTIES = (0.3, 3.0)
-# Zhao et al. use "N/A", "[MASK]" and the empty text; a task takes no empty text.
+# Zhao et al. use "N/A", "[MASK]" and the empty text, but no task accepts an empty text.
 _CONTENT_FREE = ("N/A", "[MASK]", "...")
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -57,7 +57,7 @@ Fitter = Callable[[Array, Indices, Groups], tuple[Array, Array]]
 
 
 class Reliability(BaseModel):
-    """How far probabilities can be believed."""
+    """How trustworthy probabilities are."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,11 +66,11 @@ class Reliability(BaseModel):
     brier: float
     """Brier score, 0 to 2."""
     ece: float
-    """Expected calibration error: top label, 10 bins of equal numbers of rows, 0 to 1."""
+    """Expected calibration error of the top label in 10 bins of equal size, 0 to 1."""
 
 
 class CalibrationFit(BaseModel):
-    """The chosen calibration and what the choice rests on; all figures are out of fold."""
+    """The chosen calibration and the figures behind the choice, all out of fold."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,16 +79,16 @@ class CalibrationFit(BaseModel):
     log_loss: dict[str, float]
     """Method to cross-validated log loss, nats."""
     out_of_fold: tuple[dict[str, float], ...]
-    """Probabilities of each row by a fit that did not see it, in row order."""
+    """Probabilities of each row from a fit that did not see it, in row order."""
     before: Reliability
     """Of the raw scores."""
     after: Reliability
     """Of the calibrated probabilities."""
     warnings: tuple[str, ...] = ()
-    """What a user should know, e.g. a skewed prior."""
+    """Warnings for the user, e.g. about a skewed prior."""
 
     def describe(self) -> str:
-        """The choice and what it brought, in one line."""
+        """The choice and its effect, in one line."""
         before, after = self.before, self.after
         return (
             f"calibration {self.calibration.method}, out of fold on {len(self.out_of_fold)} rows: "
@@ -98,10 +98,7 @@ class CalibrationFit(BaseModel):
 
 
 def content_free_inputs(task: Task) -> tuple[TaskInput, ...]:
-    """Inputs without content, in the task's own layout; the student's scores of them are what `contextual` subtracts.
-
-    A task with fields gets the same filler in each.
-    """
+    """Inputs without content, whose scores `contextual` subtracts; a task with fields gets the same filler in each."""
     if task.fields:
         return tuple(dict.fromkeys(task.fields, filler) for filler in _CONTENT_FREE)
     return _CONTENT_FREE
@@ -124,13 +121,13 @@ def fit_calibration(
         gold: Gold labels, n.
         labels: The declared labels, k.
         groups: Group of each row; a group is never in two folds.
-        content_free: Label log-probabilities of the inputs of `content_free_inputs`; their probabilities are averaged.
-            Without them `contextual` is no candidate.
-        methods: The candidates; all that can be fitted when absent.
+        content_free: Label log-probabilities of `content_free_inputs`, which `contextual` needs; their probabilities
+            are averaged.
+        methods: The candidates; by default all that can be fitted.
         seed: Seed of the folds.
 
     Raises:
-        InputError: Fewer than `MINIMUM_ROWS` rows, or `contextual` is asked for without `content_free`.
+        InputError: There are fewer than `MINIMUM_ROWS` rows, or `contextual` is requested without `content_free`.
     """
     if len(scores) < MINIMUM_ROWS:
         msg = (
@@ -140,8 +137,8 @@ def fit_calibration(
         raise InputError(msg)
     if methods is not None and "contextual" in methods and not content_free:
         msg = (
-            "contextual calibration needs content_free: the student's scores of the inputs that "
-            "content_free_inputs(task) gives; pass them, or leave 'contextual' out of methods"
+            "contextual calibration needs content_free, the student's scores of content_free_inputs(task); "
+            "pass them, or leave 'contextual' out of methods"
         )
         raise InputError(msg)
     names = tuple(labels)
@@ -150,7 +147,7 @@ def fit_calibration(
     fitters = _fitters(len(names), _mean_scores(content_free, names) if content_free else None)
     candidates = tuple(methods or fitters)
     folds = _folds(y, groups, seed)
-    # Matrices this small gain nothing from threads, and on busy cores waiting for them takes twenty times longer.
+    # Matrices this small gain nothing from threads; on busy cores, waiting for them takes twenty times longer.
     with threadpool_limits(limits=1):
         held_out = {method: _cross_validated(fitters[method], x, y, groups, folds) for method in candidates}
         losses = {method: log_loss(out, y) for method, out in held_out.items()}
@@ -199,11 +196,11 @@ def _mean_scores(content_free: Sequence[Mapping[str, float]], names: tuple[str, 
 
 
 def _fit_affine(x: Array, y: Indices, groups: Groups) -> tuple[Array, Array]:
-    """A shared scale with biases, or a full matrix, and how strongly regularised: by an inner cross-validation."""
+    """Choose scale and biases or a full matrix, and the regularisation, by an inner cross-validation."""
     fits: list[Callable[[Array, Indices], tuple[Array, Array]]] = [
         partial(_scale_and_bias, penalty=penalty) for penalty in _BIAS_PENALTIES
     ]
-    # With fewer rows than twice its entries a matrix only costs time.
+    # With fewer rows than twice its entries, a matrix only costs time.
     if len(y) >= 2 * x.shape[1] ** 2:
         fits += [partial(_matrix, strength=strength) for strength in _MATRIX_STRENGTHS]
     folds = _folds(y, groups, 0, count=_INNER_FOLDS)
@@ -219,9 +216,9 @@ def _fit_affine(x: Array, y: Indices, groups: Groups) -> tuple[Array, Array]:
 def _scale_and_bias(x: Array, y: Indices, *, penalty: float) -> tuple[Array, Array]:
     """Minimise the summed log loss of softmax(s * x + b) plus penalty / 2 * (|c|^2 + s^2 / 10), s >= 0.
 
-    The biases are b = c - s * mean(x): as in `_matrix`, the student's habitual lean is taken out before the penalty.
-    Convex; the gradient is exact. The penalty on the scale keeps it finite where the rows can be told apart without an
-    error. A label without rows is made very unlikely, never impossible.
+    The biases are b = c - s * mean(x): as in `_matrix`, the student's bias is removed before the penalty. Convex; the
+    gradient is exact. The penalty keeps the scale finite on perfectly separable rows. A label without rows becomes very
+    unlikely, never impossible.
     """
     size = x.shape[1]
     present = np.unique(y)
@@ -246,7 +243,7 @@ def _scale_and_bias(x: Array, y: Indices, *, penalty: float) -> tuple[Array, Arr
     weights[present, present] = scale
     bias[present] = offsets - scale * centre[present]
     absent = np.setdiff1d(np.arange(size), present)
-    # Ten nats below the lowest that the likeliest label can score.
+    # Ten nats below the lowest score of a most probable label.
     bias[absent] = (scale * x[:, present] + bias[present]).max(axis=1).min() - 10.0
     return weights, bias
 
@@ -260,13 +257,13 @@ def _matrix(x: Array, y: Indices, *, strength: float) -> tuple[Array, Array]:
     if len(present) == 1:
         bias[present[0]] = 0.0
         return weights, bias
-    # Centred, so that the penalty does not pull on the student's habitual predicted_label: the intercept absorbs that.
+    # Centred so that the penalty leaves the student's bias alone: the intercept absorbs it.
     centre = x.mean(axis=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(x - centre, y)
     coefficients, intercepts = model.coef_, model.intercept_
-    if len(present) == 2:  # sklearn gives one row for two classes
+    if len(present) == 2:  # sklearn returns one row for two classes
         coefficients = np.vstack([-coefficients[0] / 2, coefficients[0] / 2])
         intercepts = np.array([-intercepts[0] / 2, intercepts[0] / 2])
     weights[present] = coefficients
@@ -295,7 +292,7 @@ def _folds(y: Indices, groups: Groups, seed: int, *, count: int = _FOLDS) -> lis
     distinct = len(set(keys))
     grouped = 2 <= distinct < len(y)
     count = min(count, distinct) if grouped else count
-    # Stratifying needs one label at least with a row for each fold.
+    # Stratifying needs at least one label with a row for each fold.
     stratified = np.bincount(y).max() >= count
     kind = {
         (True, True): StratifiedGroupKFold,
@@ -305,7 +302,7 @@ def _folds(y: Indices, groups: Groups, seed: int, *, count: int = _FOLDS) -> lis
     }[grouped, stratified]
     splitter = kind(n_splits=count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # A label with fewer rows than folds is warned about: it cannot be in each fold, which is fine here.
+        # It warns about labels with fewer rows than folds, which is fine here.
         warnings.simplefilter("ignore")
         return [(train, test) for train, test in splitter.split(np.zeros(len(y)), y, keys) if len(train) and len(test)]
 
@@ -317,7 +314,7 @@ def _keys(groups: Groups, rows: int) -> list[str]:
 def _group_warnings(groups: Groups) -> tuple[str, ...]:
     if groups is None or len(set(_keys(groups, len(groups)))) > 1:
         return ()
-    return ("all calibration rows are of one group: the out-of-fold figures may be too good",)
+    return ("all calibration rows belong to one group: the out-of-fold figures may be too good",)
 
 
 def _prior_warnings(y: Indices, names: tuple[str, ...]) -> tuple[str, ...]:

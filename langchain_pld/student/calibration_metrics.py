@@ -1,4 +1,4 @@
-"""How far probabilities can be believed: log loss, Brier score and expected calibration error."""
+"""How trustworthy probabilities are: log loss, Brier score and expected calibration error."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy.typing as npt
 __all__ = ["BINS", "brier_score", "expected_calibration_error", "log_loss"]
 
 BINS = 10
-"""Bins of the expected calibration error, of equal numbers of rows."""
+"""Number of equal-sized bins of the expected calibration error."""
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 
 def log_loss(probabilities: Array, gold: Indices) -> float:
-    """Mean negative log-probability of the gold label, nats; probabilities are n x k, gold holds n label indices."""
+    """Mean negative log-probability of the gold label in nats; probabilities are n x k, gold holds n label indices."""
     picked = probabilities[np.arange(len(gold)), gold]
     return float(-np.log(np.clip(picked, 1e-12, 1.0)).mean())
 
@@ -27,10 +27,10 @@ def brier_score(probabilities: Array, gold: Indices) -> float:
 
 
 def expected_calibration_error(probabilities: Array, gold: Indices, *, bins: int = BINS) -> float:
-    """Expected calibration error of the top label over bins of equal size (Nixon et al. 2019, adaptive binning).
+    """Expected calibration error of the top label with adaptive binning (Nixon et al. 2019), 0 to 1.
 
-    Rows are sorted by their top probability and cut into `bins` groups of nearly the same number of rows; the error is
-    the mean over rows of the distance between a bin's mean confidence and its accuracy.
+    Rows are sorted by top probability and cut into `bins` groups of nearly equal size; the error is the mean over rows
+    of the distance between their bin's mean confidence and its accuracy.
     """
     confidence = probabilities.max(axis=1)
     hits = (probabilities.argmax(axis=1) == gold).astype(float)

@@ -1,4 +1,4 @@
-"""Inputs longer than the student's context: read in overlapping chunks, or refused; never cut in silence."""
+"""Inputs longer than the student's context: read in overlapping chunks or refused, never silently cut."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = [
 ]
 
 worst_chunk: ContextVar[Callable[[Sequence[Verdict]], Verdict] | None] = ContextVar("worst_chunk", default=None)
-"""Picks the verdict on a long input among those of its chunks; set by a guard, whose policy knows which is the worst.
+"""Picks the verdict on a long input from those on its chunks; set by a guard, whose policy knows which is worst.
 
-Averaged over chunks, one bad sentence would drown in harmless text around it. It goes with the call and not with the
-classifier, so that nothing that is put around a classifier can lose it. `LongInput.combine` and `severe` go before it.
+Averaging would drown one bad sentence in the harmless text around it. It belongs to the call, not the classifier, so no
+wrapper around a classifier can lose it. `LongInput.combine` and `severe` take precedence.
 """
 
 RESERVED_TOKENS = 160
-"""Kept free in the context: the answer (96 at most), the chat template and the delimiters."""
+"""Kept free in the context for the answer (96 at most), the chat template and the delimiters."""
 
 SMALLEST_CHUNK = 64
-"""With less room than this for the text, in tokens, nothing is read: the prompt is too long for the context."""
+"""Least room for the text, in tokens; with less, the prompt is too long for the context."""
 
 _BYTES_PER_TOKEN = 2
 _LONGEST_TOKEN = 8
@@ -48,40 +48,40 @@ _SPACE = re.compile(r"\s+")
 class LongInput(BaseModel):
     """What happens to an input that does not fit the student's context.
 
-    Chunks are the default for a task that takes one text: a moderator expects the end of a long post to be read too. A
-    task with fields refuses: a chunk might hold a hypothesis without its premise.
+    A task with one text reads chunks by default: a moderator expects the end of a long post to be read too. A task with
+    fields refuses: a chunk might hold a hypothesis without its premise.
 
-    The guarantee of a gate and the calibration are for whole inputs; over chunks they hold approximately at best.
-    Under `any`, a false alarm in one of many chunks is enough for one on the whole.
+    The gate's guarantee and the calibration are for whole inputs and hold only approximately over chunks. Under `any`,
+    a false alarm in one chunk is a false alarm on the whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     action: Literal["chunks", "fail"] | None = None
-    """Read it in chunks, or give a failed verdict; `None`: chunks without fields, fail with fields."""
+    """Read in chunks, or return a failed verdict; `None`: chunks without fields, fail with fields."""
     combine: Literal["any", "mean"] | None = None
-    """`any`: the severe label that a chunk decides for wins, else every chunk must decide; `mean`: the mean of the
-    chunks' log-probabilities. `None`: any where severe labels are known, else mean."""
+    """`any`: a severe label decided in any chunk wins, else every chunk must decide; `mean`: the mean of the chunks'
+    log-probabilities. `None`: any if severe labels are known, else mean."""
     severe: tuple[str, ...] = ()
-    """The labels that win under `any`, most severe first; when empty all but the `none_label`, equally severe."""
+    """The labels that win under `any`, most severe first; if empty, all but the `none_label`, equally severe."""
     overlap: float = Field(default=0.15, ge=0, le=0.5)
-    """Share of a chunk that the next one repeats, so that what lies across a cut is read whole."""
+    """Share of a chunk repeated in the next one, so that text across a cut is read whole."""
     max_chunks: int = Field(default=64, ge=1)
-    """An input that needs more chunks is refused."""
+    """Inputs that need more chunks are refused."""
 
     def in_chunks(self, task: Task) -> bool:
         """Whether an input of this task is read in chunks."""
         return self.action == "chunks" or (self.action is None and not task.fields)
 
     def severity(self, task: Task) -> tuple[tuple[str, ...], ...]:
-        """Groups of labels that win under `any`, most severe group first; empty where chunks are averaged.
+        """Groups of labels that win under `any`, most severe first; empty if chunks are averaged.
 
         Raises:
-            InputError: `severe` names labels that the task does not have, or `any` has none to go by.
+            InputError: `severe` names labels that the task does not have, or `any` has no severe labels.
         """
         strangers = sorted(set(self.severe) - set(task.label_names))
         if strangers:
-            msg = f"severe labels {', '.join(strangers)} are none of task {task.name!r}: {', '.join(task.label_names)}"
+            msg = f"severe labels {', '.join(strangers)} are not in task {task.name!r}: {', '.join(task.label_names)}"
             raise InputError(msg)
         if self.combine == "mean":
             return ()
@@ -96,27 +96,25 @@ class LongInput(BaseModel):
 
 
 def estimated_tokens(text: str) -> int:
-    """An estimate for models whose tokenizer is not at hand: one token for two UTF-8 bytes.
+    """A high estimate for models without a known tokenizer: one token per two UTF-8 bytes.
 
-    English prose has about four bytes a token, code and numbers two to three, Chinese, Japanese and Hindi two to three:
-    the estimate is above all of them. Strings of random characters can have more tokens, so a server that cuts prompts
-    is checked after the call as well.
+    English prose has about four bytes per token; code, numbers, Chinese, Japanese and Hindi two to three. Random
+    characters can take more tokens, so servers that cut prompts are checked after the call as well.
     """
     return math.ceil(len(text.encode("utf-8", "surrogatepass")) / _BYTES_PER_TOKEN)
 
 
 def chunk_spans(text: str, *, room: int, count: Callable[[str], int], overlap: float = 0.15) -> list[tuple[int, int]]:
-    """Cut a text into overlapping chunks, at sentence or line ends where there are any, else between words.
+    """Cut a text into overlapping chunks, at sentence or line ends if possible, else between words.
 
     Args:
         text: The whole text.
-        room: Most tokens of a chunk.
-        count: Tokens of a text.
-        overlap: Share of a chunk that the next one repeats, 0 to 0.5.
+        room: Maximum tokens of a chunk.
+        count: Counts the tokens of a text.
+        overlap: Share of a chunk repeated in the next one, 0 to 0.5.
 
     Returns:
-        Start and end of each chunk, in order. The first begins at 0, the last ends with the text, and none begins
-        after the one before has ended: every character is in a chunk.
+        Start and end of each chunk, in order; together they cover every character.
 
     Raises:
         InputError: There is less room than `SMALLEST_CHUNK`.
@@ -134,7 +132,7 @@ def chunk_spans(text: str, *, room: int, count: Callable[[str], int], overlap: f
         if end < len(text):
             reached = spans[-1][1] if spans else 0
             end = _good_cut(text, max(start + (end - start) // 2, reached), end)
-            # Fewer characters can have more tokens; rarely, and few.
+            # Rarely, fewer characters have slightly more tokens.
             while count(text[start:end]) > room and end > start + 1:
                 end = max(start + 1, end - max(1, (end - start) // 16))
         spans.append((start, end))
@@ -142,14 +140,14 @@ def chunk_spans(text: str, *, room: int, count: Callable[[str], int], overlap: f
             return spans
         back = int((end - start) * overlap)
         space = _SPACE.search(text, end - back, end)
-        # Begin at a word; the chunk must move on in any case.
+        # Begin at a word, but always move forward.
         start = max(start + 1, space.end() if space else end - back)
 
 
 def mean_scores(outcomes: Sequence[Scores | Failure]) -> Scores | Failure:
-    """Mean of the chunks' log-probabilities, renormalised; a failure of one chunk is the failure of all.
+    """Mean of the chunks' log-probabilities, renormalised; without them, the chunks must agree.
 
-    Without log-probabilities the chunks must agree: there is nothing to average.
+    If one chunk fails, the whole fails.
     """
     scores: list[Scores] = []
     for number, outcome in enumerate(outcomes, 1):
@@ -170,11 +168,10 @@ def mean_scores(outcomes: Sequence[Scores | Failure]) -> Scores | Failure:
 
 
 def most_severe(verdicts: Sequence[Verdict], severity: Sequence[Sequence[str]]) -> Verdict:
-    """The verdict on the whole by the most severe chunk.
+    """The verdict on the whole, from its most severe chunk.
 
-    A chunk that decides for a severe label settles it, whatever became of the others; among equally severe labels the
-    most confident chunk. Otherwise the whole is as good as its worst chunk: failed when one failed, abstained when
-    one abstained, else decided by the least confident.
+    A decision for a severe label wins, whatever happened to the other chunks; among equally severe labels, the most
+    confident. Otherwise the worst chunk counts: a failed one, then an abstained one, then the least confident.
     """
     for labels in severity:
         found = [verdict for verdict in verdicts if verdict.label in labels]
@@ -192,7 +189,7 @@ def _confidence(verdict: Verdict) -> float:
 
 
 def _furthest(text: str, start: int, room: int, count: Callable[[str], int]) -> int:
-    """The end of the longest text from `start` that has room, at eight characters a token at most."""
+    """The end of the longest text from `start` that fits, at most eight characters per token."""
     low, high = start + 1, min(len(text), start + room * _LONGEST_TOKEN)
     if count(text[start:high]) <= room:
         return high
@@ -206,7 +203,7 @@ def _furthest(text: str, start: int, room: int, count: Callable[[str], int]) -> 
 
 
 def _good_cut(text: str, since: int, end: int) -> int:
-    """The last sentence or line end, else space, between two places; else the second of them."""
+    """The last sentence or line end between two indices, else the last space, else `end`."""
     for pattern in (_SENTENCE_END, _SPACE):
         ends = [match.end() for match in pattern.finditer(text, since, end)]
         if ends:

@@ -52,7 +52,7 @@ def counted(make: Callable[[Any, int], Any]) -> Callable[[], Runnable[Any, Any]]
 
 
 BROKEN: dict[str, tuple[str, Callable[[], Runnable[Any, Any]]]] = {
-    "invoke must give a Verdict": (
+    "invoke must return a Verdict": (
         "test_every_way_of_calling_gives_the_same_verdict",
         lambda: RunnableLambda(lambda value: value),
     ),

@@ -179,4 +179,4 @@ def test_a_few_groups_are_never_split(count: int) -> None:
 def test_one_group_alone_warns() -> None:
     scores, gold = drawn(rows=60)
     fit = fit_calibration(scores, gold, LABELS, groups=["g"] * 60)
-    assert any("all calibration rows are of one group" in note for note in fit.warnings)
+    assert any("all calibration rows belong to one group" in note for note in fit.warnings)
