@@ -37,15 +37,14 @@ from langchain_pld.verdict import Verdict
 __all__ = ["PLDClassifier"]
 
 _known: ContextVar[tuple[BaseChatModel, ModelFingerprint] | None] = ContextVar("_known", default=None)
-"""The student of the classifier that is being built, and what is known of it."""
+"""The student of the classifier under construction, with its fingerprint."""
 
 
 class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     """Classifies a text with a distilled prompt: one forward pass of a small model, no generated reasoning.
 
-    Takes a text, messages, a prompt value or a mapping; gives a `Verdict`. Unless `on_failure` says so, it never raises
-    for what a model or an input does: such a verdict is `failed` and says why. Cancellation and LangGraph interrupts
-    pass through.
+    Takes a text, messages, a prompt value or a mapping; returns a `Verdict`. Errors of a model or an input give a
+    `failed` verdict that says why, unless `on_failure` is `raise`. Cancellation and LangGraph interrupts pass through.
 
     Example:
         >>> classifier = PLDClassifier.from_artifact("chat.pld.json", student="ollama:gemma3:4b")  # doctest: +SKIP
@@ -53,7 +52,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         'pressure'
     """
 
-    # Frozen, since what is asked is settled once: a student that is put in later would silently not be used.
+    # Frozen, because the student is set up only once: one assigned later would silently be ignored.
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, frozen=True)
 
     artifact: DistilledPrompt
@@ -61,21 +60,21 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     student: BaseChatModel
     """The model that decides."""
     timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
-    """Seconds that one model call may take."""
+    """Time limit of one model call, in seconds."""
     retry: RetryPolicy = RetryPolicy()
-    """When a transient failure is tried again."""
+    """When to retry a transient failure."""
     select: Select = "last_human"
-    """Which of several messages are read: the last one of a person (the last one where there is none), as a task about
-    single texts needs it; or `all` of them, as a transcript."""
+    """Which of several messages to read: the last human one (else the last), for tasks about single texts; or `all`, as
+    a transcript."""
     long_input: LongInput = LongInput()
     """What happens to an input that does not fit the student's context."""
     escalate_to: Escalation | None = None
-    """Who is asked about abstained and failed verdicts; a classifier, chat model or Runnable alone stands for an
-    `Escalation` to it without a budget."""
+    """Who decides about abstained and failed verdicts; a bare classifier, chat model or Runnable means an `Escalation`
+    to it without a budget."""
     on_failure: Literal["return", "raise"] = "return"
-    """Return a failed verdict, or raise it as `StudentError`, so that `with_retry` and `with_fallbacks` see it."""
+    """Return a failed verdict, or raise `StudentError`, so that `with_retry` and `with_fallbacks` see it."""
     name: str | None = None
-    """Name of the run in traces; `PLDClassifier` when absent."""
+    """Name of the run in traces; by default `PLDClassifier`."""
 
     _fingerprint: ModelFingerprint = PrivateAttr()
     _escalation: Escalation = PrivateAttr()
@@ -99,18 +98,18 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         return {**values, "artifact": artifact, "student": student, "escalate_to": other}
 
     def model_post_init(self, context: Any, /) -> None:
-        """Compare the student with the one that the artifact was measured with, as far as that is known unasked."""
+        """Compare the student with the one that the artifact was measured with, without asking a server."""
         super().model_post_init(context)
         self.artifact.require_usable()
         known = _known.get()
         own = known is not None and known[0] is self.student
         self._fingerprint = known[1] if known and own else fingerprint_of(self.student, ask_server=False)
-        # Built here, so that settings that do not fit are an error now.
+        # Built here, so that invalid settings fail now.
         if self._decider.other_student:
-            abstains = ", and its gate lets nothing pass" if self.artifact.gate is not None else ""
+            abstains = ", and the gate always abstains" if self.artifact.gate is not None else ""
             warnings.warn(
                 f"this is not the student that {self.artifact.id} was measured with ({self._decider.other_student}): "
-                f"its scores say nothing about this one, probabilities are not called calibrated{abstains}",
+                f"the scores do not apply to it, probabilities do not count as calibrated{abstains}",
                 UserWarning,
                 stacklevel=2,
             )
@@ -120,24 +119,24 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
 
     @classmethod
     def from_artifact(cls, path: str | Path, *, student: BaseChatModel | str | None = None, **options: Any) -> Self:
-        """Load an artifact and put a student behind it.
+        """Load an artifact and set up its student.
 
-        An Ollama server is asked which weights it serves (this blocks for five seconds at most). When the student is
-        not that of the artifact's fingerprint, a warning is given and no probability is called calibrated.
+        An Ollama server is asked which weights it serves, which blocks for five seconds at most. A student other than
+        the one in the artifact's fingerprint gives a warning, and no probabilities count as calibrated.
 
         Args:
             path: The `*.pld.json` file.
-            student: A chat model, or `provider:name`; the one of the fingerprint when absent.
+            student: A chat model, or `provider:name`; by default the one in the fingerprint.
             **options: Other fields of the classifier.
 
         Raises:
             ArtifactError: The file cannot be used.
-            ModelSetupError: The student cannot be had.
+            ModelSetupError: The student cannot be set up.
         """
         artifact = DistilledPrompt.load(path)
-        artifact.require_usable()  # here, since pydantic would wrap the error in its own
+        artifact.require_usable()  # checked here, because pydantic would wrap the error
         model = resolve_chat_model(artifact.student.spec if student is None else student)
-        # Asked before the classifier compares: a model under another name may have the very weights of the fingerprint.
+        # Known before the comparison: a model under another name may have the weights of the fingerprint.
         token = _known.set((model, fingerprint_of(model)))
         try:
             return cls(artifact=artifact, student=model, **options)
@@ -154,19 +153,19 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         scorer: Scorer = "logprobs",
         **options: Any,
     ) -> Self:
-        """A student with the bare task as its prompt: nothing distilled, measured or calibrated. For a first look.
+        """A student with the bare task as its prompt, for a first look: not distilled, measured or calibrated.
 
-        Asks no server, so that it may be called inside of an event loop.
+        Asks no server, so it can be called inside an event loop.
 
         Args:
-            task: What is decided.
+            task: What to decide.
             student: A chat model, or `provider:name`.
-            answer: What the student answers with; the label names when absent.
-            scorer: How its answers are read; `structured` or `text` for a student without log-probabilities.
+            answer: What the student answers with; by default the label names.
+            scorer: How to read its answers; `structured` or `text` for a student without log-probabilities.
             **options: Other fields of the classifier.
 
         Raises:
-            ModelSetupError: The student cannot be had.
+            ModelSetupError: The student cannot be set up.
         """
         student = resolve_chat_model(student)
         answer = answer or AnswerFormat.words(task)
@@ -182,7 +181,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         return cls(artifact=artifact, student=student, **options)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A classifier built anew with some fields changed."""
+        """A new classifier with some fields changed."""
         kept = {name: getattr(self, name) for name in type(self).model_fields}
         kept = copy.deepcopy(kept) if deep else kept
         token = _known.set((kept["student"], self._fingerprint))
@@ -192,14 +191,14 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             _known.reset(token)
 
     def for_model(self, model: BaseChatModel | str, *, timeout_s: float = 60.0) -> PLDClassifier:
-        """The same prompt for another chat model, whose answers are read as text: nothing there is calibrated.
+        """The same prompt for another chat model, with answers read as text and nothing calibrated.
 
         Args:
             model: A chat model, or `provider:name`.
-            timeout_s: Seconds that one of its calls may take.
+            timeout_s: Time limit of one call, in seconds.
 
         Raises:
-            ModelSetupError: The model cannot be had.
+            ModelSetupError: The model cannot be set up.
         """
         model = resolve_chat_model(model)
         changes = {
@@ -219,9 +218,9 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         description: str | None = None,
         arg_types: dict[str, type] | None = None,
     ) -> BaseTool:
-        """A tool that an agent calls with a text, or with the task's fields.
+        """A tool that an agent calls with a text or the task's fields.
 
-        It is called `classify_` and the task's name, and described by the task's instructions and labels, by default.
+        By default its name is `classify_` and the task's name, its description the task's instructions and labels.
         """
         task = self.artifact.task
         if args_schema is None and arg_types is None:
@@ -233,7 +232,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
             arg_types=arg_types,
         )
 
-    # The student's own form may hold a password, and the artifact's the whole prompt.
+    # The student's own repr may show a password, and the artifact's the whole prompt.
     def __repr__(self) -> str:
         return f"{type(self).__name__}(artifact={self._decider.artifact_id!r}, student={self.spec!r})"
 
@@ -241,12 +240,12 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
 
     @property
     def InputType(self) -> Any:  # noqa: N802
-        """What it takes."""
+        """The type of an input."""
         return ClassifierInput
 
     @property
     def OutputType(self) -> type[Verdict]:  # noqa: N802
-        """What it gives."""
+        """The type of a result."""
         return Verdict
 
     @cached_property
@@ -261,7 +260,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
 
     @cached_property
     def prompt_tokens(self) -> int | None:
-        """Length of the system prompt in the student's tokens; `None` where no tokenizer is at hand."""
+        """Length of the system prompt in the student's tokens; `None` if no tokenizer is available."""
         tokenizer = profile_of(self.student).tokenizer
         return None if tokenizer is None else len(tokenizer(self.artifact.system_prompt))
 
@@ -271,12 +270,12 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         return self._decider.calibrated
 
     def invoke(self, input: ClassifierInput, config: RunnableConfig | None = None, **kwargs: Any) -> Verdict:  # noqa: A002, ARG002
-        """Decide about one input.
+        """Classify one input.
 
         Args:
             input: A text, messages, a prompt value, the task's fields, or a mapping with text, input or messages.
-            config: Callbacks, tags, metadata; handed on to the student.
-            **kwargs: Ignored; there for the Runnable interface.
+            config: Passed on to the student.
+            **kwargs: Ignored; part of the Runnable interface.
         """
         silent = _config_without_run(config)
         if silent is not None:
@@ -284,13 +283,13 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         return self._call_with_config(self._invoke, input, config)
 
     async def ainvoke(self, input: ClassifierInput, config: RunnableConfig | None = None, **kwargs: Any) -> Verdict:  # noqa: A002, ARG002
-        """Decide about one input without blocking the event loop; equal to `invoke`."""
+        """Async form of `invoke`."""
         silent = _config_without_run(config)
         if silent is not None:
             return await self._ainvoke(input, None, silent)
         return await self._acall_with_config(self._ainvoke, input, config)
 
-    # The three-argument form is the one that is handed the config with this run as the parent of what it calls.
+    # LangChain passes the config with this run as parent only to a function of three arguments.
     def _invoke(
         self,
         value: ClassifierInput,
@@ -307,7 +306,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
     ) -> Verdict:
         return await arun_steps(self._steps(value, config))
 
-    @cached_property  # which pydantic finds sooner than a private attribute
+    @cached_property  # faster to look up than a private attribute of pydantic
     def _decider(self) -> Decider:
         return Decider(
             self.artifact,
@@ -320,7 +319,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         )
 
     def _steps(self, value: ClassifierInput, config: RunnableConfig) -> Steps[Verdict]:
-        # The student's answer is a code, and no message of the conversation that a graph streams.
+        # The student's answer is a code, not a message for a graph to stream.
         config = {**config, "tags": [*(config.get("tags") or ()), "nostream"]}  # langgraph.constants.TAG_NOSTREAM
         verdict = yield from self._decider.steps(value, config)
         if self.escalate_to is not None and self.escalate_to.applies_to(verdict) and self._budget.take():
@@ -331,7 +330,7 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
         return verdict
 
     def _escalation_to_classifier(self, escalation: Escalation) -> Escalation:
-        """The escalation with a classifier where a chat model is given: the same prompt, its answer read as text."""
+        """Wrap a chat model in a classifier with the same prompt, and check a classifier's labels."""
         inner: Any = escalation.to
         while isinstance(inner, RunnableBindingBase):
             inner = inner.bound
@@ -350,14 +349,14 @@ class PLDClassifier(RunnableSerializable[ClassifierInput, Verdict]):
 
 
 def _config_without_run(config: RunnableConfig | None) -> RunnableConfig | None:
-    """The config to hand on when no callback, tracer or listener would see a run of the classifier; else `None`.
+    """The config to pass on if no callback, tracer or listener would see a run of the classifier; else `None`.
 
-    Opening a run that nobody sees costs more than everything else around a model call.
+    Opening an unobserved run costs more than everything else around a model call.
     """
     config = ensure_config(config)
     if get_callback_manager_for_config(config).handlers:
         return None
-    # These two name this run, not that of the student.
+    # These two belong to this run, not to the student's.
     config.pop("run_id", None)
     config.pop("run_name", None)
     return config

@@ -1,4 +1,4 @@
-"""The student's context window: which texts fit into it, and the chunks of those that do not."""
+"""The student's context window: which texts fit, and how to split those that do not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ContextWindow"]
 
 
 class ContextWindow:
-    """What fits into one request beside an artifact's prompt."""
+    """What fits into one request next to an artifact's prompt."""
 
     def __init__(self, artifact: DistilledPrompt, profile: ModelProfile, long_input: LongInput) -> None:
         self._artifact = artifact
@@ -25,15 +25,15 @@ class ContextWindow:
         self._long_input = long_input
         needed = estimated_tokens(artifact.system_prompt) + RESERVED_TOKENS
         self.length = profile.context_length(artifact.student.context_length, needed)
-        """Tokens that fit into one request, as far as that is known without loading the model."""
+        """Tokens that fit into one request, if known without loading the model."""
 
     def surely_fits(self, text: CleanText) -> bool:
-        """Whether a text fits for certain, which is told without a tokenizer."""
-        # A token is a byte at least.
+        """Whether a text certainly fits, without using a tokenizer."""
+        # A token has at least one byte.
         return self.length is None or ("_room" in self.__dict__ and len(text.encode()) <= self._room)
 
     def split(self, text: CleanText) -> list[CleanText] | Failure:
-        """The text in parts that fit, or why it cannot be read. May load the model, for its tokenizer."""
+        """The text in parts that fit, or why it cannot be read. May load the model for its tokenizer."""
         try:
             tokens, room = self._count(text), self._room
             if tokens <= room:
@@ -47,13 +47,13 @@ class ContextWindow:
             spans = chunk_spans(text, room=room, count=self._count, overlap=self._long_input.overlap)
         except InputError as error:
             return Failure(kind="input", message=str(error))
-        except Exception as error:  # loading a tokenizer is loading a model
+        except Exception as error:  # loading the tokenizer may load the model
             if passes_through(error):
                 raise
             return failure_of(error, self._profile.spec)
         most = self._long_input.max_chunks
         if len(spans) > most:
-            return Failure(kind="input", message=f"the input needs {len(spans)} chunks, at most {most} are read")
+            return Failure(kind="input", message=f"the input needs {len(spans)} chunks, the limit is {most}")
         return [CleanText(text[start:end]) for start, end in spans]
 
     def _count(self, text: str) -> int:
@@ -69,7 +69,7 @@ class ContextWindow:
         prompt, answer = self._artifact.system_prompt, self._artifact.answer
         taken = RESERVED_TOKENS + answer.thinking_tokens + self._count(prompt)
         if answer.form == "two_stage":
-            # A question has a line of the prompt behind the text, the last one a label of each line.
+            # A question repeats a group's line after the text; the last one has a label from each group.
             longest = {group: max(labels, key=len) for group, labels in answer.groups.items()}
             taken += max(self._count(line) for line in (*prompt.split("\n"), last_line(longest)))
         return length - taken

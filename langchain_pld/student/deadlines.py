@@ -1,7 +1,6 @@
-"""How long a call may take, also through clients that would wait for ever.
+"""Time limits for calls, even through clients that would wait forever.
 
-A guard sets one deadline for a whole check; the calls of the classifier behind it, its retries and its escalation keep
-to what is left of it.
+A guard sets one deadline for a whole check; the classifier's calls, retries and escalation share what is left of it.
 """
 
 from __future__ import annotations
@@ -28,30 +27,28 @@ _deadline: ContextVar[float] = ContextVar("_deadline", default=math.inf)
 
 
 def set_deadline(seconds: float) -> None:
-    """Let whatever is called in this context end within some seconds; an earlier deadline stays."""
+    """Set a deadline for every call in this context, unless an earlier one is set."""
     _deadline.set(min(_deadline.get(), time.monotonic() + seconds))
 
 
 def remaining_s() -> float:
-    """Seconds until the deadline of this context; infinite without one, and not above 0 when it has passed."""
+    """Seconds until the deadline of this context; infinite without one, 0 or less if it has passed."""
     deadline = _deadline.get()
     return deadline if deadline == math.inf else deadline - time.monotonic()
 
 
 class ThreadLimit:
-    """How many calls of one model may hold a thread at once; one that hangs holds its own until it returns.
-
-    So a model that hangs takes no more than its own threads, and none of another model's or of the application's.
+    """Limits how many calls of one model hold a thread at once, so that a hanging model takes no other's threads.
 
     Args:
-        size: Calls at once.
+        size: Maximum number of calls at once.
     """
 
     def __init__(self, size: int = 32) -> None:
         self._free = threading.BoundedSemaphore(size)
 
     def acquire(self, seconds: float) -> None:
-        """Wait for a free place.
+        """Wait for a free slot.
 
         Raises:
             TimeoutError: None became free in time.
@@ -60,40 +57,39 @@ class ThreadLimit:
             raise TimeoutError
 
     async def aacquire(self) -> None:
-        """The same without blocking the event loop, for as long as the caller waits."""
-        # Places are given back from threads, which cannot wake a loop that they do not know.
+        """Async form of `acquire`, without a time limit of its own."""
+        # Slots are released from threads, which cannot wake an unknown event loop.
         while not self._free.acquire(blocking=False):  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
 
     def release(self) -> None:
-        """Give the place back."""
+        """Free the slot."""
         self._free.release()
 
 
 def call_within(
     seconds: float, call: Callable[[], T], context: Context | None = None, limit: ThreadLimit | None = None
 ) -> T:
-    """Run a blocking call in another thread and stop waiting for it after some seconds.
+    """Run a blocking call in another thread, and stop waiting for it after some seconds.
 
-    Threads that are done are used again: starting one a call would cost more than everything else around a model call.
-    They are daemons, since a pool of the standard library is joined at exit, where a hung client would keep the process
-    alive; a thread that hangs is not used again.
+    Idle threads are reused: starting one per call would cost more than everything else around a model call. They are
+    daemons, because a standard pool is joined at exit, where a hung client would keep the process alive.
 
     Args:
-        seconds: How long to wait.
-        call: What is run.
-        context: Where it is run; a copy of the caller's context when absent.
-        limit: How many calls may hold a thread; no limit when absent. Waiting for a place is part of the time.
+        seconds: How long to wait, including the wait for a free slot.
+        call: The call to run.
+        context: The context to run it in; by default a copy of the caller's.
+        limit: Limits how many calls hold a thread; by default unlimited.
 
     Raises:
-        TimeoutError: The time ran out. The call may still run, and its outcome is dropped.
+        TimeoutError: Time ran out. The call may still be running; its outcome is dropped.
     """
     if seconds <= 0:
         raise TimeoutError
     ends = time.monotonic() + seconds
     if limit is not None:
         limit.acquire(seconds)
-    # No Future: a queue of the interpreter's own wakes the caller without running Python code for it.
+    # Not a Future: this queue wakes the caller without running Python code.
     reply: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
     _start(_Job(call, copy_context() if context is None else context, limit, reply.put))
     try:
@@ -110,16 +106,16 @@ def call_within(
 
 
 def only_blocks(runnable: Runnable[Any, Any]) -> bool:
-    """Whether a Runnable has no async form of its own: LangChain runs it in the loop's executor, the application's."""
+    """Whether a Runnable has no async form, so that LangChain would run it in the application's executor."""
     without_afunc = isinstance(runnable, RunnableLambda) and not hasattr(runnable, "afunc")
     return without_afunc or type(runnable).ainvoke is Runnable.ainvoke
 
 
 async def acall_within(seconds: float, call: Callable[[], T], limit: ThreadLimit) -> T:
-    """The same without blocking the event loop, and without the threads of its executor, which are the application's.
+    """Async form of `call_within`, which leaves the event loop's executor to the application.
 
     Raises:
-        TimeoutError: The time ran out. The call may still run, and its outcome is dropped.
+        TimeoutError: Time ran out. The call may still be running; its outcome is dropped.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -133,7 +129,7 @@ async def acall_within(seconds: float, call: Callable[[], T], limit: ThreadLimit
             future.set_exception(error)
 
     def reply(result: tuple[Any, BaseException | None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed while the call hung
+        with contextlib.suppress(RuntimeError):  # the loop closed while the call hung
             loop.call_soon_threadsafe(set_outcome, *result)
 
     async with asyncio.timeout(seconds):
@@ -158,7 +154,7 @@ def _start(job: _Job) -> None:
 
 
 class _Worker:
-    """A thread that runs one job after the other."""
+    """A thread that runs one job after another."""
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[_Job] = SimpleQueue()
@@ -169,9 +165,9 @@ class _Worker:
             call, context, limit, reply = self.jobs.get()
             try:
                 outcome, error = context.run(call), None
-            except BaseException as caught:  # handed to the caller, who raises it
+            except BaseException as caught:  # raised by the caller
                 outcome, error = None, caught
-            # Before the caller wakes, so that its next call finds this thread and starts none.
+            # Idle before the caller wakes, so that its next call reuses this thread.
             _idle.append(self)
             if limit is not None:
                 limit.release()
@@ -180,8 +176,8 @@ class _Worker:
             del reply, context, call, limit, outcome, error
 
 
-# The idle ones; a list's append and pop are atomic.
+# Append and pop of a list are atomic.
 _idle: list[_Worker] = []
-# A fork copies the list but none of its threads.
+# A fork copies the list but not the threads.
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_idle.clear)

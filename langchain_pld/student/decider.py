@@ -1,4 +1,4 @@
-"""From an input to a verdict: lay it out, ask the student, read its answer, calibrate it, and gate it."""
+"""From an input to a verdict: lay it out, ask the student, read the answer, calibrate and gate it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from langchain_pld.verdict import Failure, Usage, Verdict
 __all__ = ["Decider"]
 
 _SHORT = 20_000
-"""Characters that are cleaned in the event loop, in some milliseconds."""
+"""Up to so many characters are cleaned in the event loop, within milliseconds."""
 
 
 class Decider:
-    """Decides with one artifact and one student, without I/O of its own."""
+    """Decides with one artifact and one student; does no I/O itself."""
 
     def __init__(
         self,
@@ -50,10 +50,10 @@ class Decider:
         self._select = select
         self.spec = profile.spec
         self.other_student = artifact.student.differs_from(fingerprint)
-        """What makes the student another one than the artifact's; `None` when nothing known does."""
+        """How the student differs from the artifact's; `None` if it does not, as far as known."""
         self.calibrated = self.other_student is None and artifact.calibration.method != "none"
         """Whether this student's probabilities were calibrated on labelled rows."""
-        # What is known of one student's tokenizer says nothing about another one's.
+        # First tokens learned from one student do not apply to another.
         self._artifact = artifact.model_copy(update={"answer": artifact.answer_for(fingerprint)})
         self._rule_ids = {
             name: tuple(rule.id for rule in artifact.rules_for(name)) for name in artifact.task.label_names
@@ -71,12 +71,7 @@ class Decider:
         )
 
     def steps(self, value: ClassifierInput, config: RunnableConfig) -> Steps[Verdict]:
-        """Decide about one input.
-
-        Args:
-            value: The input.
-            config: Handed on to the student.
-        """
+        """Decide about one input; the config is passed on to the student."""
         started, usage = time.perf_counter(), Usage()
 
         def ask(messages: list[BaseMessage]) -> Steps[Reply]:
@@ -114,8 +109,8 @@ class Decider:
         return whole.model_copy(update={"chunks": len(chunks)})
 
     def _chunks(self, raw: str) -> Steps[list[CleanText] | Failure]:
-        """The text of an input, cleaned, in parts that fit the context; one part, mostly."""
-        # Cleaning a long text takes too long for an event loop.
+        """The cleaned text in parts that fit the context; mostly one part."""
+        # Cleaning a long text would block the event loop too long.
         text = clean_text(raw) if len(raw) <= _SHORT else (yield blocking_call(partial(clean_text, raw)))
         task = self._artifact.task
         if len(text) > task.max_chars:
@@ -145,7 +140,7 @@ class Decider:
             label = max(probabilities, key=probabilities.__getitem__)
             confidence = probabilities[label]
         gate = self._artifact.gate
-        # A gate cannot be passed without a probability, nor by a student whose risk it was not fitted to.
+        # A gate needs a probability, and the student it was fitted to.
         admitted = gate is None or (
             confidence is not None and self.other_student is None and gate.admits(label, confidence)
         )
@@ -172,7 +167,7 @@ def _is_tied(probabilities: Mapping[str, float]) -> bool:
 
 
 def _usage(reply: Reply) -> Usage:
-    """What an answer took. A client may count oddly or not at all, which is no reason to lose the verdict."""
+    """The tokens of an answer. A client that counts oddly or not at all must not cost the verdict."""
     counts: Any = None if isinstance(reply, Failure) else reply.usage_metadata
     if not isinstance(counts, Mapping):
         return Usage(calls=1)

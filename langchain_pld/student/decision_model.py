@@ -1,11 +1,10 @@
 """`PLDDecisionModel`: a small student behind LangChain's own interface for typed decisions.
 
-LangChain's decision models take a state and questions and give typed answers with probabilities: `Noul` asks for the
-probability of yes, `Choice` for one of several options, `Score` for a level of an ordered scale. With this class one
-local student answers them, and so fits into `AutoModeMiddleware` and `ModelRouterMiddleware`.
+LangChain's decision models take a state and questions and return typed answers with probabilities: `Noul` asks for the
+probability of yes, `Choice` for one of several options, `Score` for a level of an ordered scale. With this class a
+local student answers them, e.g. in `AutoModeMiddleware` and `ModelRouterMiddleware`.
 
-The interface came with langchain-core 1.8; importing this module with an older one raises an `ImportError` that says
-so.
+The interface needs langchain-core 1.8; with an older one, importing this module raises an `ImportError`.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from langchain_pld.student.providers import fingerprint_of, model_spec
 from langchain_pld.student.state_text import is_plain_message, state_text
 from langchain_pld.verdict import Failure, Usage, Verdict
 
-# The ignores serve a type checker that sees an older langchain-core; with a newer one it checks the real types.
+# The ignores are for type checking with an older langchain-core; with a newer one the real types are checked.
 try:
     from langchain_core.decisions import (  # type: ignore[import-not-found, unused-ignore]
         Answer,
@@ -57,7 +56,7 @@ try:
 except ModuleNotFoundError as error:
     _msg = (
         "PLDDecisionModel needs langchain-core 1.8 or newer, which has the interface for decision models; "
-        f'installed is {langchain_core.__version__}; run: pip install -U "langchain-core>=1.8"'
+        f'{langchain_core.__version__} is installed; run: pip install -U "langchain-core>=1.8"'
     )
     raise MissingExtraError(_msg) from error
 
@@ -67,41 +66,39 @@ _REFERENCE = re.compile(r"\s*artifact:(\S+)\s*")
 
 
 class AbstainedError(PLDError):
-    """The artifact's gate says that the student may not decide this alone.
+    """The artifact's gate does not let the student decide alone.
 
-    Attributes:
-        verdict: The abstained verdict, with its predicted_label and probabilities.
+    Attributes: verdict: The abstained verdict, with its predicted label and probabilities.
     """
 
     def __init__(self, name: str, verdict: Verdict) -> None:
         super().__init__(
             f"question {name!r}: the student's confidence is below the gate of {verdict.artifact_id}, so it abstains; "
-            "decide it another way, or set on_abstained='answer' to get its probabilities all the same"
+            "decide it another way, or set on_abstained='answer' to get its probabilities anyway"
         )
         self.verdict = verdict
 
 
 class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
-    """Answers typed questions with one small student; one forward pass a question.
+    """Answers typed questions with one small student, one forward pass per question.
 
-    A question whose instructions are `artifact:NAME` is answered with the distilled prompt registered under that name:
+    A question with the instructions `artifact:NAME` is answered with the distilled prompt registered under that name:
 
-    - `Choice`: its options are the task's labels, all of them;
-    - `Score`: its levels are the task's labels, in the order of the scale;
-    - `Noul`: its criteria name the label, or the list of labels, that means yes, or no, or both; without criteria, yes
-      is any label but the task's `none_label`, or the label `yes` of a task of yes and no.
+    - `Choice`: its options must be all of the task's labels;
+    - `Score`: its levels must be the task's labels, in the order of the scale;
+    - `Noul`: its criteria name the label or labels that mean yes, or no, or both; without criteria, yes is any label
+      but the task's `none_label`, or the label `yes` of a yes-no task.
 
     Any other question is answered zero-shot, with a prompt made from its instructions and criteria.
 
-    Probabilities come from the log-probabilities of the answer words, so the student has to give them. Those of an
-    artifact are calibrated where the student is the one that it was measured with. `confidence` is the probability of
-    the most probable option or level; a score is the expected level.
+    Probabilities come from the log-probabilities of the answer words, which the student has to return. An artifact's
+    are calibrated if the student is the one it was measured with. `confidence` is the probability of the most probable
+    option or level; a score is the expected level.
 
-    The interface knows no abstention: an answer that cannot be read or had, and a verdict below an artifact's gate,
-    are raised, and of several questions one is enough. LangChain's middleware then runs neither the tool nor the model.
+    The interface has no abstention: an unreadable or missing answer, or a verdict below an artifact's gate, raises an
+    error, even for one of several questions. LangChain's middleware then runs neither the tool nor the model.
 
-    The state is read as text: a text or message as it stands, anything else as JSON. An image or other media in it is
-    an error.
+    The state is read as text: texts and messages as they are, anything else as JSON. Media in it is an error.
 
     Example:
         >>> model = PLDDecisionModel(  # doctest: +SKIP
@@ -113,17 +110,17 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     model: str = ""
-    """The student's name; always filled in from the student."""
+    """The student's name; always taken from the student."""
     student: BaseChatModel
-    """The model that decides; also taken as `provider:name`."""
+    """The model that decides, or its `provider:name`."""
     artifacts: dict[str, DistilledPrompt] = Field(default_factory=dict)
-    """Name to distilled prompt, for questions that carry one; also taken as paths of `*.pld.json` files."""
+    """Name to distilled prompt, or to the path of a `*.pld.json` file, for questions that refer to one."""
     on_abstained: Literal["raise", "answer"] = "raise"
-    """What a verdict below an artifact's gate does: raise `AbstainedError`, or answer with its probabilities."""
+    """For a verdict below an artifact's gate, raise `AbstainedError` or answer with its probabilities."""
     timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
-    """Seconds that one model call may take."""
+    """Time limit of one model call, in seconds."""
     retry: RetryPolicy = RetryPolicy()
-    """When a transient failure is tried again."""
+    """When to retry a transient failure."""
 
     _classifiers: dict[str, PLDClassifier] = PrivateAttr(default_factory=dict)
     _answerer: Callable[[str], _Answerer] = PrivateAttr()
@@ -145,10 +142,10 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
         return {**values, "student": student, "artifacts": artifacts, "model": name}
 
     def model_post_init(self, context: Any, /) -> None:
-        """Put the student behind each artifact.
+        """Set up the student for each artifact.
 
         Raises:
-            InputError: An artifact's answers carry no probabilities; pydantic wraps it in its `ValidationError`.
+            InputError: An artifact's answers carry no probabilities; pydantic wraps it in a `ValidationError`.
         """
         super().model_post_init(context)
         student = fingerprint_of(self.student, ask_server=False)
@@ -156,17 +153,17 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
             if artifact.scorer in {"structured", "text"}:
                 msg = (
                     f"the artifact {name!r} ({artifact.id}) reads answers as {artifact.scorer!r}, which gives no "
-                    "probabilities; distil it with a student that gives log-probabilities, or use PLDClassifier"
+                    "probabilities; distil it with a student that returns log-probabilities, or use PLDClassifier"
                 )
                 raise InputError(msg)
             if artifact.student.differs_from(student):
-                # An answer has no place to say that its probabilities are calibrated for another model.
+                # An answer cannot say that its probabilities are calibrated for another model.
                 plain = Calibration.identity(artifact.task.label_names)
                 artifact = artifact.model_copy(update={"calibration": plain})
             self._classifiers[name] = PLDClassifier(
                 artifact=artifact, student=self.student, timeout_s=self.timeout_s, retry=self.retry
             )
-        # A classifier keeps its client and its circuit breaker from call to call; questions may come without end.
+        # Cached, since a classifier keeps its client and circuit breaker; bounded, since questions are endless.
         self._answerer = lru_cache(maxsize=128)(self._find_answerer)
 
     @property
@@ -186,7 +183,7 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
             return self._response(queries, list(executor.map(verdict, queries)))
 
     async def _aclassify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
-        # The base class sets the config of the run but does not hand it over.
+        # The base class sets the config of the run but does not pass it on.
         queries, config = self._ask(state, questions), ensure_config()
         limit = asyncio.Semaphore(config.get("max_concurrency") or len(queries))
 
@@ -219,7 +216,7 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
             classifier = self._classifiers.get(match[1])
             if classifier is None:
                 known = ", ".join(self._classifiers) or "none"
-                msg = f"no artifact is registered as {match[1]!r} (known: {known}); hand it in with artifacts={{...}}"
+                msg = f"no artifact is registered as {match[1]!r} (known: {known}); pass it in artifacts={{...}}"
                 raise InputError(msg)
             return _Answerer(classifier, artifact_labels(question, classifier.artifact.task), distilled=True)
         if isinstance(question, Choice) and len(question.criteria) == 1:
@@ -255,7 +252,7 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
             failure = Failure(kind="unreadable", message="the student gave a label without probabilities")
         if failure is not None:
             raise StudentError(failure.model_copy(update={"message": f"question {query.name!r}: {failure.message}"}))
-        # Two labels that are equally likely have no gate to pass where the artifact has none.
+        # Two equally likely labels also abstain; without a gate that is no error.
         if verdict.status == "abstained" and self.on_abstained == "raise" and query.answerer.is_gated:
             raise AbstainedError(query.name, verdict)
         return verdict.probabilities or {}
@@ -263,14 +260,14 @@ class PLDDecisionModel(BaseDecisionModel):  # type: ignore[misc, unused-ignore]
 
 @dataclass(frozen=True)
 class _Answerer:
-    """A question made ready for its student."""
+    """What answers a question."""
 
     classifier: PLDClassifier | None
-    """Who answers; `None` where there is only one answer."""
+    """The classifier; `None` if there is only one possible answer."""
     labels: tuple[str, ...]
     """See `artifact_labels`."""
     distilled: bool = False
-    """Whether an artifact answers."""
+    """Whether it uses an artifact."""
 
     @property
     def is_gated(self) -> bool:
@@ -287,7 +284,7 @@ class _Answerer:
                 msg = f"the artifact's task takes a state with {', '.join(fields)}; got {got}"
                 raise InputError(msg)
             return {name: state_text(state[name]) for name in fields}
-        # As the classifier reads a conversation, which is what the prompt was measured with.
+        # As the classifier reads a conversation, because the prompt was measured that way.
         if isinstance(state, Sequence) and not isinstance(state, str) and all(map(is_plain_message, state)):
             return state
         return state_text(state)

@@ -38,15 +38,15 @@ _DIGITS = 10
 
 
 def read_question(value: Any) -> TypedQuestion:
-    """The question that a request holds, as an object or as plain JSON.
+    """Read a question from an object or plain JSON.
 
     Raises:
-        InputError: It is none, or of a kind that a student of texts cannot answer.
+        InputError: It is not a question, or of a kind that a text model cannot answer.
     """
     try:
         question = _QUESTION.validate_python(value)
     except ValidationError as error:
-        msg = f"this is no question: {error.errors()[0]['msg']}"
+        msg = f"this is not a question: {error.errors()[0]['msg']}"
         raise InputError(msg) from error
     if not isinstance(question, Noul | Choice | Score):
         msg = f"a student that reads text cannot answer a {type(question).__name__}; ask a Noul, Choice or Score"
@@ -55,7 +55,7 @@ def read_question(value: Any) -> TypedQuestion:
 
 
 def zero_shot_task(question: TypedQuestion) -> tuple[Task, AnswerFormat]:
-    """The task that a question poses, and what to answer it with: words where these can be told apart, else letters.
+    """The task that a question poses, and its answer format: words if they can be told apart, else letters.
 
     Raises:
         InputError: There are no instructions, or more options than letters.
@@ -72,23 +72,23 @@ def zero_shot_task(question: TypedQuestion) -> tuple[Task, AnswerFormat]:
         top = len(question.criteria) - 1
         instructions += f"\nThe labels are the levels of a scale, 0 the lowest and {top} the highest."
         task = _task("score", instructions, {str(level): text for level, text in enumerate(question.criteria)})
-        # A number of two digits begins like one of a single digit.
+        # Two-digit numbers begin like one-digit ones.
         return task, AnswerFormat.words(task) if top < _DIGITS else _letters(task)
     names = _label_names(question.criteria)
     task = _task("choice", instructions, dict(zip(names, question.criteria.values(), strict=True)))
     words = {name: " ".join(option.split()) for name, option in zip(names, question.criteria, strict=True)}
     try:
         answer = AnswerFormat(codes=words)
-    except ValidationError:  # these words cannot be answers: two are the same but for case, one ends in a bracket, ...
+    except ValidationError:  # words that cannot be answers: two differ only in case, one ends with a bracket, ...
         return task, _letters(task)
     return task, answer if first_tokens_differ(answer) else _letters(task)
 
 
 def artifact_labels(question: TypedQuestion, task: Task) -> tuple[str, ...]:
-    """Of a `Choice` and a `Score` the label of each option or level in order; of a `Noul` those that mean yes.
+    """The label of each option of a `Choice` or level of a `Score`, in order; for a `Noul`, the labels that mean yes.
 
     Raises:
-        InputError: The question's criteria are not the task's labels.
+        InputError: The question's criteria do not match the task's labels.
     """
     if isinstance(question, Noul):
         return _yes_labels(question.criteria or NoulCriteria(), task)
@@ -130,15 +130,15 @@ def _letters(task: Task) -> AnswerFormat:
     most = len(string.ascii_uppercase)
     if len(task.labels) > most:
         msg = (
-            f"{len(task.labels)} options or levels cannot be told apart by one letter; ask with at most {most}, or "
-            "with words that begin differently"
+            f"{len(task.labels)} options or levels are too many for single letters; use at most {most}, or words that "
+            "begin differently"
         )
         raise InputError(msg)
     return AnswerFormat.letters(task)
 
 
 def _label_names(options: Mapping[str, Any]) -> list[str]:
-    """A label name for each option: the option itself where it can be one."""
+    """A label name for each option: the option itself if valid."""
     names: list[str] = []
     for number, option in enumerate(options, 1):
         name = _NOT_IN_NAMES.sub("_", option.strip())[:_MAX_NAME_CHARS]
@@ -161,7 +161,7 @@ def _yes_labels(criteria: NoulCriteria, task: Task) -> tuple[str, ...]:
         yes = tuple(name for name in names if name not in no)
     if yes is not None and no is None:
         no = tuple(name for name in names if name not in yes)
-    # Each label on one side: a misspelt one would otherwise count as the other answer.
+    # Each label must be on one side: a misspelt one would count as the other answer.
     if not yes or not no or sorted(map(str, (*yes, *no))) != sorted(names):
         msg = (
             f"its criteria must name the labels of task {task.name!r} ({', '.join(names)}) that mean yes or no, e.g. "

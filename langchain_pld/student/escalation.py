@@ -1,4 +1,4 @@
-"""Asking somebody else: another classifier, chat model or Runnable for what the student leaves open."""
+"""Escalation: another classifier, chat model or Runnable decides what the student leaves open."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ __all__ = ["Escalation", "EscalationBudget", "ask_other", "merge_verdicts"]
 
 
 class Escalation(BaseModel):
-    """Whom to ask, about which verdicts, and how often at most."""
+    """Whom to ask, about which verdicts, and how often."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     to: Runnable[Any, Any]
-    """A classifier; a chat model, which is asked with the artifact's own prompt and read as text; or any Runnable that
-    takes the input and gives a `Verdict` or the name of a label."""
+    """A classifier; a chat model, which gets the artifact's prompt and is read as text; or any Runnable that takes the
+    input and returns a `Verdict` or a label name."""
     on: tuple[Literal["abstained", "failed"], ...] = ("abstained", "failed")
-    """The verdicts that are escalated. An input that cannot be classified is not: it is no better elsewhere."""
+    """The verdicts to escalate; an input that cannot be classified never is, as it would fail elsewhere too."""
     budget: int | None = Field(default=None, ge=0)
-    """Escalations at most in `per`; `None`: no limit. Beyond it a verdict stays as it is."""
+    """Maximum number of escalations in `per`; `None`: no limit. Beyond it a verdict stays as it is."""
     per: Literal["process", "minute"] = "process"
-    """What the budget is for: the lifetime of the classifier in this process, or any sixty seconds."""
+    """Period of the budget: the lifetime of the classifier in this process, or any sixty seconds."""
     timeout_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
-    """Seconds that the other may take; less where a deadline is nearer."""
+    """Time limit in seconds; less if a deadline is nearer."""
 
     _threads: ThreadLimit = PrivateAttr(default_factory=ThreadLimit)
 
     def applies_to(self, verdict: Verdict) -> bool:
-        """Whether a verdict is to be escalated."""
+        """Whether to escalate a verdict."""
         if verdict.failure is not None and verdict.failure.kind == "input":
             return False
         return verdict.status in self.on
 
 
 class EscalationBudget:
-    """Counts escalations; safe to share between threads and event loops.
+    """Counts escalations against their budget; safe to share between threads and event loops.
 
     Args:
-        escalation: Its `budget` and `per` are kept to.
+        escalation: Gives `budget` and `per`.
         clock: Monotonic clock in seconds.
     """
 
@@ -64,7 +64,7 @@ class EscalationBudget:
         self._taken: deque[float] = deque()
 
     def take(self) -> bool:
-        """Spend one escalation; `False` when none is left."""
+        """Spend one escalation; `False` if none is left."""
         if self._most is None:
             return True
         with self._lock:
@@ -80,7 +80,7 @@ class EscalationBudget:
 def ask_other(
     escalation: Escalation, value: ClassifierInput, config: RunnableConfig, labels: tuple[str, ...]
 ) -> Steps[Verdict]:
-    """Ask for the other's verdict; whatever it raises or gives instead of a label is a failed one."""
+    """Ask for the other's verdict; an exception or an answer that is not a label becomes a failed one."""
     other, started = escalation.to, time.perf_counter()
     seconds, threads = min(escalation.timeout_s, remaining_s()), escalation._threads
     invoke = partial(other.invoke, value, config)
@@ -101,7 +101,7 @@ def ask_other(
 
 
 def merge_verdicts(first: Verdict, second: Verdict, *, decider: str) -> Verdict:
-    """One verdict of two: the second's where it decided, else the first's; with both opinions and what both cost."""
+    """The second verdict if it is decided, else the first; with both opinions and the cost of both."""
     shared = {
         "opinions": (_opinion(first, decider), *(second.opinions or (_opinion(second, second.decided_by or "-"),))),
         "usage": first.usage + second.usage,
@@ -136,7 +136,8 @@ def _as_verdict(answer: Any, name: str, labels: tuple[str, ...], latency_ms: flo
     if isinstance(answer, str) and answer in labels:
         return Verdict(status="decided", label=answer, predicted_label=answer, decided_by=name, latency_ms=latency_ms)
     if not isinstance(answer, Failure):
-        # What it gave may quote the user's text: only its type is told.
+        # Its answer may quote the user's text, so the message names only the type.
         what = "a label that the task does not have" if isinstance(answer, str) else f"a {type(answer).__name__}"
-        answer = Failure(kind="unreadable", message=f"{name} gave {what}; a Verdict or one of the labels is needed")
+        message = f"{name} returned {what}; it must return a Verdict or one of the labels"
+        answer = Failure(kind="unreadable", message=message)
     return Verdict(status="failed", failure=answer, decided_by=name, latency_ms=latency_ms)

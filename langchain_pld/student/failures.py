@@ -1,4 +1,4 @@
-"""What can go wrong when a model is asked, as typed failures; when to ask again, and when to stop asking."""
+"""Typed failures of model calls, retries, and the circuit breaker."""
 
 from __future__ import annotations
 
@@ -33,22 +33,19 @@ _STATUS_KINDS: dict[int, FailureKind] = {
 
 
 class RetryPolicy(BaseModel):
-    """How often a transient failure is tried again: exponential waits with jitter."""
+    """How often to retry a transient failure: exponential waits with jitter."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     attempts: int = Field(default=3, ge=1, le=20)
-    """Calls at most, the first included."""
+    """Maximum number of calls, including the first."""
     initial_s: float = Field(default=0.2, ge=0)
     """Seconds before the second call; doubled each time."""
     max_s: float = Field(default=5.0, ge=0)
     """Longest wait, in seconds."""
 
     def repeat(self, call: Call) -> Steps[Any]:
-        """Make a call, again after a transient failure while attempts and the deadline allow it.
-
-        What the last attempt raised is raised.
-        """
+        """Make a call, and retry transient failures while attempts and the deadline allow; the last error is raised."""
         for attempt in itertools.count():
             try:
                 return (yield call)
@@ -65,10 +62,10 @@ class RetryPolicy(BaseModel):
 
 
 class CircuitBreaker:
-    """Stops asking a model that keeps failing, so that callers get their failure at once instead of a time-out each.
+    """Stops calls to a model that keeps failing, so that callers fail at once instead of timing out.
 
-    After `threshold` failures in a row the circuit opens for `cooldown_s` seconds; then one call is let through, and
-    its outcome closes or reopens the circuit. Safe to share between threads and event loops.
+    After `threshold` failures in a row the circuit opens for `cooldown_s` seconds; then one call goes through, and its
+    outcome closes or reopens the circuit. Safe to share between threads and event loops.
 
     Args:
         threshold: Failures in a row that open the circuit.
@@ -87,7 +84,7 @@ class CircuitBreaker:
         self._open_until: float | None = None
 
     def refusal(self) -> Failure | None:
-        """The failure to return without asking, or `None` when the call may go ahead."""
+        """The failure to return without calling, or `None` if the call may go ahead."""
         if not self._failures:
             return None
         with self._lock:
@@ -95,7 +92,7 @@ class CircuitBreaker:
                 return None
             now = self._clock()
             if now >= self._open_until:
-                # Half open: this caller tries, the others wait for its outcome.
+                # Half open: this caller tries, the others are refused until its outcome is known.
                 self._open_until = now + self.cooldown_s
                 return None
             return Failure(
@@ -105,10 +102,10 @@ class CircuitBreaker:
             )
 
     def record(self, failure: Failure | None) -> None:
-        """Note the outcome of a call.
+        """Record the outcome of a call.
 
-        Only failures of the service count. An answer, even an unreadable one, shows that the service is there; an input
-        that was refused shows nothing, since it may never have been sent.
+        Only failures of the service count. Any answer, even an unreadable one, shows that the service is up; a refused
+        input shows nothing, since it may never have been sent.
         """
         if failure is None and not self._failures:
             return
@@ -124,18 +121,13 @@ class CircuitBreaker:
 
 
 def passes_through(error: BaseException) -> bool:
-    """Whether an exception is no failure but control flow: a LangGraph interrupt and its kin."""
+    """Whether an exception is control flow, such as a LangGraph interrupt, and not a failure."""
     graph_errors = sys.modules.get("langgraph.errors")
     return graph_errors is not None and isinstance(error, graph_errors.GraphBubbleUp)
 
 
 def failure_of(error: Exception, model: str) -> Failure:
-    """The typed failure of an exception that a chat model raised.
-
-    Args:
-        error: What it raised.
-        model: The model's name, for the message.
-    """
+    """The typed failure for an exception raised by the chat model named `model`."""
     kind = _kind(error)
     return Failure(kind=kind, message=_message(kind, error, model))
 
@@ -151,7 +143,7 @@ def _is_transient(error: BaseException) -> bool:
 def _kind(error: Exception) -> FailureKind:
     if isinstance(error, ContextOverflowError):
         return "input"
-    # One exception may wrap the one that tells more: google-genai's ServerError, openai's APIConnectionError.
+    # An exception may wrap a more telling one: google-genai's ServerError, openai's APIConnectionError.
     status = _status(error)
     if status is not None:
         return _STATUS_KINDS.get(status, "server" if status >= 500 else "unexpected")
@@ -159,7 +151,7 @@ def _kind(error: Exception) -> FailureKind:
         return "timeout"
     if isinstance(error, httpx.TransportError | ConnectionError) or "Connection" in type(error).__name__:
         return "connection"
-    # The client could make nothing of the reply's body: a proxy's page, another interface, half a line.
+    # The client could not parse the reply: a proxy's page, another API, half a line.
     if isinstance(error, OutputParserException | ValidationError | json.JSONDecodeError):
         return "unreadable"
     return "unexpected"
@@ -193,7 +185,7 @@ def _message(kind: FailureKind, error: Exception, model: str) -> str:
         "input": f"the prompt does not fit the context of {model} ({name}); shorten the input or give a longer context",
         "unreadable": f"the model {model} gave an answer that its client could not parse ({name})",
     }
-    # The exception's own text may quote the prompt, hence the user's text: only its type is told.
+    # The exception's text may quote the prompt and with it the user's text, so only its type is shown.
     return advice.get(kind, f"asking the model {model} raised {name}")
 
 

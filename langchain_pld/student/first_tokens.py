@@ -1,4 +1,4 @@
-"""How a student's tokenizer begins the answer words, and whether that tells them apart."""
+"""The first tokens of the answer words in a student's tokenizer, and whether they tell the words apart."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Tokenizer = Callable[[str], Sequence[int]]
 
 
 def with_first_tokens(answer: AnswerFormat, token_ids: Tokenizer) -> AnswerFormat:
-    """The format with what the student's tokenizer makes of its codes.
+    """Add the first tokens of the codes in the student's tokenizer.
 
-    A tokenizer may cut "hateful" into "h" and "ateful". The "h" alone would be taken for the start of any word; it
-    counts for its label once it is known that the student can only begin the code with it.
+    A tokenizer may cut "hateful" into "h" and "ateful". "h" could begin any word; it counts for its label only once it
+    is known to be how the student begins that code and no other.
     """
     spaces = ("", " ")
     found = {label: [_first_token(code, token_ids, one) for one in spaces] for label, code in answer.codes.items()}
@@ -29,12 +29,12 @@ def with_first_tokens(answer: AnswerFormat, token_ids: Tokenizer) -> AnswerForma
 
 
 def with_written_tokens(answer: AnswerFormat, written: Mapping[str, AIMessage]) -> AnswerFormat:
-    """As `with_first_tokens`, where no tokenizer is at hand: learned from what the student wrote.
+    """Like `with_first_tokens`, but without a tokenizer: learned from what the student wrote.
 
     Args:
         answer: The codes.
-        written: Label to the student's answer, with log-probabilities, when it was told to write the label's code. An
-            answer that does not begin as the code does teaches nothing.
+        written: Label to the student's answer, with log-probabilities, to a request to write the label's code. Answers
+            that do not begin like the code are ignored.
     """
     found = {}
     for label, message in written.items():
@@ -47,13 +47,13 @@ def with_written_tokens(answer: AnswerFormat, written: Mapping[str, AIMessage]) 
 
 
 def first_tokens_differ(answer: AnswerFormat, token_ids: Tokenizer | None = None) -> bool:
-    """Whether the codes can be told apart by the first token that the student writes.
+    """Whether the first token that the student writes tells the codes apart.
 
     Args:
         answer: The codes.
-        token_ids: The student's tokenizer, where one is at hand. Then the first token of each code, with and without a
-            leading space, must be no other code's and must be read as its own label. Without it, the first three
-            characters must differ, and none may be how another code begins.
+        token_ids: The student's tokenizer, if available. The first token of each code, with and without a leading
+            space, must then be unique and be read as its label. Otherwise the first three characters must differ, and
+            no code may begin another.
     """
     if token_ids is None:
         starts = [code.casefold()[:SHORTEST_PREFIX] for code in answer.codes.values()]
@@ -63,7 +63,7 @@ def first_tokens_differ(answer: AnswerFormat, token_ids: Tokenizer | None = None
         alone = token_ids(space)[:1] if space else []
         for label, code in answer.codes.items():
             first = token_ids(space + code)[:1]
-            if first and first == alone:  # the space is a token of its own: nothing is said yet
+            if first and first == alone:  # the space is a token of its own
                 continue
             text = _first_token(code, token_ids, space)
             if text is None or words.match(text)[0] != label:
@@ -72,7 +72,7 @@ def first_tokens_differ(answer: AnswerFormat, token_ids: Tokenizer | None = None
 
 
 def _with_telling_tokens(answer: AnswerFormat, found: Mapping[str, Iterable[str | None]]) -> AnswerFormat:
-    """The format with those first tokens that are one label's alone and whose letters do not tell it anyway."""
+    """Keep only first tokens that are unique to one label and ambiguous by their letters."""
     starts = {label: {(text or "").strip(WRAPPING) for text in texts} - {""} for label, texts in found.items()}
     owners, words = Counter(start for own in starts.values() for start in own), LabelWords(answer.codes)
 
@@ -84,7 +84,7 @@ def _with_telling_tokens(answer: AnswerFormat, found: Mapping[str, Iterable[str 
 
 
 def _first_token(code: str, token_ids: Tokenizer, space: str) -> str | None:
-    """The text of the token that begins the code, space included: the shortest beginning with it as its only token."""
+    """The text of the code's first token, including the space: the shortest prefix that is this one token."""
     first = list(token_ids(space + code)[:1])
     beginnings = (space + code[:length] for length in range(1, len(code) + 1))
     return next((text for text in beginnings if first and list(token_ids(text)) == first), None)

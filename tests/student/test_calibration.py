@@ -141,7 +141,7 @@ def test_the_fit_says_what_it_gained_out_of_fold() -> None:
 
 def test_contextual_calibration_needs_content_free_scores() -> None:
     scores, gold = drawn(rows=60)
-    with pytest.raises(InputError, match=r"content_free_inputs\(task\) gives"):
+    with pytest.raises(InputError, match=r"scores of content_free_inputs\(task\)"):
         fit_calibration(scores, gold, LABELS, methods=("contextual",))
 
 

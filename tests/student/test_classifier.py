@@ -215,7 +215,7 @@ def test_a_gate_abstains_below_its_threshold(threshold: float | None, status: st
 
 def test_a_gate_that_was_fitted_for_another_student_lets_nothing_pass_and_the_warning_says_so() -> None:
     stranger, gate = ModelFingerprint(spec="ollama:other"), Gate(alpha=0.1, threshold=0.1)
-    with pytest.warns(UserWarning, match="this is not the student .* its gate lets nothing pass"):
+    with pytest.warns(UserWarning, match="this is not the student .* the gate always abstains"):
         judge = classifier(lambda _: SAD, student=stranger, gate=gate)
     verdict = judge.invoke("alas")
     assert (verdict.status, verdict.label, verdict.predicted_label) == ("abstained", None, "sad")
