@@ -1,25 +1,25 @@
-"""Gates: from which confidence on the student may decide alone.
+"""Gates: the confidence from which on the student may decide alone.
 
 A gate keeps the risk, the share of wrong labels among decided inputs, at or below `alpha`, with a stated confidence.
-Picking the lowest threshold whose observed risk, or whose own confidence bound, looks good enough tries many thresholds
-on the same rows and keeps its promise far too rarely. Here thresholds are tested in an order fixed beforehand, from the
-most confident down.
+Picking the lowest threshold whose observed risk or own confidence bound looks good enough tests many thresholds on the
+same rows and breaks its promise far too often. Here thresholds are tested in a fixed order, from the most confident
+down.
 
-One threshold is tested by the exact binomial tail: under a risk above `alpha`, as few errors as seen among m decided
-rows have probability at most `Binomial(m, alpha).cdf(errors)`. Being at most `1 - confidence` is the same as the
+Each threshold is tested with the exact binomial tail: if the risk is above `alpha`, so few errors among m decided rows
+have probability at most `Binomial(m, alpha).cdf(errors)`. That this is at most `1 - confidence` is equivalent to the
 one-sided Clopper-Pearson bound (1934) being at most `alpha`.
 
-The order is the fallback procedure (Wiens 2003, *A fixed sequence Bonferroni procedure*), a fixed sequence with several
-starts as in Learn then Test (Angelopoulos et al. 2021, section 2.3): the allowed error probability is shared among
-starting points; a threshold that passes hands its share to the next; one that fails loses it. A wrong threshold can
-pass only at the first wrong one or at a later start, and the shares add up to `1 - confidence`.
+The sequence is the fallback procedure (Wiens 2003, *A fixed sequence Bonferroni procedure*), a fixed sequence with
+several starts as in Learn then Test (Angelopoulos et al. 2021, section 2.3): the starting points share the allowed
+error probability; a threshold that passes hands its share to the next, one that fails loses it. A wrong threshold can
+pass only if it is the first wrong one or at a later start, and the shares add up to `1 - confidence`.
 
-The thresholds are the ranks of the rows themselves: the most confident m rows, for growing m. Given how many rows lie
-above the last good threshold, the errors among the first m beyond it are at least Binomial(m, alpha), provided that
-errors do not become rarer as confidence falls below that threshold. All rows are used.
+The thresholds are the ranks of the rows: the most confident m rows, for growing m. Given the number of rows above the
+last good threshold, the errors among the first m beyond it are at least Binomial(m, alpha), provided that errors do not
+become rarer as confidence falls below it. All rows are used.
 
-It assumes rows drawn independently from what the student will see. Probabilities must be out of fold: by a calibration
-that did not see the row.
+Rows must be drawn independently from what the student will see, and probabilities must be out of fold: from a
+calibration that did not see the row.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MINIMUM_ROWS = 50
 """Fewer independent labelled rows than this are refused."""
 
 LABEL_ROWS = 100
-"""A label that is predicted for at least this many rows gets a threshold of its own."""
+"""A label predicted for at least this many rows gets a threshold of its own."""
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -60,20 +60,20 @@ def fit_gate(
 ) -> Gate:
     """Fit the lowest threshold that keeps the risk.
 
-    Where at least two labels are predicted for `LABEL_ROWS` rows each, they get thresholds of their own and the others
-    share one; the allowed error probability is then divided, so that all hold together, each for its label.
+    If at least two labels are predicted for `LABEL_ROWS` rows each, they get thresholds of their own and the others
+    share one. The allowed error probability is then divided, so that all hold together, each for its label.
 
     Args:
-        probabilities: Out-of-fold probabilities of each row, n; `None` where the answer failed.
+        probabilities: Out-of-fold probabilities of each row, n; `None` if the answer failed.
         gold: Gold labels, n.
         labels: The declared labels.
         alpha: Highest share of wrong labels among decided inputs, between 0 and 1.
         confidence: Probability, over the draw of the rows, that the risk is kept.
-        groups: Group of each row. Rows of one group are not independent: one of each is drawn and the rest left out.
+        groups: Group of each row. Rows of a group are not independent, so only one, drawn at random, is used.
         seed: Seed of that draw.
 
     Returns:
-        The gate; its threshold is `None`, and it abstains always, when no threshold passes.
+        The gate; its threshold is `None`, and it always abstains, if no threshold passes.
 
     Raises:
         InputError: There are fewer than `MINIMUM_ROWS` independent rows.
@@ -86,13 +86,13 @@ def fit_gate(
     read = [index for index in kept if probabilities[index] is not None]
     rows = [row for row in (probabilities[index] for index in read) if row is not None]
     predicted = [max(row, key=row.__getitem__) for row in rows]
-    # Saturated probabilities differ by rounding noise alone: what the threshold cannot tell apart is tied.
+    # Saturated probabilities differ only by rounding noise, so they are tied.
     sure = np.floor(np.array([max(row.values()) for row in rows], dtype=float) * 1e6) / 1e6
     wrong = np.array([label != gold[index] for label, index in zip(predicted, read, strict=True)], dtype=bool)
 
     own = [label for label in labels if predicted.count(label) >= LABEL_ROWS]
     others = np.array([label not in own for label in predicted], dtype=bool)
-    # Labels too rare for a threshold must not lose the chance that they have together with the others.
+    # Labels too rare for a threshold of their own must still get one together with the others.
     if len(own) < 2 or (len(own) < len(labels) and others.sum() < LABEL_ROWS):
         own, others = [], np.ones(len(predicted), dtype=bool)
     strata = len(own) + (len(own) < len(labels))
@@ -127,7 +127,7 @@ def _lowest_threshold(sure: Array, wrong: Mask, alpha: float, delta: float) -> f
         return None
     order = np.argsort(-sure, kind="stable")
     thresholds = sure[order]
-    # Rows at or above each threshold, and the errors among them; tied rows are decided together.
+    # Rows at or above each threshold, and errors among them; tied rows are decided together.
     decided = np.searchsorted(-thresholds, -thresholds, side="right")
     errors = np.concatenate([[0], np.cumsum(wrong[order])])[decided]
     passed = _passed(np.asarray(stats.binom.cdf(errors, decided, alpha)), _shares(len(thresholds), alpha, delta))
@@ -149,9 +149,9 @@ def _passed(tails: Array, shares: Array) -> int | None:
 def _shares(ranks: int, alpha: float, delta: float) -> Array:
     """The error probability that each rank starts with: equal parts at up to three ranks, each twice the one before.
 
-    The first start is the lowest rank that passes with one error: one among the most confident rows must not be the
-    end. Where the rows are too few for that, it is the lowest that passes with none. More starts forgive more early
-    errors but need more rows, so the last must lie in the first half. All this depends on the number of rows alone.
+    The first start is the lowest rank that passes with one error, so that one early error is not the end; with too few
+    rows, the lowest that passes with none. More starts forgive more early errors but need more rows, so the last must
+    lie in the first half. All this depends only on the number of rows.
     """
     shares = np.zeros(ranks)
     candidates = np.arange(1, ranks + 1)

@@ -1,4 +1,4 @@
-"""From what a chain hands over to the text of a task."""
+"""From the input of a Runnable to the text of a task."""
 
 from __future__ import annotations
 
@@ -14,29 +14,27 @@ from langchain_pld.task import Task
 __all__ = ["ClassifierInput", "Select", "input_text", "read_input"]
 
 ClassifierInput = str | PromptValue | BaseMessage | Sequence[Any] | Mapping[str, Any]
-"""A text, a message, messages (also as tuples or dicts), a prompt value, the task's fields, or a mapping with one of
-`text`, `input` and `messages`."""
+"""A text, a message, messages (also as tuples or dicts), a prompt value, the task's fields, or a mapping with `text`,
+`input` or `messages`."""
 
 Select = Literal["last_human", "all"]
-"""Which of several messages are read: the last one of a person, or else the last one; or all, as a transcript."""
+"""Which of several messages to read: the last human one, else the last; or all, as a transcript."""
 
 _DEEPEST = 8
 
 
 def input_text(task: Task, value: ClassifierInput, select: Select = "all") -> str:
-    """Lay an input out as the one text that the student reads.
-
-    One message gives its text, several give a transcript, a line `role: text` each.
+    """Lay out an input as the one text that the student reads; several messages become lines of `role: text`.
 
     Raises:
-        InputError: The input has no text, is too long, or does not have the task's fields.
+        InputError: The input has no text, is too long, or lacks the task's fields.
     """
     parts = _selected(task, value, select)
     return task.render(parts if not isinstance(parts, list) else _transcript(parts))
 
 
 def read_input(task: Task, value: ClassifierInput, select: Select) -> tuple[str, tuple[str, ...]]:
-    """The text that the student reads, and the kinds of parts of the selected messages that it cannot read.
+    """The text that the student reads, and the kinds of message parts that it cannot read.
 
     Raises:
         InputError: As in `input_text`; the message names the parts that cannot be read.
@@ -70,7 +68,7 @@ def _laid_out(task: Task, value: Any, deepest: int) -> str | dict[str, str] | li
             msg = f"an input mapping needs {wanted}; this one has {len(value)} other keys"
             raise InputError(msg)
         if keys and not deepest:
-            msg = f"an input of mappings in mappings, more than {_DEEPEST} deep; pass the text or the messages"
+            msg = f"the input nests mappings more than {_DEEPEST} deep; pass the text or the messages"
             raise InputError(msg)
         if keys:
             return _laid_out(task, value[keys[0]], deepest - 1)

@@ -1,4 +1,4 @@
-"""What the tokens of an answer say: which label's word they spell, begin, or leave open."""
+"""Matching answer tokens to label words: which word they spell, begin, or leave open."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from langchain_pld.task import WRAPPING
 __all__ = ["SHORTEST_PREFIX", "LabelWords", "Masses", "word_masses"]
 
 SHORTEST_PREFIX = 3
-"""Characters from which on the beginning of a word counts for it; shorter ones are too often those of another."""
+"""Characters from which on a prefix counts for its word; shorter ones too often begin another."""
 
-# Between letters these make one word of two: hyphens, apostrophes, slashes, dots and characters that are not drawn.
+# Between letters these join two words into one: hyphens, apostrophes, slashes, dots and invisible characters.
 _JOINT = r"-_'\u2019\u02bc\uff07/\\.\u00b7\u2027\u30fb+&@\u2010-\u2013\ufe63\uff0d\u203f\u2040\u00ad"
 _JOINT += r"\u200b-\u200d\u2060\ufeff"
 _JOINTS = re.compile(f"[{_JOINT}]*")
@@ -31,30 +31,27 @@ class Masses(NamedTuple):
     labels: dict[str, float]
     """Label to the probability of its word."""
     unclear: dict[str, float]
-    """What was begun, but may become one label's word or another's, or none."""
+    """Beginnings that may become one label's word, another's, or none."""
     others: dict[str, float]
-    """What is no label's word."""
+    """Texts that are not a label's word."""
 
 
 class LabelWords:
-    """The words of an answer format, folded for comparing.
-
-    Case, surrounding spaces and punctuation do not count.
-    """
+    """The words of an answer format, compared without case, surrounding spaces and punctuation."""
 
     def __init__(self, codes: Mapping[str, str], first_tokens: Mapping[str, Sequence[str]] | None = None) -> None:
         self._folded = {code.casefold(): label for label, code in codes.items()}
-        # In their own case, since "I" is how a refusal begins.
+        # Case counts here, since "I" begins a refusal.
         self._first = {text: label for label, texts in (first_tokens or {}).items() for text in texts}
         self._known = first_tokens is not None
 
     @classmethod
     def of(cls, answer: AnswerFormat) -> LabelWords:
-        """Those of a format, with what is known of the student's tokenizer."""
+        """The words of a format, with what is known about the student's tokenizer."""
         return cls(answer.codes, answer.first_tokens)
 
     def match(self, text: str) -> tuple[str | None, bool]:
-        """The label whose word alone a text spells or begins, if there is one; and whether it may become a word."""
+        """The only label whose word a text spells or begins, if any; and whether the text may become a word."""
         bare = text.strip(WRAPPING)
         start, begun = bare.casefold(), self._begun(text)
         exact = self._folded.get(start)
@@ -71,12 +68,12 @@ class LabelWords:
         return self._folded.get(text.strip(WRAPPING).casefold())
 
     def nests(self, text: str) -> bool:
-        """Whether a text is a whole word with which another one begins."""
+        """Whether a text is a whole word that another word begins with."""
         start = text.casefold()
         return any(code != start and code.startswith(start) for code in self._folded) and start in self._folded
 
     def fits(self, text: str, label: str, *, cut: bool) -> bool:
-        """Whether all of a text is a label's word, with other words behind it or not; a part of it where it was cut."""
+        """Whether a text is a label's word, or part of it if cut, with or without other words after it."""
         start = text.lstrip(WRAPPING).casefold()
         if self._goes_on(start, label):
             return False
@@ -87,7 +84,7 @@ class LabelWords:
         )
 
     def _goes_on(self, start: str, label: str) -> bool:
-        """Whether a text says another label's longer word with a blank or another joint in it: medical advice."""
+        """Whether a text is another label's longer word with a space or other joint in it: medical advice."""
         if start in self._folded:
             return False
         folded = {_JOINED.sub(" ", code): name for code, name in self._folded.items()}
@@ -96,7 +93,7 @@ class LabelWords:
         return any(said.startswith(code[: len(own[0]) + 2]) for code in longer)
 
     def _begun(self, text: str) -> set[str]:
-        """The labels whose word begins with a text. Punctuation behind it ends it, unless a word has it there."""
+        """The labels whose word begins with a text. Punctuation ends the text, unless a word contains it there."""
         start = text.lstrip(WRAPPING).casefold()
         bare = start.rstrip(WRAPPING)
         if not bare:
@@ -111,12 +108,12 @@ class LabelWords:
 def word_masses(tokens: Sequence[TokenLogprobs], words: LabelWords, *, cut: bool) -> Masses:
     """Add up the probability of each label's word.
 
-    Where the token that was written leaves open which word it begins, the next one tells. A written word that goes on
-    as another one is no label's.
+    If the written token does not settle which word it begins, the next one does. A written word that continues as
+    another word counts for no label.
 
     Args:
-        tokens: Those of the answer, the deciding one first.
-        words: The words to tell.
+        tokens: The tokens of the answer, the deciding one first.
+        words: The words to match.
         cut: Whether the answer ended at the token limit.
     """
     labels: dict[str, float] = defaultdict(float)
@@ -128,7 +125,7 @@ def word_masses(tokens: Sequence[TokenLogprobs], words: LabelWords, *, cut: bool
         open_ = 0.0
         for text, logprob in alternatives:
             mass, so_far = weight * math.exp(logprob), before + text
-            # An empty token is how some servers show that the answer ends.
+            # Some servers mark the end of the answer with an empty token.
             label, may_begin = words.match(so_far)
             label = label if text or not before else words.exact(before)
             is_open = label is None and may_begin
@@ -156,7 +153,7 @@ def word_masses(tokens: Sequence[TokenLogprobs], words: LabelWords, *, cut: bool
 
 
 def _ends(text: str) -> bool:
-    """Whether what follows a word is not part of it. Vowel signs and accents of many scripts are marks, not letters."""
+    """Whether a word ends before this text. Vowel signs and accents of many scripts are marks, not letters."""
     joint = _JOINTS.match(text)
     after = text[joint.end() if joint else 0 :][:1]
     return not (after.isalnum() or (after and unicodedata.category(after).startswith("M")))

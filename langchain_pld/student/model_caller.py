@@ -1,4 +1,4 @@
-"""Asking one chat model: again where that may help, in time, and not at all while it keeps failing."""
+"""Calling one chat model, with retries, time limits and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Bound = tuple[Runnable[Any, AIMessage], dict[str, Any]]
 
 
 class ModelCaller:
-    """Asks a model for answers in one form. Whatever the model raises is a `Failure`, never a label."""
+    """Asks a model for answers in one form; whatever it raises becomes a `Failure`, never a label."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class ModelCaller:
         self._has_async_form = profile.has_async_form
         self._bound_in_loop: dict[asyncio.AbstractEventLoop, _Bound] = {}
         if scorer == "structured":
-            _ = self._bound  # a model without structured output is an error now, not at the first input
+            _ = self._bound  # a model without structured output fails now, not at the first input
 
     def ask(self, messages: list[BaseMessage], config: RunnableConfig) -> Steps[Reply]:
         """Ask one question."""
@@ -59,11 +59,11 @@ class ModelCaller:
         call = Call(partial(self._call, messages, config), partial(self._acall, messages, config))
         try:
             reply = yield from self._retry.repeat(call)
-        except Exception as error:  # whatever a client raises becomes a typed failure, never a label
+        except Exception as error:  # becomes a typed failure
             if passes_through(error):
                 raise
             failure = failure_of(error, self._profile.spec)
-            # A wait in the queue of a model in this process is no hang of a service.
+            # Waiting for a model in this process does not mean that a service hangs.
             if failure.kind != "timeout" or not self._profile.in_process:
                 self._breaker.record(failure)
             return failure
@@ -90,7 +90,7 @@ class ModelCaller:
             return await model.ainvoke(messages, config, **options)
 
     def _read(self, reply: object) -> Reply:
-        """The answer, if it is one: some clients give a message of another kind, or none."""
+        """The answer, if it is one: some clients return another kind of message, or none."""
         if not isinstance(reply, AIMessage):
             if not isinstance(reply, BaseMessage):
                 message = f"the model gave a {type(reply).__name__} instead of a message"
@@ -103,7 +103,7 @@ class ModelCaller:
         return reply
 
     def _bound_here(self) -> _Bound:
-        """What is called in the running event loop."""
+        """The bound model for the running event loop."""
         if not self._profile.bound_to_loop:
             return self._bound
         loop = asyncio.get_running_loop()
@@ -119,7 +119,7 @@ class ModelCaller:
         return self._bind()
 
     def _bind(self) -> _Bound:
-        """The model set up for the answer; a binding is opened, since going through it costs time a call."""
+        """The model set up for the answer; a binding is unwrapped, because going through it costs time on each call."""
         bound = self._profile.bind(
             self._answer, self._scorer, timeout_s=self._timeout_s, context_length=self._context_length
         )

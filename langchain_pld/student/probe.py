@@ -1,4 +1,4 @@
-"""Finding out how a student's answers can be read."""
+"""Finding out how to read a student's answers."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from langchain_pld.verdict import Failure
 __all__ = ["NOT_ANSWERING", "THINKING_TOKENS", "Probe", "learn_first_tokens", "probe_formats", "probe_student"]
 
 THINKING_TOKENS = 1024
-"""Room for thinking, in tokens, that a student gets whose thinking cannot be switched off."""
+"""Tokens for thinking for a student whose thinking cannot be switched off."""
 
 NOT_ANSWERING = {"connection", "timeout", "authentication", "model_missing", "rate_limit", "server"}
-"""Failures of the service: no other question would fare better."""
+"""Failures of the service: another question would fail too."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """How a student's answers can be read."""
+    """How to read a student's answers."""
 
     scorer: Scorer
-    """The best scorer that they allow."""
+    """The best scorer that works."""
     thinking_tokens: int
-    """Room that its thinking needs before the answer, in tokens; 0 where it does not think."""
+    """Tokens to allow for thinking before the answer; 0 if it does not think."""
 
 
 async def probe_formats(
@@ -47,16 +47,16 @@ async def probe_formats(
     *,
     timeout_s: float = 60.0,
 ) -> Probe:
-    """Probe one answer form after the other until one can be read: letters may serve where words do not.
+    """Probe one answer form after another until one can be read: letters may work where words do not.
 
     Args:
         student: Any chat model.
-        prompts: System prompts with the answer format that each asks for; of each form the first is tried.
+        prompts: System prompts, each with its answer format; the first of each form is tried.
         text: An input to ask about.
-        timeout_s: Seconds for each call.
+        timeout_s: Time limit of each call, in seconds.
 
     Raises:
-        StudentError: The model cannot be reached, or none of the forms can be read; then the first form's failure.
+        StudentError: The model cannot be reached, or no form can be read (with the first form's failure).
     """
     firsts = {answer.form: (prompt, answer) for prompt, answer in reversed(prompts)}
     failed: StudentError | None = None
@@ -71,15 +71,15 @@ async def probe_formats(
 
 
 async def learn_first_tokens(student: BaseChatModel, answer: AnswerFormat, *, timeout_s: float = 60.0) -> AnswerFormat:
-    """The format with the first tokens of its codes, learned by having the student write each of them.
+    """Learn the first tokens of the codes by having the student write each one, if its tokenizer is not available.
 
-    For a student whose tokenizer is not at hand; see `with_first_tokens`. Codes whose answers say nothing stay unknown:
-    then a token too short to be told makes an answer unreadable, as it does anyway.
+    See `with_first_tokens`. A code whose answer teaches nothing stays unknown; an ambiguous token then still makes an
+    answer unreadable.
 
     Args:
-        student: Any chat model that gives log-probabilities.
+        student: Any chat model that returns log-probabilities.
         answer: Words to answer with.
-        timeout_s: Seconds for each call, one a label.
+        timeout_s: Time limit of each call, in seconds; one call per label.
     """
     if answer.first_tokens is not None or answer.thinking_tokens:
         return answer
@@ -88,7 +88,7 @@ async def learn_first_tokens(student: BaseChatModel, answer: AnswerFormat, *, ti
     for label, code in answer.codes.items():
         try:
             written[label] = await bound.ainvoke([HumanMessage(f"Write this word and nothing else: {code}")])
-        except Exception as error:  # not knowing is safe, whatever went wrong
+        except Exception as error:  # not knowing the tokens is safe
             if passes_through(error):
                 raise
             return answer
@@ -100,14 +100,14 @@ async def probe_student(
 ) -> Probe:
     """Ask about one text and see what can be read: log-probabilities, else structured, else text.
 
-    A student that thinks although it was told not to is asked again with room for it, when nothing else can be read.
+    If nothing can be read from a student that thinks although told not to, it is asked again with room for thinking.
 
     Args:
         student: Any chat model.
         system_prompt: A prompt that asks for `answer`.
         answer: The answer form.
         text: An input to ask about.
-        timeout_s: Seconds for each of at most three calls, six for a student that thinks.
+        timeout_s: Time limit, in seconds, of each of up to three calls; up to six for a student that thinks.
 
     Raises:
         StudentError: The model cannot be reached, or none of its answers can be read.
@@ -127,7 +127,7 @@ async def probe_student(
                 reply = await RetryPolicy().acall(partial(bound.ainvoke, messages))
             except (NotImplementedError, ModelSetupError):
                 continue
-            except Exception as error:  # typed below, and raised when the model cannot be reached at all
+            except Exception as error:  # typed below, and raised if the model cannot be reached
                 if passes_through(error):
                     raise
                 failure = failure_of(error, profile.spec)
@@ -141,4 +141,4 @@ async def probe_student(
             thinking = thinking or thinks(reply)
         if not thinking:
             break
-    raise StudentError(failure or Failure(kind="unreadable", message=f"{profile.spec} gave no answer that can be read"))
+    raise StudentError(failure or Failure(kind="unreadable", message=f"{profile.spec} gave no readable answer"))

@@ -1,6 +1,6 @@
 """The prompt: a byte-stable system message of task, labels and rules, then the input as delimited data.
 
-Nothing in the system message depends on the input, so that a server's prefix cache makes a long prompt nearly free.
+The system message does not depend on the input, so a server's prefix cache makes a long prompt nearly free.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def compile_prompt(task: Task, rules: Sequence[Rule], answer: AnswerFormat) -> s
 
     Args:
         task: Instructions and label definitions.
-        rules: The rules in the order in which they shall stand, strongest first; none gives the zero-shot prompt.
+        rules: The rules in prompt order, strongest first; none for the zero-shot prompt.
         answer: What the student answers with; labels are listed in the order of its codes.
     """
     descriptions = {label.name: label.description for label in task.labels}
@@ -33,7 +33,7 @@ def compile_prompt(task: Task, rules: Sequence[Rule], answer: AnswerFormat) -> s
         listed = [_label_line(name, code, descriptions[name]) for name, code in answer.codes.items()]
     parts = [task.instructions.strip(), "Labels:\n" + "\n".join(listed)]
     if rules:
-        # A label's letter is another one in each stage: its name stays.
+        # A label's letter differs between the stages, its name does not.
         codes = {name: name for name in answer.codes} if answer.form == "two_stage" else answer.codes
         lines = [f"{n}. {rule.condition.strip()} -> {codes[rule.label]}" for n, rule in enumerate(rules, 1)]
         parts.append("Rules, strongest first:\n" + "\n".join(lines))

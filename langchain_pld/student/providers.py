@@ -1,4 +1,4 @@
-"""What chat models of each provider can do, and how one is set up for short, scored answers."""
+"""What each provider's chat models can do, and how to set them up for short, scored answers."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _OLLAMA_MARGIN = 16
 
 
 class ModelProfile:
-    """A chat model as a student. This class knows LangChain's common interface; its subclasses a provider's own ways.
+    """A chat model as a student, by LangChain's common interface; subclasses know the peculiarities of a provider.
 
     Args:
-        model: The chat model; its own settings are kept where an answer does not need others.
+        model: The chat model; its settings are kept unless an answer needs others.
     """
 
     max_alternatives: ClassVar[int] = 20
-    """Most alternatives a token that the provider lists."""
+    """Most alternatives per token that the provider lists."""
     in_process: ClassVar[bool] = False
     """Whether the model runs inside this process, one call at a time."""
     bound_to_loop: ClassVar[bool] = False
@@ -49,50 +49,48 @@ class ModelProfile:
 
     @property
     def tokenizer(self) -> Callable[[str], list[int]] | None:
-        """Text to token ids by the model's own tokenizer, where it is at hand; the first call may load the model."""
+        """The model's own tokenizer, text to token ids, if available; the first call may load the model."""
         return None  # LangChain's default is the tokenizer of GPT-2
 
     @property
     def has_async_form(self) -> bool:
-        """Whether awaiting the model does not block; else LangChain would run it in the event loop's executor."""
+        """Whether the model has an async form; otherwise LangChain would run it in the event loop's executor."""
         return type(self.model)._agenerate not in {BaseChatModel._agenerate, SimpleChatModel._agenerate}
 
     def keeps_time(self, timeout_s: float) -> bool:
-        """Whether the model's client gives up by itself, so that nobody has to watch over a call that blocks."""
+        """Whether the model's client enforces the time limit itself, so that a blocking call needs no watch."""
         own = (getattr(self.model, name, None) for name in ("timeout", "request_timeout", "default_request_timeout"))
         return any(isinstance(seconds, int | float) and 0 < seconds <= timeout_s for seconds in own)
 
     def context_length(self, measured: int | None, prompt_tokens: int) -> int | None:
-        """Tokens that fit into one request, as far as that is known; asks nobody and loads nothing."""
+        """Tokens that fit into one request, if known; asks no server and loads nothing."""
         del prompt_tokens
         return measured
 
     def loaded_context_length(self) -> int | None:
-        """The context of the loaded model, where it can be had; loads it."""
+        """The context length of the loaded model, if known; loads the model."""
         return None
 
     def was_cut(self, reply: AIMessage, context_length: int) -> bool:
-        """Whether the provider may have cut the prompt without a word."""
+        """Whether the provider may have silently cut the prompt."""
         del reply, context_length
         return False
 
     def fingerprint(self, *, ask_server: bool = True) -> ModelFingerprint:
-        """Which model this is, as exactly as its provider tells; see `fingerprint_of`."""
+        """The identity of the model, see `fingerprint_of`."""
         del ask_server
         return ModelFingerprint(spec=self.spec)
 
     def bind(
         self, answer: AnswerFormat, scorer: Scorer, *, timeout_s: float, context_length: int | None = None
     ) -> Runnable[Any, AIMessage]:
-        """The model with everything set that a scored answer needs.
-
-        Temperature 0, few tokens, no thinking; log-probabilities or a JSON schema as the scorer asks.
+        """Set up the model for scored answers: temperature 0, few tokens, no thinking, and what the scorer needs.
 
         Args:
             answer: What the student answers with.
             scorer: How the answer will be read.
-            timeout_s: Seconds that a call may take, set on the client where it has no finite limit of its own.
-            context_length: Tokens of the context to ask for, where the model does not say.
+            timeout_s: Time limit of a call in seconds, set on clients without a finite limit of their own.
+            context_length: Context to request, in tokens, if the model does not set one.
 
         Raises:
             ModelSetupError: The scorer is `structured`, and the model has no structured output.
@@ -111,12 +109,12 @@ class ModelProfile:
         return self.model
 
     def _logprob_options(self, answer: AnswerFormat) -> dict[str, Any]:
-        # A label's mass is spread over spellings (case, a leading space): ask for several a label.
+        # A label's mass is spread over spellings (case, a leading space): ask for several per label.
         options = MOST_OPTIONS if answer.form == "two_stage" else len(answer.codes)
         return {"logprobs": True, "top_logprobs": min(self.max_alternatives, max(20, 4 * options))}
 
     def _answer_options(self, answer: AnswerFormat, scorer: Scorer, schema_option: str) -> dict[str, Any]:
-        """The options by which a model of our own or of Ollama gives short answers."""
+        """The options for short answers of an embedded or Ollama model."""
         options: dict[str, Any] = {"temperature": 0.0}
         if scorer == "logprobs":
             options |= self._logprob_options(answer)
@@ -137,7 +135,7 @@ class _EmbeddedProfile(ModelProfile):
         return self.model.get_token_ids
 
     def keeps_time(self, timeout_s: float) -> bool:  # noqa: ARG002
-        return True  # a wait in its queue is no hang
+        return True  # waiting in its queue is not hanging
 
     def context_length(self, measured: int | None, prompt_tokens: int) -> int | None:  # noqa: ARG002
         own = getattr(self.model, "n_ctx", None)
@@ -174,12 +172,12 @@ class _OllamaProfile(ModelProfile):
 
     def context_length(self, measured: int | None, prompt_tokens: int) -> int | None:
         own = getattr(self.model, "num_ctx", None)
-        # Ollama's own default depends on its version and on the memory of the graphics card.
+        # Ollama's default depends on its version and the GPU's memory.
         needed = -(-(prompt_tokens + _OLLAMA_ROOM) // 1024) * 1024
         return int(own) if own is not None else measured or max(_OLLAMA_CONTEXT, needed)
 
     def was_cut(self, reply: AIMessage, context_length: int) -> bool:
-        # Ollama drops the middle and says nothing, but its token count tells.
+        # Ollama silently drops the middle, but its token count shows it.
         counted = reply.usage_metadata
         return counted is not None and counted["input_tokens"] >= context_length - _OLLAMA_MARGIN
 
@@ -235,12 +233,12 @@ def model_spec(model: BaseChatModel) -> str:
 
 
 def fingerprint_of(model: BaseChatModel, *, ask_server: bool = True) -> ModelFingerprint:
-    """Which model this is, as exactly as its provider tells.
+    """The identity of a model, as exactly as its provider tells.
 
     Args:
         model: Any chat model.
-        ask_server: Ask an Ollama server for the digest of the weights, which blocks for five seconds at most; when it
-            does not answer, or is not to be asked, only the name is known.
+        ask_server: Ask an Ollama server for the digest of the weights, which blocks for five seconds at most;
+            otherwise, or without an answer, only the name is known.
     """
     return profile_of(model).fingerprint(ask_server=ask_server)
 
@@ -263,11 +261,11 @@ def _max_tokens(answer: AnswerFormat, scorer: Scorer) -> int:
     elif scorer == "text":
         tokens = _TEXT_TOKENS
     else:
-        # Enough to see whether a word that was begun goes on as the label's: one token where all words are short. Of
-        # two words that begin alike, the token behind the shorter one tells which it is.
+        # Enough to see whether the word continues as the label's: one token if all words are short. If one word begins
+        # another, the token after the shorter one tells which it is.
         words = LabelWords(answer.codes)
         longest, nested = max(map(len, answer.codes.values())), any(map(words.nests, answer.codes.values()))
         tokens = min(_WORD_TOKENS, -(-longest // _CHARS_PER_TOKEN) + nested)
-        # Behind thinking, white space may come before the answer.
+        # White space may come between thinking and answer.
         tokens += 3 if answer.thinking_tokens else 0
     return answer.thinking_tokens + tokens

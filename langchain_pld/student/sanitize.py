@@ -1,8 +1,8 @@
-"""Cleaning an untrusted text before it is put into a prompt.
+"""Cleaning an untrusted text before it goes into a prompt.
 
-The student reads the cleaned text; the caller's original is never changed. Three things are done: characters that a
-person cannot see are removed, characters that only look like Latin ones are folded where a word mixes scripts, and
-anything that could pass for our delimiters, for a chat template's control token or for the answer marker is broken up.
+The student reads the cleaned text; the caller's original is never changed. Invisible characters are removed, Latin
+look-alikes are folded in words that mix scripts, and anything that could pass for our delimiters, a chat template's
+control token or the answer marker is broken up.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ __all__ = [
 ]
 
 CleanText = NewType("CleanText", str)
-"""A text that may be put into a prompt; every part of it is clean as well."""
+"""A text that may go into a prompt; every part of it is clean as well."""
 
 OPEN = "<<<"
 """Stands before the text in the prompt."""
 CLOSE = ">>>"
 """Stands after it."""
 OPENING = f"{OPEN}\n"
-"""How every message that carries a text begins."""
+"""The beginning of every message that carries a text."""
 ANSWER_MARKER = "=>"
 """Stands between evidence and label in the evidence-first answer form."""
 
-# Look-alikes of Latin letters, from the confusables of Unicode Technical Standard 39; lower and upper case.
+# Look-alikes of Latin letters, from the confusables of Unicode Technical Standard 39, in both cases.
 _LOOKALIKES = str.maketrans(
     "аеорсухіјѕһԁԛԝьгпкАВЕЗКМНОРСТУХІЈЅԌԚԜαινορτυχκΑΒΕΖΗΙΚΜΝΟΡΤΥΧı",
     "aeopcyxijshdqwbrnkABE3KMHOPCTYXIJSGQWaivoptuxkABEZHIKMNOPTYXi",
 )
 _FOREIGN = re.compile(r"[\u0370-\u03ff\u0400-\u052f\u0131]")
 _LATIN = re.compile(r"[A-Za-z]")
-# With the accents in it: one between two letters must not make two words of them.
+# Including accents: one between two letters must not split the word.
 _WORD = re.compile(r"[\w\u0300-\u036f]+")
-# Letters by their Unicode category, yet drawn as nothing.
+# Letters by Unicode category, but invisible.
 _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0\u2800")
 _ASCII_CONTROLS = dict.fromkeys(code for code in (*range(32), 127) if chr(code) not in "\n\t")
 _MOST_MARKS = 30  # as in the stream-safe format of Unicode Standard Annex 15
-# No accent stands before U+0300, so that most texts have nothing to look into.
+# All accents are U+0300 or above, so most texts never match.
 _LONG_RUN = re.compile(r"[^\x00-\u02ff]{31,}")
 _MARK_RUN = re.compile(
     r"((?:[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]){2})[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]+"
@@ -66,15 +66,15 @@ def clean_text(text: str) -> CleanText:
 
     Compatibility forms are folded (NFKC), invisible, bidirectional and control characters removed, look-alikes in
     mixed-script words folded, and delimiters, control tokens and answer markers broken up. Idempotent. A text in one
-    script other than Latin stays as it is.
+    non-Latin script stays as it is.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.isascii():
-        # Normalising changes nothing here, and what cannot be seen are the control characters.
+        # ASCII needs no normalising, and its only invisible characters are control characters.
         return _neutralise(text.translate(_ASCII_CONTROLS))
     text = _normal(text)
     text = text.translate(_unseen)
-    # Removing characters may have brought letters and their accents together, and so may folding below.
+    # Removing characters may have joined letters and accents, and so may folding below.
     text = _MARK_RUN.sub(r"\1", _normal(text))
     if _FOREIGN.search(text):
         text = _WORD.sub(_fold_mixed, text)
@@ -87,17 +87,17 @@ def delimited(text: str) -> str:
 
 
 def skeleton(text: str) -> str:
-    """The cleaned text in lower case, without accents and with every look-alike folded: to compare, not to show.
+    """The cleaned text in lower case without accents and look-alikes, for comparison only.
 
-    As in Unicode Technical Standard 39, two texts that look alike have the same skeleton; a text in Cyrillic or Greek
-    letters alone becomes unreadable.
+    As in Unicode Technical Standard 39, texts that look alike have the same skeleton. Purely Cyrillic or Greek text
+    becomes unreadable.
     """
     folded = unicodedata.normalize("NFKD", clean_text(text).translate(_LOOKALIKES))
     return "".join(char for char in folded if not unicodedata.combining(char)).casefold()
 
 
 def _normal(text: str) -> str:
-    """Compatibility forms folded. Sorting a run of accents takes the square of its length, so runs are kept short."""
+    """Fold compatibility forms; runs of accents are cut first, because sorting them takes quadratic time."""
     return unicodedata.normalize("NFKC", _LONG_RUN.sub(_few_marks, text))
 
 
@@ -111,7 +111,7 @@ def _few_marks(match: re.Match[str]) -> str:
 
 
 def is_visible(char: str) -> bool:
-    """Whether a person sees a character, or the space that it takes."""
+    """Whether a character, or the space it takes, can be seen."""
     if char in "\n\t":
         return True
     if char in _BLANK_LETTERS or unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn"}:
@@ -120,11 +120,11 @@ def is_visible(char: str) -> bool:
 
 
 class _Unseen(dict[int, int | None]):
-    """A table for `str.translate` that drops what nobody sees; it learns each character when that first comes."""
+    """A table for `str.translate` that drops invisible characters and remembers each decision."""
 
     def __missing__(self, code: int) -> int | None:
         kept = code if is_visible(chr(code)) else None
-        if len(self) < _MOST_KNOWN:  # a text of all characters must not fill the memory
+        if len(self) < _MOST_KNOWN:  # bounded, in case a text has every character
             self[code] = kept
         return kept
 

@@ -1,9 +1,8 @@
 """Reading a student's answer: pure functions from a model's message to label scores.
 
-Three scorers, by what the model offers. `logprobs` matches the alternatives of the deciding token to the answer
-codes, keeps the probability mass that fell on valid ones and renormalises; `structured` takes a JSON answer whose
-schema lists the codes; `text` takes an answer that is exactly one code. Whatever does not fit is unreadable: a
-`Failure`, never a guess.
+`logprobs` matches the alternatives of the deciding token to the answer codes and renormalises the probability of valid
+ones; `structured` takes a JSON answer whose schema lists the codes; `text` takes an answer that is exactly one code.
+Anything else is unreadable: a `Failure`, never a guess.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ __all__ = [
 
 _FLOOR = 1e-6
 LOG_FLOOR = math.log(_FLOOR)
-"""Log-probability of a label that is not among the alternatives that the model showed."""
+"""Log-probability of a label that is not among the listed alternatives."""
 
 EVIDENCE_TOKENS = 32
-"""Room for the evidence and the label, in tokens."""
+"""Tokens for evidence and label."""
 
 _LONGEST_EVIDENCE = 200
 _THINKING = re.compile(r"</?think(?:ing)?>|<\|channel\|>", re.IGNORECASE)
@@ -48,11 +47,11 @@ class Scores(NamedTuple):
     """A readable answer."""
 
     log_probabilities: dict[str, float] | None
-    """Label to log-probability, renormalised over the labels; `None` where the scorer gives the label alone."""
+    """Label to log-probability, renormalised over the labels; `None` if the scorer reads only the label."""
     label: str
     """The most probable label."""
     label_mass: float | None
-    """Probability on valid answers before renormalising, 0 to 1."""
+    """Probability of valid answers before renormalising, 0 to 1."""
     evidence: str | None = None
     """What the student wrote before its label."""
 
@@ -60,25 +59,21 @@ class Scores(NamedTuple):
 def read_answer(
     message: AIMessage, answer: AnswerFormat, scorer: Scorer, *, min_label_mass: float = 0.0
 ) -> Scores | Failure:
-    """Read one answer.
+    """Read one answer; those of a two-stage form are read by `two_stage`.
 
-    Thinking before the answer is stepped over where the form has room for it; else it makes the answer unreadable.
-    The questions of a two-stage answer are read by `two_stage`, not here.
+    Thinking before the answer is skipped if the form has room for it; else it makes the answer unreadable.
 
     Args:
         message: What the model returned.
         answer: The form that was asked for.
         scorer: How to read it.
-        min_label_mass: Below this probability on valid answers, the answer is unreadable.
-
-    Returns:
-        The scores, or why there are none.
+        min_label_mass: With less probability on valid answers, the answer is unreadable.
     """
     try:
         if scorer == "logprobs":
             return _read_logprobs(message, answer, min_label_mass)
         return _read_written(message, answer, scorer)
-    except Exception as error:  # a client may hand over a message with anything in its fields
+    except Exception as error:  # a client may put anything into a message's fields
         return _unreadable(f"the answer cannot be read ({type(error).__name__})")
 
 
@@ -86,7 +81,7 @@ def _read_written(message: AIMessage, answer: AnswerFormat, scorer: Scorer) -> S
     text = str(message.text)
     if not text.strip():
         return _thinking_failure(message) if thinks(message) else _EMPTY
-    # A structured or textual answer must be whole; of a token's alternatives only the first matters.
+    # Structured and text answers must be whole; log-probabilities need only the first token.
     if _was_cut(message):
         return Failure(kind="cut", message="the answer ended at the token limit before it was complete")
     if answer.thinking_tokens:
@@ -100,18 +95,18 @@ def _read_written(message: AIMessage, answer: AnswerFormat, scorer: Scorer) -> S
 
 
 def thinks(message: AIMessage) -> bool:
-    """Whether the model thought before it answered, openly in its text or apart from it."""
+    """Whether the model thought before answering, in its text or apart from it."""
     return _thinks(message, str(message.text), token_logprobs(message))
 
 
 def answer_schema(answer: AnswerFormat) -> dict[str, Any]:
-    """JSON schema of a structured answer; the codes are literals, for two stages the letters of all questions."""
+    """JSON schema of a structured answer, with the codes as literals; for two stages, the letters of all questions."""
     codes = list(answer.codes.values())
     if answer.form == "two_stage":
         codes = sorted(set("".join(codes)))
     properties: dict[str, Any] = {"label": {"type": "string", "enum": codes}}
     if answer.form == "evidence":
-        # The order of the properties is the order of writing: evidence first.
+        # Properties are written in this order: evidence first.
         properties = {"evidence": {"type": "string", "maxLength": 120}, **properties}
     return {
         "title": "answer",
@@ -134,9 +129,9 @@ def _thinks(message: AIMessage, text: str, tokens: Sequence[TokenLogprobs]) -> b
         return False
     if _THINKING.search(written):
         return True
-    # A client that drops the thinking leaves tokens with which the text does not begin.
+    # If a client drops the thinking from the text, the text does not begin with the first token.
     first = next((start for token in tokens if (start := token.token.strip())), "")
-    in_full = "\ufffd" not in first  # a part of a character is no text yet
+    in_full = "\ufffd" not in first  # part of a character is not text yet
     return in_full and not text.lstrip().startswith(first)
 
 
@@ -147,7 +142,7 @@ def _thinking_failure(message: AIMessage) -> Failure:
             message="the model was still thinking at the token limit; switch thinking off or raise `thinking_tokens`",
         )
     return _unreadable(
-        "the model thinks before it answers and its answer cannot be told from that; switch thinking off for this model"
+        "the model thinks first, and its answer cannot be separated from that; switch thinking off for this model"
     )
 
 
@@ -173,7 +168,7 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
             return _thinking_failure(message)
     rest, scored = _rest(tokens, text), len(tokens)
     if rest is None:
-        return _unreadable("the answer's text is another than what its tokens spell")
+        return _unreadable("the answer's text differs from its tokens")
     tokens += [TokenLogprobs(rest, ((rest, 0.0),))] if rest else []
     evidence: str | None = None
     position = 0
@@ -185,28 +180,28 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
             return _unreadable(f"the answer has no {ANSWER_MARKER} with a label behind it")
         position, evidence = found
         if ANSWER_MARKER in "".join([token.token for token in tokens[position:]]):
-            return _unreadable(f"the answer goes on with another {ANSWER_MARKER} behind its label")
+            return _unreadable(f"the answer has another {ANSWER_MARKER} after its label")
         if position >= scored:
             return _unreadable("the label carries no log-probabilities; use the scorer 'structured' or 'text'")
     labels, unclear, others = word_masses(tokens[position:], LabelWords.of(answer), cut=_was_cut(message))
     masses = {label: labels.get(label, 0.0) for label in answer.codes}
     mass = math.fsum(masses.values())
     *_, second, best = sorted(masses.values())
-    # All that is unclear might be the runner-up's.
+    # All unclear probability might belong to the runner-up.
     if unclear and math.fsum(unclear.values()) > best - second:
         token = max(unclear, key=unclear.__getitem__)
         return _unreadable(
             f"{unclear[token]:.0%} of the probability was on {token!r}, which may begin a label's word or another one; "
-            "answer with letters or with words that the student's tokenizer does not cut so early"
+            "use letters, or words that the student's tokenizer does not cut so early"
         )
     if mass <= 0.0 or mass < min_label_mass:
         return _unreadable(
-            f"only {mass:.1%} of the probability was on valid answers, at least {min_label_mass:.1%} is needed"
+            f"only {mass:.1%} of the probability was on valid answers, at least {min_label_mass:.1%} is required"
         )
-    # Else a label would be decided by what little an answer about something else leaves it.
+    # Else the little that an off-topic answer leaves would decide for a label.
     stray = max(others.values(), default=0.0)
     if stray > max(masses.values()):
-        return _unreadable(f"the likeliest answer, at {stray:.0%} of the probability, is none of the labels' words")
+        return _unreadable(f"the likeliest answer, with {stray:.0%} of the probability, is not a label's word")
     floored = {label: max(value, _FLOOR) for label, value in masses.items()}
     total = math.log(math.fsum(floored.values()))
     normal = {label: math.log(value) - total for label, value in floored.items()}
@@ -219,37 +214,34 @@ def _read_logprobs(message: AIMessage, answer: AnswerFormat, min_label_mass: flo
 
 
 def _after_thinking(tokens: list[TokenLogprobs], text: str) -> list[TokenLogprobs]:
-    """The tokens of the answer itself; none where it cannot be told from the thinking."""
+    """The tokens of the answer itself; none if it cannot be separated from the thinking."""
     written, answer = "".join([token.token for token in tokens]), text.strip()
     stops = list(accumulate(len(token.token) for token in tokens))
     ends = [match.end() for match in _THINKING_ENDS.finditer(written)]
     if ends:
         kept = [token for token, stop in zip(tokens, stops, strict=True) if stop - len(token.token) >= ends[-1]]
     elif answer and not _THINKING.search(text) and written.rstrip().endswith(answer):
-        # The markers were taken off and the text holds the answer alone, which is how the tokens end.
+        # The client removed the markers and the thinking: the text is how the tokens end.
         start = len(written.rstrip()) - len(answer)
         kept = [token for token, stop in zip(tokens, stops, strict=True) if stop > start]
     else:
         return []
-    # White space between thinking and answer is neither.
+    # White space between them belongs to neither.
     return list(dropwhile(lambda token: not token.token.strip(), kept))
 
 
 def _rest(tokens: list[TokenLogprobs], text: str) -> str | None:
-    """What the text holds behind its scored tokens, since such a list may end early; `None` where they differ."""
+    """The text after its scored tokens, whose list may end early; `None` if they differ."""
     scored, ends = "".join([token.token for token in tokens]).strip(), [*_THINKING_ENDS.finditer(text)]
     whole = text[ends[-1].end() if ends else 0 :].strip()
     if whole.startswith(scored):
         return whole[len(scored) :]
-    # A client drops tokens that end the answer, and may fold white space.
+    # Clients drop end tokens and may fold white space.
     return "" if "".join(scored.split()).startswith("".join(whole.split())) else None
 
 
 def _after_marker(tokens: Sequence[TokenLogprobs]) -> tuple[int, str] | None:
-    """Index of the token that begins the label, and the evidence before the marker.
-
-    The last marker counts: an earlier one may stand in the words that the student quotes.
-    """
+    """Index of the label's first token, and the evidence before the last marker; quotations may have earlier ones."""
     text = ""
     found: tuple[int, str] | None = None
     evidence: str | None = None
@@ -275,7 +267,7 @@ def _read_structured(text: str, answer: AnswerFormat) -> Scores | Failure:
         return _unreadable("the JSON answer has no text under 'label'")
     label = _exact(value["label"], answer)
     if label is None:
-        return _unreadable("the JSON answer's label is none of the task's")
+        return _unreadable("the JSON answer's label is not one of the task's")
     evidence = value.get("evidence")
     return Scores(
         log_probabilities=None,
@@ -286,9 +278,9 @@ def _read_structured(text: str, answer: AnswerFormat) -> Scores | Failure:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Of two labels under one key, json would silently take the last.
+    # Of two equal keys, json would silently take the last.
     if len(dict(pairs)) < len(pairs):
-        msg = "a key is there twice"
+        msg = "a key appears twice"
         raise ValueError(msg)
     return dict(pairs)
 

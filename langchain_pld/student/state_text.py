@@ -1,4 +1,4 @@
-"""The state of a decision as the text that a student reads; nothing is left out but a model's reasoning."""
+"""The state of a decision as text for the student; only a model's reasoning is left out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ __all__ = ["is_plain_message", "state_text"]
 
 
 def state_text(value: Any) -> str:
-    """A text or a message of text as it stands, anything else as JSON.
-
-    JSON, since a text inside cannot break out of it to pass for another message.
+    """A text or text message as it is, anything else as JSON, which no text inside can break out of.
 
     Raises:
-        InputError: There is media in it, something that JSON cannot hold, or it is nested too deeply.
+        InputError: It has media or something that JSON cannot hold, or is nested too deeply.
     """
     if isinstance(value, str):
         return value
@@ -34,7 +32,7 @@ def state_text(value: Any) -> str:
 
 
 def is_plain_message(value: Any) -> bool:
-    """Whether a value is a message of text alone."""
+    """Whether a value is a message with text only."""
     return isinstance(value, BaseMessage) and all(
         block["type"] in {"text", "reasoning"} for block in value.content_blocks
     )
@@ -46,7 +44,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseMessage):
         return _message(value)
     if isinstance(value, Mapping):
-        # A document that comes as text is text; is_data_content_block counts it among the media.
+        # is_data_content_block counts a text document as media.
         is_text = "text" in value and not {"url", "base64", "file_id"} & set(value)
         if is_data_content_block(dict(value)) and not is_text:
             msg = f"the student reads text only; take out or describe the media of type {value['type']!r}"
@@ -54,7 +52,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [_plain(item) for item in value]
-    msg = f"a state holds texts, numbers, lists, mappings and messages; got a {type(value).__name__}"
+    msg = f"a state may hold texts, numbers, lists, mappings and messages; got a {type(value).__name__}"
     raise InputError(msg)
 
 

@@ -1,4 +1,4 @@
-"""The log-probabilities that a chat model's message carries, in Ollama's or OpenAI's shape."""
+"""The log-probabilities in a chat model's message, in Ollama's or OpenAI's format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TokenLogprobs(NamedTuple):
     token: str
     """The token's text."""
     alternatives: tuple[tuple[str, float], ...]
-    """Token text and log-probability, as the server listed them."""
+    """Token text and log-probability, as listed by the server."""
 
 
 def token_logprobs(message: AIMessage) -> list[TokenLogprobs]:
@@ -34,10 +34,10 @@ def token_logprobs(message: AIMessage) -> list[TokenLogprobs]:
         if not isinstance(token, str) or not isinstance(alternatives, Iterable):
             break
         pairs = [(_field(option, "token"), _field(option, "logprob")) for option in alternatives]
-        # Some servers list the most probable tokens only, and the one that was written is none of them.
+        # Some servers list only the most probable tokens, which may not include the written one.
         if token not in {text for text, _ in pairs if isinstance(text, str)}:
             pairs.append((token, _field(entry, "logprob")))
-        # A NaN or a positive log-probability is no probability: do not read the rest as if it were one.
+        # NaN and positive values are not log-probabilities, so the rest cannot be trusted either.
         if not all(map(_is_alternative, pairs)) or math.fsum([math.exp(value) for _, value in pairs]) > 1.01:
             break
         tokens.append(TokenLogprobs(token=token, alternatives=tuple(pairs)))
@@ -45,7 +45,7 @@ def token_logprobs(message: AIMessage) -> list[TokenLogprobs]:
 
 
 def _field(entry: Any, name: str) -> Any:
-    # Asked 42 times an answer: to ask a dict whether it is a Mapping takes longer than all the rest.
+    # Called 42 times per answer: checking a dict against Mapping takes longer than all the rest.
     if type(entry) is dict or isinstance(entry, Mapping):
         return entry.get(name)
     return getattr(entry, name, None)
@@ -53,6 +53,6 @@ def _field(entry: Any, name: str) -> Any:
 
 def _is_alternative(pair: tuple[Any, Any]) -> bool:
     text, value = pair
-    # NaN compares false; an integer too large for a float is none that a server means.
+    # NaN compares false; no server means an integer too large for a float.
     number = type(value) is float or (isinstance(value, int | float) and not isinstance(value, bool))
     return isinstance(text, str) and number and (-1e300 <= value <= 1e-6 or value == -math.inf)

@@ -1,13 +1,13 @@
 """Asking about more labels than one answer can show: the best label of each group, then the best of those.
 
-The system prompt lists every group with the letters of its labels, one line a group, and is the same for all questions.
-A question is the text and, behind it, the labels in question: first each group's own line, byte for byte, then the
-labels that were best in theirs. All questions share the system prompt's cached prefix. A student that cannot tell which
-group holds a label, since the groups say nothing, can still tell which of some labels fits best.
+The system prompt lists every group with the letters of its labels, one line per group, and is the same for all
+questions, so its prefix is cached. A question is the text followed by the labels to choose from: first each group's own
+line, byte for byte, then the best label of each group. The student never has to find a label's group, which would mean
+nothing to it.
 
-The answers are joined by Luce's choice axiom (R. D. Luce, Individual Choice Behavior, 1959): how much likelier one of
-two labels is does not depend on what else there is to choose from. So a label has its group's share of the last answer,
-times how likely it was in its group compared with the best one there.
+The answers are joined by Luce's choice axiom (R. D. Luce, Individual Choice Behavior, 1959): the odds between two
+labels do not depend on the other options. A label's probability is its group's share of the last answer, times its
+probability in the group relative to the best one there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["first_question", "group_line", "group_question", "last_line", "two_s
 def two_stage(
     artifact: DistilledPrompt, text: CleanText, ask: Callable[[list[BaseMessage]], Steps[AIMessage | Failure]]
 ) -> Steps[Scores | Failure]:
-    """Decide about one text. An answer that cannot be read makes the whole unreadable."""
+    """Decide about one text; one unreadable answer makes the whole unreadable."""
     prompt, answer, content = artifact.system_prompt, artifact.answer, delimited(text)
     of_group: dict[str, Scores] = {}
     for group, labels in answer.groups.items():
@@ -50,7 +50,7 @@ def two_stage(
 
 
 def first_question(system_prompt: str, text: CleanText, answer: AnswerFormat) -> tuple[list[BaseMessage], AnswerFormat]:
-    """The first question about a text, and the format of its answer."""
+    """The first question about a text, and its answer format."""
     content = delimited(text)
     for group, labels in answer.groups.items():
         if len(labels) > 1:
@@ -60,10 +60,10 @@ def first_question(system_prompt: str, text: CleanText, answer: AnswerFormat) ->
 
 
 def group_question(system_prompt: str, content: str, answer: AnswerFormat, group: str) -> list[BaseMessage]:
-    """A question of the first stage: the delimited text, then the group's own line of the system prompt, byte for byte.
+    """A first-stage question: the delimited text, then the group's line of the system prompt, byte for byte.
 
     Raises:
-        ValueError: The system prompt has no such line, so it was not written for this answer format.
+        ValueError: The system prompt lacks that line, so it was written for another answer format.
     """
     start = _line_start(answer, group)
     line = next((line for line in system_prompt.split("\n") if line.startswith(start)), None)
@@ -83,7 +83,7 @@ def group_line(answer: AnswerFormat, group: str, descriptions: dict[str, str]) -
 
 
 def last_line(best: Mapping[str, str]) -> str:
-    """The line that lists one label of each group, each with its group's letter."""
+    """The line of the last question: one label of each group, with the group's letter."""
     return f"Best of each group: {', '.join(f'{group} = {label}' for group, label in best.items())}"
 
 
@@ -103,7 +103,7 @@ def _read(reply: AIMessage | Failure, answer: AnswerFormat, artifact: DistilledP
 
 
 def _joint_scores(last: Scores, of_group: Mapping[str, Scores], answer: AnswerFormat) -> Scores:
-    """One distribution over all labels, in which the last answer's choice is the likeliest."""
+    """One distribution over all labels; the last answer's choice is the likeliest."""
     shares, joint = last.log_probabilities or {}, {}
     for scores in of_group.values():
         members = scores.log_probabilities or {}
@@ -113,6 +113,6 @@ def _joint_scores(last: Scores, of_group: Mapping[str, Scores], answer: AnswerFo
     return Scores(
         log_probabilities={label: joint[label] - total for label in answer.labels},
         label=last.label,
-        # An answer is as good as the weakest that it rests on.
+        # The result is only as good as the weakest answer.
         label_mass=min(one.label_mass for one in (last, *of_group.values()) if one.label_mass is not None),
     )

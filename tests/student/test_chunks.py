@@ -146,7 +146,7 @@ def test_a_long_input_with_fields_is_refused(action: Any) -> None:
 
 def test_too_many_chunks_and_too_long_a_prompt_are_refused() -> None:
     for asked, expected in (
-        (chunk_classifier(rude_where("x"), long_input=LongInput(max_chunks=2)), "at most 2 are read"),
+        (chunk_classifier(rude_where("x"), long_input=LongInput(max_chunks=2)), "the limit is 2"),
         (chunk_classifier(rude_where("x"), system_prompt="p" * 800), "leaves 0 tokens"),
     ):
         verdict = asked.invoke("word " * 900)

@@ -524,7 +524,7 @@ def test_a_students_thinking_is_seen() -> None:
 def test_an_answer_that_is_mostly_something_else_is_never_a_label(stray: str) -> None:
     problem = failed(scored({stray: 0.8, "glad": 0.06, "sad": 0.06, "calm": 0.05}))
     assert problem.kind == "unreadable"
-    assert "the likeliest answer, at 80%" in problem.message
+    assert "the likeliest answer, with 80%" in problem.message
 
 
 ADVICE = AnswerFormat(codes={"m": "medical", "a": "medical_advice", "n": "none"})
