@@ -182,7 +182,7 @@ def test_severity_is_the_tasks_or_the_users() -> None:
     assert LongInput(severe=("sad", "calm")).severity(TASK) == (("sad",), ("calm",))
     with pytest.raises(InputError, match="needs severe labels"):
         LongInput(combine="any").severity(TASK)
-    with pytest.raises(ValueError, match="severe labels angry are none of"):
+    with pytest.raises(ValueError, match="severe labels angry are not in"):
         PLDClassifier(artifact=artifact(), student=FakeChatModel(script=None), long_input=LongInput(severe=("angry",)))
 
 
