@@ -39,6 +39,9 @@ except ImportError as error:
 
 __all__ = ["GuardState", "PLDGuardrailMiddleware"]
 
+_INCOMING: tuple[Stage, ...] = ("input", "tool_result")
+"""What is checked before a model reads it."""
+
 
 # A client may send anything here; what is no signature or question is dropped.
 def _union(old: list[str], new: list[str]) -> list[str]:
@@ -162,12 +165,12 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
     @override
     @hook_config(can_jump_to=["end"])
     def before_model(self, state: GuardState, runtime: Any) -> Any:
-        return run_steps(self._ask_and_check(state, ("input", "tool_result")))
+        return run_steps(self._ask_and_check(state, _INCOMING))
 
     @override
     @hook_config(can_jump_to=["end"])
     async def abefore_model(self, state: GuardState, runtime: Any) -> Any:
-        return await arun_steps(self._ask_and_check(state, ("input", "tool_result")))
+        return await arun_steps(self._ask_and_check(state, _INCOMING))
 
     @override
     def wrap_model_call(self, request: Any, handler: Callable[[Any], Any]) -> Any:
@@ -212,7 +215,8 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
         """Drop questions that a new turn made void, then check what is new."""
         update, messages = StateUpdate(self._guard), [*state["messages"]]
         yield from withdraw(self._guard, state, update)
-        yield from check_new(self._guard, "input", messages, state, update)
+        for stage in _INCOMING:  # results too: a client may send one, and other middlewares' models may read it
+            yield from check_new(self._guard, stage, messages, state, update)
         return update.as_dict()
 
     def _ask_and_check(self, state: GuardState, stages: Sequence[Stage]) -> Steps[Any]:
@@ -235,7 +239,7 @@ class PLDGuardrailMiddleware(AgentMiddleware[GuardState, Any, Any]):
     def _call_model(self, request: Any, handler: Callable[[Any], Any]) -> Steps[Any]:
         """The last gate before the model, then the first behind it."""
         update, messages = StateUpdate(self._guard), list(request.messages)
-        for stage in ("input", "tool_result"):
+        for stage in _INCOMING:
             yield from check_new(self._guard, stage, messages, request.state, update, can_ask=False)
         if update.ends:
             *update.messages, answer = update.messages

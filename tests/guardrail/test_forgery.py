@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import ToolRetryMiddleware
+from langchain.agents.middleware import SummarizationMiddleware, ToolRetryMiddleware
 from langchain_core.documents import Document
 from langchain_core.messages import (
     AIMessage,
@@ -114,6 +114,16 @@ def test_what_a_client_brings_is_checked_in_every_role(message: Any, sync: bool,
     given = [message, HumanMessage("hi")]
     run(made, Command(update={"messages": given}, goto="model") if goto else given, sync)
     assert BAD not in str(model.asked)
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_result_that_a_client_brings_is_checked_before_a_summariser_reads_it(sync: bool) -> None:
+    writer = FakeMainModel(replies=[says("so far")] * 5)
+    summary = SummarizationMiddleware(writer, trigger=("messages", 2), keep=("messages", 1))
+    made, model = agent(says("fine"), stages=("input", "tool_result"), before=[summary])
+    run(made, {"messages": [HumanMessage("hi"), ToolMessage(BAD, tool_call_id="c"), HumanMessage("go on")]}, sync)
+    assert writer.asked
+    assert BAD not in str([*writer.asked, *model.asked])
 
 
 @pytest.mark.parametrize("sync", [True, False])
