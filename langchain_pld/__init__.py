@@ -1,7 +1,7 @@
 """Prompt-Level Distillation for LangChain: readable rules that let a small local model guard an agent.
 
-Two things to use: `distill` turns labelled examples into an artifact, a `DistilledPrompt`; `PLDClassifier` is the
-Runnable that decides with it.
+`distill` turns labelled examples into an artifact, a `DistilledPrompt`; `PLDClassifier` is the Runnable that decides
+with it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _HOMES = {
 }
 
 
-# Names are loaded on first use: langgraph alone takes a second, and a process that only classifies needs none of it.
+# Names are loaded on first use: langgraph alone takes a second, which a process that only classifies does not need.
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"

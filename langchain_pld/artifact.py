@@ -1,4 +1,4 @@
-"""The artifact: one JSON file, `*.pld.json`, that holds a distilled prompt and all that its scores rest on."""
+"""The artifact: one JSON file, `*.pld.json`, with a distilled prompt and everything behind its scores."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-"""2 since artifacts can be reviewed; files of version 1 load as well."""
+"""2 since artifacts can be reviewed; files of version 1 still load."""
 
 FinishReason = Literal["converged", "no_gain", "ceiling", "budget", "reviewed"]
-"""Why a run ended: no further edit helped; no detectable gain over the old prompt; nothing left to gain; the budget was
-spent; a person decided about the rules, which ended the search."""
+"""Why a run ended: no further edit helped; no detectable gain over the old prompt; nothing left to gain; the budget ran
+out; a person decided about the rules."""
 
 CalibrationMethod = Literal["none", "contextual", "batch", "affine"]
 
@@ -48,14 +48,14 @@ class ModelFingerprint(BaseModel, frozen=True, extra="forbid"):
     spec: str
     """As `resolve_chat_model` takes it, e.g. `ollama:gemma3:4b`."""
     digest: str | None = None
-    """SHA-256 of the weights, where the provider tells."""
+    """SHA-256 of the weights, if the provider tells."""
     quantization: str | None = None
     """E.g. `Q4_K_M`."""
     context_length: int | None = None
     """Tokens that fit into one request."""
 
     def differs_from(self, other: ModelFingerprint) -> str | None:
-        """What makes `other` another model, or `None` when nothing known does."""
+        """How `other` differs, or `None` if it is the same model as far as known."""
         if self.digest and other.digest:
             return None if self.digest == other.digest else f"digest {other.digest[:12]} instead of {self.digest[:12]}"
         if canonical_spec(self.spec) != canonical_spec(other.spec):
@@ -66,12 +66,12 @@ class ModelFingerprint(BaseModel, frozen=True, extra="forbid"):
 
 
 class DataFingerprint(BaseModel, frozen=True, extra="forbid"):
-    """The rows that played one role in a run."""
+    """The rows of one data role."""
 
     sha256: str
     """Hash of their content."""
     rows: int
-    """How many."""
+    """Number of rows."""
     source: str
     """Where they came from."""
 
@@ -79,20 +79,20 @@ class DataFingerprint(BaseModel, frozen=True, extra="forbid"):
 class Calibration(BaseModel, frozen=True, extra="forbid"):
     """An affine map of the label log-probabilities, `softmax(W @ logp + b)`.
 
-    All methods are of this form: `none` is the identity, `contextual` and `batch` shift each label, `affine` has a
-    full matrix. Rows and columns follow `labels`.
+    All methods have this form: `none` is the identity, `contextual` and `batch` shift each label, `affine` has a full
+    matrix. Rows and columns follow `labels`.
     """
 
     method: CalibrationMethod = "none"
     """How the map was found."""
     labels: tuple[str, ...]
-    """Label names, the order of rows and columns."""
+    """Label names, in the order of rows and columns."""
     weights: tuple[tuple[float, ...], ...] | None = None
-    """W, labels by labels; `None` stands for the identity."""
+    """W, labels by labels; `None` means the identity."""
     bias: tuple[float, ...] | None = None
-    """b, one a label; `None` stands for zeros."""
+    """b, one entry per label; `None` means zeros."""
     rows: int = 0
-    """Labelled rows that it was fitted on."""
+    """Number of labelled rows it was fitted on."""
 
     @model_validator(mode="after")
     def _shapes(self) -> Calibration:
@@ -127,24 +127,24 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
 class Gate(BaseModel, frozen=True, extra="forbid"):
     """The confidence from which on the student decides alone.
 
-    On `rows` held-out rows the threshold was chosen so that, with probability `confidence`, the error among decided
+    The threshold was chosen on `rows` held-out rows so that, with probability `confidence`, the error among decided
     inputs from the same distribution is at most `alpha`.
     """
 
     alpha: float = Field(gt=0, lt=1)
-    """The risk that is allowed: share of wrong labels among the decided."""
+    """The allowed risk: share of wrong labels among decided inputs."""
     confidence: float = Field(default=0.9, gt=0, lt=1)
-    """Probability with which the bound holds."""
+    """Probability that the bound holds."""
     threshold: float | None = Field(default=None, ge=0, le=1)
-    """Decide when the top probability is at least this; `None`: no threshold keeps the risk, abstain always."""
+    """Decide if the top probability is at least this; `None`: no threshold keeps the risk, so always abstain."""
     label_thresholds: dict[str, float | None] = Field(default_factory=dict)
-    """Thresholds of single labels that had rows enough for one of their own."""
+    """Thresholds of labels with enough rows for their own."""
     coverage: float = Field(default=0.0, ge=0, le=1)
-    """Share of the held-out rows that is decided."""
+    """Share of the held-out rows that are decided."""
     observed_risk: float | None = None
     """Error among the decided held-out rows."""
     rows: int = 0
-    """Held-out rows."""
+    """Number of held-out rows."""
     method: str = "clopper-pearson"
     """How the bound was found."""
 
@@ -178,11 +178,11 @@ class ScoreCard(BaseModel, frozen=True, extra="forbid"):
     role: str
     """Data role of the rows: validation or test."""
     rows: int
-    """How many labelled rows."""
+    """Number of labelled rows."""
     student: str
     """The model that answered; `-` for a baseline without one."""
     calibrated: bool
-    """Whether calibrated probabilities decided."""
+    """Whether the labels come from calibrated probabilities."""
     macro_f1: Interval
     """Macro-F1 over the declared labels; a failed answer counts as wrong."""
     accuracy: Interval
@@ -198,7 +198,7 @@ class ScoreCard(BaseModel, frozen=True, extra="forbid"):
     prompt_tokens: int | None = None
     """Length of the system prompt in the student's tokens."""
     ms_per_text: float | None = None
-    """Median wall-clock milliseconds a text."""
+    """Median wall-clock milliseconds per text."""
 
 
 class LedgerLine(BaseModel, frozen=True, extra="forbid"):
@@ -211,7 +211,7 @@ class LedgerLine(BaseModel, frozen=True, extra="forbid"):
     calls: int = 0
     """Calls made."""
     cache_hits: int = 0
-    """Answers that had been paid before."""
+    """Answers that were already paid for."""
     failures: int = 0
     """Calls without a usable answer."""
     input_tokens: int = 0
@@ -219,22 +219,22 @@ class LedgerLine(BaseModel, frozen=True, extra="forbid"):
     output_tokens: int = 0
     """Generated tokens."""
     seconds: float = 0.0
-    """Wall-clock seconds of the calls, added up; an embedded model's calls without their wait for each other."""
+    """Total wall-clock seconds of the calls; for an embedded model, without the time in its queue."""
     cost: float | None = None
-    """Cost in US dollars; `None` where the model has no price."""
+    """Cost in US dollars; `None` if the model has no price."""
 
 
 class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
-    """A distilled prompt with all that its scores rest on. Immutable; equal when the content is equal."""
+    """A distilled prompt with everything behind its scores. Immutable; equal if the content is equal."""
 
     schema_version: int = SCHEMA_VERSION
     """Version of the file format."""
     task: Task
     """What it decides."""
     rules: tuple[Rule, ...] = ()
-    """The rules, in the order of the prompt; none for a zero-shot prompt."""
+    """The rules in prompt order; empty for a zero-shot prompt."""
     system_prompt: str
-    """The very prompt that is sent and was scored."""
+    """The exact prompt that is sent and was scored."""
     answer: AnswerFormat
     """What the student answers with."""
     scorer: Scorer = "logprobs"
@@ -244,17 +244,17 @@ class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
     gate: Gate | None = None
     """When the student may decide alone; `None`: always."""
     min_label_mass: float = Field(default=0.05, ge=0, le=1)
-    """Below this probability on valid answers the answer counts as unreadable."""
+    """With less probability on valid answers, the answer is unreadable."""
     student: ModelFingerprint
-    """The model that all of this was measured with."""
+    """The model that everything was measured with."""
     teacher: ModelFingerprint | None = None
     """The model that wrote the rules."""
     data: dict[str, DataFingerprint] = Field(default_factory=dict)
     """Data role (train, validation, test) to its rows."""
     scores: tuple[ScoreCard, ...] = ()
-    """Measured quality, beside the baselines'."""
+    """Measured quality, with that of the baselines."""
     finish_reason: FinishReason | None = None
-    """Why the run ended; `None` for a prompt that no run made."""
+    """Why the run ended; `None` for a prompt not made by a run."""
     ledger: tuple[LedgerLine, ...] = ()
     """What the run spent."""
     seed: int | None = None
@@ -264,9 +264,9 @@ class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
     parent: str | None = None
     """Id of the artifact that it improves on."""
     notes: tuple[str, ...] = ()
-    """What a reader should know, e.g. warnings of the calibration."""
+    """What a reader should know, e.g. calibration warnings."""
     require_review: bool = False
-    """The rules must not be used before a person has accepted them; a prompt without rules needs nobody."""
+    """Whether a person has to accept the rules before use; a prompt without rules needs no review."""
     review: Review | None = None
     """Who accepted which rules; a changed rule or prompt breaks it."""
 
@@ -298,41 +298,41 @@ class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
         return f"{self.task.name}@{self.content_sha256[:12]}"
 
     def __str__(self) -> str:
-        """What it decides and for whom, then how well, in two lines for people."""
+        """Labels, rules and student, then the score, in two lines for people."""
         rules = f"{len(self.rules)} rule{'s' * (len(self.rules) != 1)}" if self.rules else "no rules (zero-shot)"
         names = {card.name for card in self.scores}
         own = "zero-shot" if not self.rules else "distilled" if "distilled" in names else "incumbent"
-        # The test rows' score comes last, and counts, where there is one.
+        # The score on test rows, if any, sorts last and is shown.
         cards = sorted((card for card in self.scores if card.name == own), key=lambda card: card.role == "test")
         score = f"macro-F1 {cards[-1].macro_f1} on {cards[-1].rows} {cards[-1].role} rows" if cards else "not scored"
         wrong = "" if self.signature_problem is None else f"; may not be used: {self.signature_problem}"
         return f"{self.id}: {', '.join(self.task.label_names)}; {rules} for {self.student.spec}\n{score}{wrong}"
 
     def answer_for(self, student: ModelFingerprint) -> AnswerFormat:
-        """The answer form as this student is read; another one's tokenizer may cut the words in another way."""
+        """The answer format for a student; another tokenizer may cut the words differently."""
         if self.student.differs_from(student):
             return self.answer.model_copy(update={"first_tokens": None})
         return self.answer
 
     def rules_for(self, label: str) -> tuple[Rule, ...]:
-        """The rules that argue for a label, in the order of the prompt."""
+        """The rules for a label, in prompt order."""
         return tuple(rule for rule in self.rules if rule.label == label)
 
     @property
     def signature_problem(self) -> str | None:
-        """Why the rules do not count as accepted by a person; `None` where they do, or where there are none to accept.
+        """Why the rules do not count as accepted by a person; `None` if they do or no review is needed.
 
-        A review that does not fit the rules is a problem also where none is required.
+        A review that does not match the rules is a problem even if none is required.
         """
         if self.review is not None:
             return self.review.problem(self.rules, self.prompt_sha256)
         return "no person has accepted its rules" if self.require_review and self.rules else None
 
     def require_usable(self) -> None:
-        """Make sure that the prompt may be used.
+        """Check that the prompt may be used.
 
         Raises:
-            ArtifactError: A review is required and missing, or was made for other rules.
+            ArtifactError: A required review is missing, or the review is for other rules.
         """
         if problem := self.signature_problem:
             msg = f"{self.id} may not be used: {problem}; look at the rules and sign them with: pld review FILE"
@@ -342,7 +342,7 @@ class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
         """This artifact with a person's decisions, signed for its rules and its prompt.
 
         Raises:
-            ArtifactError: Its rules are not those that were accepted.
+            ArtifactError: Its rules are not the accepted ones.
         """
         if rules_sha256(answer.accepted) != rules_sha256(self.rules):
             msg = f"{self.id} cannot be signed for {answer.reviewer}: {difference(answer.accepted, self.rules)}"
@@ -351,10 +351,10 @@ class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
         return self.model_copy(update={"review": review, "schema_version": SCHEMA_VERSION})
 
     def save(self, path: str | Path) -> Path:
-        """Write the artifact, atomically, as readable JSON; returns the path.
+        """Write the artifact atomically as readable JSON; returns the path.
 
         Raises:
-            ArtifactError: A text of it cannot be written as UTF-8.
+            ArtifactError: A text cannot be written as UTF-8.
         """
         path = Path(path)
         try:
@@ -370,7 +370,7 @@ class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
             msg = f"{path} cannot be written: the artifact holds half of a surrogate pair; take it out of its texts"
             raise ArtifactError(msg) from error
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside the target and moved over it, so that a reader never sees half a file.
+        # Written next to the target and moved over it, so that a reader never sees half a file.
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             temporary.write_bytes(data)
@@ -381,15 +381,15 @@ class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
 
     @classmethod
     def load(cls, path: str | Path) -> DistilledPrompt:
-        """Read an artifact and check that neither the prompt nor anything else was changed since it was scored.
+        """Read an artifact and check that nothing was changed since it was scored.
 
         Raises:
-            ArtifactError: No file, not an artifact, a newer schema, changed content, or a review that does not fit the
-                rules. One that still waits for its review is no error here, but `require_usable` refuses it.
+            ArtifactError: No file, not an artifact, a newer schema, changed content, or a review for other rules. A
+                missing review is left to `require_usable`.
         """
         path = Path(path)
         artifact, changed = cls._read(path)
-        # First, since it says most: a changed rule changes the content as well.
+        # Checked first, because it says most: a changed rule also changes the content.
         if artifact.review is not None and (problem := artifact.signature_problem):
             msg = f"{path}: {problem}, so the review does not hold; look at the rules again with: pld review {path}"
             raise ArtifactError(msg)
@@ -399,11 +399,11 @@ class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
 
     @classmethod
     def load_for_review(cls, path: str | Path) -> tuple[DistilledPrompt, bool]:
-        """Read an artifact for a person who will look at its rules, also one that was changed by hand.
+        """Read an artifact for review, even if it was changed by hand.
 
         Returns:
-            The artifact as the file has it, and whether it is as it was scored. Where it is not, nothing in it but the
-            task and the rules may be relied on.
+            The artifact as in the file, and whether it is unchanged since it was scored; if not, trust only its task
+            and rules.
 
         Raises:
             ArtifactError: No file, not an artifact, or a newer schema.
@@ -413,7 +413,7 @@ class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
 
     @classmethod
     def _read(cls, path: Path) -> tuple[DistilledPrompt, str | None]:
-        """The artifact that a file holds, and what in it does not fit the hashes that it states."""
+        """The artifact in a file, and what does not match its hashes."""
         try:
             document: Any = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -444,7 +444,7 @@ class DistilledPrompt(BaseModel, frozen=True, extra="forbid"):
             raise ArtifactError(f"{path} is damaged at {where or 'the top'}: {first['msg']}") from error
         if artifact.prompt_sha256 != stated["prompt_sha256"]:
             return artifact, "the system prompt was changed after it was scored, so its scores no longer belong to it"
-        # Of the document, not of the artifact: a file of an older release lacks the fields that were added since.
+        # Hash of the document, not the artifact: files of older releases lack newer fields.
         if _sha256(document) != stated["content_sha256"]:
             return artifact, "the content was changed after it was scored"
         return artifact, None

@@ -1,4 +1,4 @@
-"""A coroutine's result for a caller that cannot await, inside a running event loop too."""
+"""Calling coroutines from code that cannot await, even inside a running event loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """The function for code that does not await, without the `a` in front of its name; see `run_blocking`."""
+    """The blocking form of an async function, named without its leading `a`; see `run_blocking`."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -30,11 +30,8 @@ def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 def run_blocking(work: Coroutine[Any, Any, T]) -> T:
     """Wait for a coroutine; Ctrl-C cancels it.
 
-    Where this thread's event loop runs already, as in a notebook, the coroutine gets a loop and a thread of its own,
-    and sees the caller's context variables. The caller's loop stands still for that time.
-
-    Args:
-        work: The coroutine.
+    If an event loop is already running in this thread, as in a notebook, the coroutine gets its own loop and thread,
+    with the caller's context variables. The caller's loop is blocked meanwhile.
     """
     try:
         asyncio.get_running_loop()
@@ -54,6 +51,6 @@ def run_blocking(work: Coroutine[Any, Any, T]) -> T:
             return result.result()
         except KeyboardInterrupt:
             loop, task = begun.result()
-            with suppress(RuntimeError):  # the loop is closed: the work has ended meanwhile
+            with suppress(RuntimeError):  # the loop is closed: the work has ended
                 loop.call_soon_threadsafe(task.cancel)
             raise

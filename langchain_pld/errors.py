@@ -1,18 +1,18 @@
-"""The one error family of the package.
+"""The errors of the package.
 
 ```
 PLDError
-├── InputError (also ValueError)      something handed in is wrong: say where and what to do
+├── InputError (also ValueError)      something passed in is wrong
 │   ├── TaskError                     a task file or definition
 │   ├── ExampleError                  a labelled row or its file
 │   └── ArtifactError                 a *.pld.json file
-├── ModelSetupError                   a model cannot be had or loaded
+├── ModelSetupError                   a model cannot be fetched or loaded
 │   └── MissingExtraError (also ImportError)   an optional package is not installed
 ├── ModelCallError                    the embedded model could not answer; see langchain_pld.models.errors
 ├── StudentError                      the student gave no readable answer
-├── AnswersPendingError               a teacher that answers later has not answered yet
-├── GuardrailError                    a guard refused and was told to raise; see langchain_pld.guardrail.guard
-└── DistillationError                 a run cannot start or go on
+├── AnswersPendingError               an offline teacher has not answered yet
+├── GuardrailError                    a guard refused and was set to raise; see langchain_pld.guardrail.guard
+└── DistillationError                 a run cannot start or continue
 ```
 """
 
@@ -40,15 +40,15 @@ __all__ = [
 
 
 class PLDError(RuntimeError):
-    """Base class: catch it to catch every error that the package raises on purpose.
+    """Base class of every error that the package raises on purpose.
 
-    LangGraph's server tells its clients what a `RuntimeError` says; of a kind of error that it does not know, only that
-    there was one.
+    It is a `RuntimeError` because LangGraph's server passes its message on to clients; of other errors they learn only
+    that there was one.
     """
 
 
 class InputError(PLDError, ValueError):
-    """Something handed in cannot be used."""
+    """Something passed in cannot be used."""
 
 
 class TaskError(InputError):
@@ -56,7 +56,7 @@ class TaskError(InputError):
 
 
 class ExampleError(InputError):
-    """A labelled example or the file that it stands in is wrong."""
+    """A labelled example or its file is wrong."""
 
 
 class ArtifactError(InputError):
@@ -68,20 +68,20 @@ class ModelSetupError(PLDError):
 
 
 class MissingExtraError(ModelSetupError, ImportError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra to install."""
 
     @classmethod
     def of(cls, package: str, extra: str) -> MissingExtraError:
-        """Build the error for `package`, which the extra `extra` installs."""
+        """The error for a package that an extra installs."""
         return cls(f'the package {package!r} is not installed; run: pip install "langchain-pld[{extra}]"')
 
     @classmethod
     def check(cls, extra: str, **packages: str) -> None:
-        """Check that what an extra installs can be imported.
+        """Check that the modules of an extra can be imported.
 
         Args:
             extra: The extra.
-            **packages: Name of a module to name of its package.
+            **packages: Module name to package name.
 
         Raises:
             MissingExtraError: A package is not installed.
@@ -92,11 +92,10 @@ class MissingExtraError(ModelSetupError, ImportError):
 
 
 class AnswersPendingError(PLDError):
-    """A teacher that answers later was asked, and answers are still missing; nothing has failed.
+    """An offline teacher has not answered all questions yet; nothing has failed.
 
-    Attributes:
-        questions: The questions without an answer, each a `langchain_pld.models.batch_rows.Question`; none where a run
-            has written them into its request file.
+    Attributes: questions: The open questions, each a `langchain_pld.models.batch_rows.Question`; empty once a run has
+        written them into its request file.
     """
 
     def __init__(self, message: str, questions: Sequence[Any] = ()) -> None:
@@ -105,10 +104,9 @@ class AnswersPendingError(PLDError):
 
 
 class StudentError(PLDError):
-    """The student gave no verdict, in a place where a failed verdict cannot be returned.
+    """The student gave no verdict, and a failed one cannot be returned.
 
-    Attributes:
-        failure: What went wrong, as it would stand in a failed verdict.
+    Attributes: failure: What went wrong, as in a failed verdict.
     """
 
     def __init__(self, failure: Failure) -> None:
@@ -117,4 +115,4 @@ class StudentError(PLDError):
 
 
 class DistillationError(PLDError):
-    """A distillation run cannot start or cannot go on; paid work is kept."""
+    """A distillation run cannot start or continue; paid work is kept."""

@@ -1,4 +1,4 @@
-"""Labelled examples and the files that they are read from."""
+"""Labelled examples, and reading them from files and data frames."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ class Example(BaseModel, frozen=True, extra="forbid"):
     label: str | None = None
     """The gold label; `None` for an unlabelled row."""
     group: str | None = None
-    """Rows of one group belong together: one split, one resampling unit. Never shown to a model."""
+    """Rows of a group stay together in splits and resampling. Never shown to a model."""
 
 
 class BadRow(BaseModel, frozen=True):
     """A row that could not be used."""
 
     source: str
-    """The file, or what the rows came from."""
+    """The file, or another name for the source of the rows."""
     line: int
-    """Its place, counted from 1."""
+    """Number of the line or row, from 1."""
     reason: str
     """What is wrong with it."""
     unit: str = "line"
-    """What the place counts: lines of a file, or rows."""
+    """What `line` counts: lines of a file, or rows."""
 
     def __str__(self) -> str:
         return f"{self.source}, {self.unit} {self.line}: {self.reason}"
@@ -58,9 +58,9 @@ class ExampleSet(BaseModel, frozen=True):
     examples: tuple[Example, ...]
     """The usable rows."""
     skipped: tuple[BadRow, ...] = ()
-    """The rows left out, when leaving out was asked for."""
+    """The rows left out on request."""
     notes: tuple[str, ...] = ()
-    """What was taken for granted about the file, e.g. its separator."""
+    """Assumptions about the file, e.g. its separator."""
 
     @classmethod
     def of(cls, examples: Iterable[Example], task: Task, *, source: str = "examples") -> ExampleSet:
@@ -95,25 +95,25 @@ class ExampleSet(BaseModel, frozen=True):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def label_counts(self) -> dict[str, int]:
-        """Rows per gold label, unlabelled rows left out."""
+        """Number of rows per gold label, without unlabelled rows."""
         return dict(Counter(row.label for row in self.examples if row.label is not None))
 
 
 class Columns(BaseModel):
-    """What the columns of somebody's rows are called."""
+    """Names of the columns."""
 
     text: str = "text"
-    """The text; not for a task with fields, whose columns are called as they are."""
+    """The text; not for a task with fields, whose names are the columns."""
     label: str = "label"
-    """The gold label; may be empty, or missing altogether."""
+    """The gold label; may be empty or missing."""
     id: str = "id"
-    """A row's name; a row without one is called `row-N` after its line."""
+    """The id of a row; by default `row-N`, after its line."""
     group: str = "group"
-    """Rows of one group belong together."""
+    """The group of a row."""
 
 
 Rows = Any
-"""Rows in whatever form people have them, see `examples_from`."""
+"""Rows in any form that `examples_from` accepts."""
 
 
 def read_examples(
@@ -126,18 +126,18 @@ def read_examples(
 ) -> ExampleSet:
     """Read labelled rows from a file: JSON lines, JSON, CSV, TSV, Parquet or Excel, see `row_files`.
 
-    Columns are found by their names, white space around them and case aside; others are ignored. A label may have
+    Column names are matched without case and surrounding white space; other columns are ignored. A label may have
     spaces where its name in the task has `_` or `-`.
 
     Args:
-        path: The file; texts are UTF-8.
-        task: The task that the rows belong to; labels and lengths are checked against it.
-        columns: What the columns are called.
-        labelled: Require a column of labels.
-        skip_bad_rows: Leave unusable rows out and list them in `skipped`, instead of raising.
+        path: The file, in UTF-8.
+        task: The task; labels and lengths are checked against it.
+        columns: Names of the columns.
+        labelled: Require a label column.
+        skip_bad_rows: Leave out unusable rows and list them in `skipped`, instead of raising.
 
     Raises:
-        ExampleError: The file is missing, not UTF-8, of an unknown kind, lacks a column or holds no row; or rows are
+        ExampleError: The file is missing, not UTF-8, of an unknown kind, lacks a column or has no rows; or rows are
             wrong and `skip_bad_rows` is off. The message gives file, line and reason of the first ten.
         MissingExtraError: The package that reads this kind of file is not installed.
     """
@@ -150,15 +150,15 @@ def read_examples(
 def examples_from(
     rows: Rows, task: Task, *, columns: Columns | None = None, labelled: bool = False, source: str = "rows"
 ) -> ExampleSet:
-    """Check rows that are at hand, in whatever form people have them.
+    """Check rows in any common form.
 
     Args:
-        rows: A path; a data frame of pandas or polars, an Arrow table; a `datasets.Dataset`; or mappings,
-            `(text, label)` pairs, `Example`s. An `ExampleSet` is taken as it is.
-        task: The task that they belong to.
-        columns: What the columns are called.
-        labelled: Require a column of labels.
-        source: What the rows are called in messages.
+        rows: A path, a pandas or polars data frame, an Arrow table, a `datasets.Dataset`, or a list of mappings,
+            `(text, label)` pairs or `Example`s. An `ExampleSet` is returned as it is.
+        task: The task of the rows.
+        columns: Names of the columns.
+        labelled: Require a label column.
+        source: The name of the rows in messages.
 
     Raises:
         ExampleError: As in `read_examples`.
@@ -178,14 +178,14 @@ def examples_from(
     elif hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # pandas
         rows = rows.to_dict("records")
     if not isinstance(rows, Iterable):
-        raise ExampleError(f"{source}: rows are a path, a data frame or a list of rows, not {type(rows).__name__}")
+        raise ExampleError(f"{source}: rows must be a path, a data frame or a list, not {type(rows).__name__}")
     names = columns or Columns()
     found = RowFile(enumerate((_row(row, names) for row in rows), start=1), unit="row")
     return _checked(found, task, names, source=source, labelled=labelled)
 
 
 def _named_labels(split: Any) -> list[dict[str, Any]]:
-    """The rows of a Hugging Face split; its labels are numbers, -1 for none, whose feature knows their names."""
+    """The rows of a Hugging Face split, with label names in place of its numbers (-1: no label)."""
     names = {column: kind.int2str for column, kind in (split.features or {}).items() if hasattr(kind, "int2str")}
 
     def cell(column: str, value: Any) -> Any:
@@ -213,9 +213,9 @@ _MOST_REPORTED = 10
 def _checked(
     file: RowFile, task: Task, columns: Columns, *, source: str, labelled: bool = False, skip_bad_rows: bool = False
 ) -> ExampleSet:
-    """The examples of numbered rows; a string in place of a row says what is wrong with it."""
+    """Turn numbered rows into examples; a string in place of a row says what is wrong with it."""
     if task.fields and columns.text != "text":
-        msg = f"task {task.name!r} has the fields {', '.join(task.fields)}, each a column; it takes no column of texts"
+        msg = f"task {task.name!r} has the fields {', '.join(task.fields)}, each a column; leave out the text column"
         raise ExampleError(msg)
     examples: list[Example] = []
     bad: list[BadRow] = []
@@ -239,7 +239,7 @@ def _checked(
 
 
 def _explain(bad: Sequence[BadRow]) -> str:
-    """The bad rows, in one message; one line where all have the same reason, as where a column is missing."""
+    """The bad rows in one message; one line if all have the same reason, e.g. a missing column."""
     first, more = bad[0], len(bad) - 1
     if more and len({row.reason for row in bad}) == 1:
         lines = [f"{first.source}, {first.unit} {first.line} and {more} more: {first.reason}"]
@@ -251,7 +251,7 @@ def _explain(bad: Sequence[BadRow]) -> str:
 
 
 def _check_columns(header: Sequence[str], columns: Columns, source: str, *, labelled: bool) -> None:
-    """Make sure that no column is missing which was named, or which is needed: rows without it look unlabelled."""
+    """Check that every named or required column exists: without it, rows would look unlabelled."""
     there = {name.strip().casefold() for name in header}
     for role, name in columns.model_dump(exclude={"text"}).items():
         needed = name != role or (role == "label" and labelled)
@@ -261,7 +261,7 @@ def _check_columns(header: Sequence[str], columns: Columns, source: str, *, labe
 
 
 def _warn_of_contradictions(examples: Iterable[Example], source: str) -> None:
-    """Warn of texts that stand under two labels: one of them is wrong, or the task is ambiguous."""
+    """Warn of texts with two labels: one is wrong, or the task is ambiguous."""
     first: dict[str, Example] = {}
     pairs = []
     for row in examples:
@@ -280,7 +280,7 @@ def _warn_of_contradictions(examples: Iterable[Example], source: str) -> None:
 
 def _example(row: Mapping[str, Any], line: int, task: Task, columns: Columns, seen: set[str]) -> Example | str:
     """The example of a row, or what is wrong with it."""
-    # The exact name comes first; of two that differ in case, the one further left.
+    # The exact name wins; of two that differ in case, the first.
     found = {str(name).strip().casefold(): value for name, value in reversed(list(row.items()))} | dict(row)
     inputs = task.fields or (columns.text,)
     cells: dict[str, Any] = {}
@@ -307,7 +307,7 @@ def _example(row: Mapping[str, Any], line: int, task: Task, columns: Columns, se
 
 
 def _as_name(value: Any) -> Any:
-    """A number as a name; `None` for NaN, a data frame's empty cell, whose column holds floats for that alone."""
+    """A number as text; `None` for NaN, which marks an empty cell of a data frame and turns its column into floats."""
     if isinstance(value, bool):
         return str(value).lower()
     if type(value).__name__ == "NAType":  # pandas, which is not imported
@@ -321,7 +321,7 @@ def _as_name(value: Any) -> Any:
 
 
 def _as_label(label: str | None, names: Sequence[str]) -> str | None:
-    """The name that is meant by a label with white space, which no name has; any other label as it is."""
+    """The label name meant by a label with white space; any other label as it is."""
     words = (label or "").split()
     return next((name for joint in "_-" if (name := joint.join(words)) in names), label) if words else None
 
@@ -330,7 +330,7 @@ def _problem(example: Example, task: Task, seen: set[str]) -> str | None:
     if example.id in seen:
         return f"the id {example.id!r} is used twice"
     parts = (example.input,) if isinstance(example.input, str) else example.input.values()
-    # JSON can spell half a surrogate pair, which no file and no request can hold.
+    # JSON can spell half a surrogate pair, which cannot be written to a file or sent.
     if any("\ud800" <= char <= "\udfff" for part in (example.id, example.group or "", *parts) for char in part):
         return "holds half a surrogate pair, which is not valid Unicode"
     if example.label is not None and example.label not in task.label_names:

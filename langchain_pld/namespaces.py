@@ -1,4 +1,4 @@
-"""Labels of a Store's namespace, made from names that people give."""
+"""Namespace labels for a Store, made from user-chosen names."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ __all__ = ["namespace_label"]
 
 _PLAIN: Final = frozenset(string.ascii_letters + string.digits + "-_")
 _LONGEST: Final = 120
-"""A database indexes a namespace as one text, and only so many bytes of it."""
+"""Databases index a namespace as one text of limited length."""
 _SHOWN: Final = 60
 
 
 def namespace_label(name: str) -> str:
-    """The label for a name: letters, digits, `-` and `_` stay, other bytes of its UTF-8 become `=XX`.
+    """The label for a name: letters, digits, `-` and `_` stay, other UTF-8 bytes become `=XX`.
 
-    Two names never share a label. A long name keeps its beginning and ends with a hash, behind `==`, which no other
-    label contains.
-
-    Args:
-        name: A run, a task or a model, called as the user likes.
+    Two names never share a label. A long name keeps its beginning and ends with `==`, which no other label contains,
+    and a hash.
 
     Example:
         >>> namespace_label("chat.v2")
@@ -34,5 +31,5 @@ def namespace_label(name: str) -> str:
 
 
 def _escaped(char: str) -> str:
-    # A name out of JSON may hold half of a surrogate pair.
+    # A name from JSON may contain half a surrogate pair.
     return "".join(f"={byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""Rows of a file as mappings from column to value, before anybody knows what they mean."""
+"""Reading table files into rows, mappings from column to value."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from langchain_pld.errors import ExampleError, MissingExtraError
 __all__ = ["KINDS", "NumberedRow", "RowFile", "read_rows"]
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
-"""Endings of the files that can be read."""
+"""File name suffixes that can be read."""
 
 NumberedRow = tuple[int, dict[str, Any] | str]
-"""The row's place, from 1, and the row; a string in place of a row says what is wrong with it."""
+"""The row's number, from 1, and the row; a string in place of a row says what is wrong with it."""
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 @dataclass(frozen=True)
 class RowFile:
-    """What a file holds."""
+    """The content of a file."""
 
     rows: Iterable[NumberedRow]
-    """The rows, in the file's order."""
+    """The rows, in file order."""
     unit: str = "line"
     """What the numbers count: lines of the file, or rows."""
     notes: tuple[str, ...] = ()
-    """What was taken for granted about the file."""
+    """Assumptions about the file."""
 
 
 def read_rows(path: Path) -> RowFile:
-    """Read a table by the ending of its name.
+    """Read a table file; its suffix names the format.
 
     Raises:
-        ExampleError: The file is missing, of an unknown kind, not of the kind that its name says, or not UTF-8.
-        MissingExtraError: Its kind needs a package that is not installed.
+        ExampleError: The file is missing, of an unknown or another format, or not UTF-8.
+        MissingExtraError: Its format needs a package that is not installed.
     """
     kind = path.suffix.lower()
     if kind not in KINDS:
@@ -67,7 +67,7 @@ def read_rows(path: Path) -> RowFile:
 def _text(path: Path) -> str:
     content = path.read_bytes()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"  # what Excel calls Unicode text; the mark leaves no doubt
+        encoding = "utf-16"  # Excel's "Unicode text", recognised by its byte order mark
     else:
         encoding = "utf-8-sig"
     try:
@@ -82,7 +82,7 @@ def _text(path: Path) -> str:
 
 
 def _json_lines(text: str) -> Iterator[NumberedRow]:
-    # Not splitlines(): U+2028 and its kin may stand inside a JSON string.
+    # Not splitlines(): U+2028 and the like may appear inside a JSON string.
     for line, row in enumerate(text.split("\n"), start=1):
         if not row.strip():
             continue
@@ -112,7 +112,7 @@ def _separated(text: str, name: str, expected: str) -> RowFile:
 
 
 def _separator(text: str, expected: str) -> str:
-    """The separator that cuts the header into the most columns; the expected one where others do no better."""
+    """The separator that cuts the header into the most columns; in a tie, the expected one."""
 
     def columns(separator: str) -> int:
         try:
@@ -124,7 +124,7 @@ def _separator(text: str, expected: str) -> str:
 
 
 def _cells(text: str, name: str, separator: str) -> Iterator[NumberedRow]:
-    # strict: a broken quote is an error of that file, not a row that silently swallows the next ones.
+    # strict: a broken quote is an error, not a row that silently swallows the next ones.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     try:
         header = next((row for row in reader if any(cell.strip() for cell in row)), [])
@@ -144,7 +144,7 @@ def _parquet(path: Path) -> RowFile:
     except ImportError as error:
         raise MissingExtraError.of("pyarrow", "parquet") from error
     try:
-        # One file, not a folder of parts: its own bytes are what a run keeps the hash of.
+        # One file, not a folder of parts, because a run keeps the hash of the file.
         table = parquet.ParquetFile(path).read()
     except ArrowException as error:
         raise ExampleError(f"{path.name}: not a Parquet file that can be read: {error}") from error
@@ -161,13 +161,13 @@ def _excel(path: Path) -> RowFile:
 
     try:
         with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of styles and validations, which nobody reads here
+            warnings.simplefilter("ignore")  # about styles and validations, which are not read
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             names, sheet = book.sheetnames, book.worksheets[0]
             lines = [(n, list(row)) for n, row in enumerate(sheet.iter_rows(values_only=True), start=1)]
     except FileNotFoundError:
         raise
-    except Exception as error:  # a broken workbook raises whatever the parser of that part does
+    except Exception as error:  # a broken workbook may raise anything
         raise ExampleError(f"{path.name}: not an Excel workbook that can be read ({type(error).__name__})") from error
     filled = [(n, row) for n, row in lines if any(cell is not None and str(cell).strip() for cell in row)]
     notes = (f"{path.name}: read the sheet {names[0]!r}, not {', '.join(names[1:])}",) if len(names) > 1 else ()
@@ -182,7 +182,7 @@ def _excel(path: Path) -> RowFile:
 
 
 def _written(cell: Any) -> str | None:
-    """A cell as text: in a sheet, a number is often only what a text looked like."""
+    """A cell as text, because spreadsheets turn texts that look like numbers into numbers."""
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
     return None if cell is None else str(cell)
@@ -191,4 +191,4 @@ def _written(cell: Any) -> str | None:
 def _different(header: Iterable[str], name: str) -> None:
     twice = next((one for one, other in pairwise(sorted(filter(None, header))) if one == other), None)
     if twice is not None:
-        raise ExampleError(f"{name} has two columns of the name {twice!r}; rename one")
+        raise ExampleError(f"{name} has two columns named {twice!r}; rename one")

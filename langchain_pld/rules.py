@@ -1,4 +1,4 @@
-"""Rules: what the teacher drafts from one example, and what stands in a prompt after merging."""
+"""Rules: the drafts of the teacher, one per example, and the merged rules of a prompt."""
 
 from __future__ import annotations
 
@@ -10,60 +10,59 @@ from pydantic import BaseModel, Field
 __all__ = ["MicroRule", "Origin", "Rule"]
 
 Origin = Literal["gold", "voted", "synthetic"]
-"""Where an example's label comes from: a person, the teacher's votes, or the teacher who made up the text too."""
+"""Where an example's label comes from: a person, the teacher's votes, or a teacher that also made up the text."""
 
 
 class MicroRule(BaseModel, frozen=True, extra="forbid"):
-    """An instruction drafted from one example, free of its names and details."""
+    """An instruction drafted from one example, without its names and details."""
 
     label: str
-    """The label that it argues for."""
+    """The label it argues for."""
     condition: str = Field(min_length=1)
-    """When the label applies, as one sentence."""
+    """When the label applies, in one sentence."""
     cues: tuple[str, ...] = ()
-    """Signs that speak for the label."""
+    """Signs for the label."""
     counter_cues: tuple[str, ...] = ()
-    """Signs that speak against it."""
+    """Signs against it."""
     source: str
-    """Id of the example that it was drafted from."""
+    """Id of the example it was drafted from."""
     origin: Origin = "gold"
     """Where that example's label comes from."""
 
     @property
     def id(self) -> str:
-        """Stable id: the same content from the same example has the same id."""
+        """Stable id, derived from content and example."""
         return f"m-{_digest(self.label, self.condition, self.source)}"
 
 
 class Rule(BaseModel, frozen=True, extra="forbid"):
     """A rule of the prompt.
 
-    A rule is a value: editing makes a new one by `revised`, which keeps sources and support and names its parent.
+    A rule is a value: `revised` makes a new one, which keeps sources and support and names its parent.
     """
 
     id: str
     """Stable id, `r-` and eight hex digits."""
     label: str
-    """The label that it argues for."""
+    """The label it argues for."""
     condition: str = Field(min_length=1)
-    """When the label applies, as one or two sentences."""
+    """When the label applies, in one or two sentences."""
     cues: tuple[str, ...] = ()
-    """Signs that speak for the label."""
+    """Signs for the label."""
     counter_cues: tuple[str, ...] = ()
-    """Signs that speak against it."""
+    """Signs against it."""
     sources: tuple[str, ...] = ()
     """Ids of the examples behind it."""
     support: int = Field(default=0, ge=0)
     """Number of training examples behind it."""
     parents: tuple[str, ...] = ()
-    """Ids of the rules or micro-rules that it was made from, nearest last."""
+    """Ids of the rules or micro-rules it was made from, nearest last."""
     effect: float | None = None
-    """Increase of the mean log loss on validation rows, in nats, when the rule is left out of the prompt; `None` if the
-    search did not measure it."""
+    """Increase in mean validation log loss, in nats, when the rule is removed; `None` if not measured."""
 
     @classmethod
     def merged(cls, label: str, condition: str, micro_rules: tuple[MicroRule, ...]) -> Rule:
-        """Make one rule out of a cluster of micro-rules."""
+        """Make one rule from a cluster of micro-rules."""
         sources = tuple(dict.fromkeys(micro.source for micro in micro_rules))
         return cls(
             id=f"r-{_digest(label, condition)}",
@@ -78,7 +77,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
 
     @classmethod
     def added(cls, label: str, condition: str, sources: tuple[str, ...]) -> Rule:
-        """Make a rule that comes from no cluster, out of examples that no rule covered."""
+        """Make a rule from examples that no rule covered."""
         return cls(
             id=f"r-{_digest(label, condition)}",
             label=label,

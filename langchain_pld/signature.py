@@ -1,7 +1,7 @@
-"""What a person decided about the rules of a prompt, and the hashes that tie the decision to them.
+"""A person's decisions about the rules of a prompt, and the hashes that tie the decisions to them.
 
-The hashes show that neither a rule nor the prompt was changed since; they do not prove who decided. Whoever can write
-the file can write a name into it: keep artifacts where only the right people can write, or sign the file itself.
+The hashes show that no rule and no prompt was changed since, but do not prove who decided: anyone who can write the
+file can write a name into it. Keep artifacts where only the right people can write, or sign the file itself.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _NAME_LENGTH = 200
 
 
 class RuleDecision(BaseModel, frozen=True, extra="forbid"):
-    """What was decided about one rule."""
+    """The decision about one rule."""
 
     type: DecisionType
     """`approve` and `edit` let a rule into the prompt; `reject` and `respond` keep it out."""
     rule: Rule
-    """The rule as the reviewer saw it; one that was only commented on waits here for a decision."""
+    """The rule as the reviewer saw it; after a mere comment it still waits for a decision."""
     revised: Rule | None = None
-    """What the reviewer made of it; of `edit` only."""
+    """The reviewer's version; only for `edit`."""
     message: str | None = None
     """The reviewer's comment or reason."""
 
@@ -45,7 +45,7 @@ class RuleDecision(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def accepted(self) -> Rule | None:
-        """The rule that may stand in the prompt; `None` for one that was not accepted."""
+        """The rule that may enter the prompt; `None` if it was not accepted."""
         return self.rule if self.type == "approve" else self.revised
 
 
@@ -53,11 +53,11 @@ class ReviewAnswer(BaseModel, frozen=True, extra="forbid"):
     """A reviewer's decisions about all rules of a prompt."""
 
     reviewer: str
-    """Who decided, as a name on one line; taken on trust."""
+    """Name of the person who decided, on one line; taken on trust."""
     time: str
-    """When, ISO 8601, UTC."""
+    """Time of the decision, ISO 8601, UTC."""
     decisions: dict[str, RuleDecision]
-    """The decisions under the ids of the rules that were shown."""
+    """Id of the shown rule to the decision about it."""
 
     @field_validator("reviewer")
     @classmethod
@@ -90,12 +90,12 @@ class ReviewAnswer(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def accepted(self) -> tuple[Rule, ...]:
-        """The rules that may stand in the prompt, in the order in which they were shown."""
+        """The rules that may enter the prompt, in the order shown."""
         return tuple(rule for decision in self.decisions.values() if (rule := decision.accepted) is not None)
 
     @property
     def undecided(self) -> tuple[Rule, ...]:
-        """The rules with a comment and no decision; they are out of the prompt until somebody accepts them."""
+        """The rules with only a comment; they stay out of the prompt until a person accepts them."""
         return tuple(decision.rule for decision in self.decisions.values() if decision.type == "respond")
 
     def summary(self) -> str:
@@ -107,20 +107,20 @@ class ReviewAnswer(BaseModel, frozen=True, extra="forbid"):
 
 
 class Review(ReviewAnswer):
-    """Decisions that are signed: they count for these rules and this prompt only."""
+    """Signed decisions, valid only for these rules and this prompt."""
 
     rules_sha256: str
-    """Hash of the accepted rules, whatever their order; a measured effect is not part of it."""
+    """Hash of the accepted rules, without order and measured effects."""
     prompt_sha256: str
-    """Hash of the system prompt that was made from them."""
+    """Hash of the system prompt made from them."""
 
     @classmethod
     def of(cls, answer: ReviewAnswer, *, prompt_sha256: str) -> Review:
-        """Sign what was decided."""
+        """Sign the decisions."""
         return cls(**dict(answer), rules_sha256=rules_sha256(answer.accepted), prompt_sha256=prompt_sha256)
 
     def problem(self, rules: Sequence[Rule], prompt_sha256: str) -> str | None:
-        """Why this signature does not hold for some rules and their prompt; `None` where it does."""
+        """Why this signature does not hold for some rules and their prompt; `None` if it does."""
         if rules_sha256(rules) != self.rules_sha256:
             return f"{difference(self.accepted, rules)} since {self.reviewer} accepted the rules on {self.time}"
         if rules_sha256(self.accepted) != self.rules_sha256:
@@ -131,12 +131,12 @@ class Review(ReviewAnswer):
 
 
 def rules_sha256(rules: Sequence[Rule]) -> str:
-    """Hash of rules, whatever their order. Their effect is left out: it is measured again with each prompt."""
+    """Hash of rules, without their order and their effects, which are measured again with each prompt."""
     return hashlib.sha256("\n".join(sorted(set(map(_signed_part, rules)))).encode()).hexdigest()
 
 
 def difference(accepted: Sequence[Rule], rules: Sequence[Rule]) -> str:
-    """In which rules two sets differ, in words."""
+    """How two sets of rules differ, in words."""
     then, now = ({rule.id: _signed_part(rule) for rule in some} for some in (accepted, rules))
     keys = {
         "changed": [key for key in now if key in then and now[key] != then[key]],

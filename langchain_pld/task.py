@@ -1,4 +1,4 @@
-"""What is to be decided: the labels, their definitions and the layout of an input."""
+"""The task: labels, their definitions and the layout of an input."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from langchain_pld.errors import InputError, TaskError
 __all__ = ["WRAPPING", "Label", "Task", "TaskInput"]
 
 TaskInput = str | Mapping[str, str]
-"""One input of a task: a text, or named fields where the task declares them."""
+"""One input of a task: a text, or named fields if the task declares them."""
 
 WRAPPING = " \t\r\n\"'`*_.,:;!()[]{}"
-"""What a model may put around an answer; it is taken off, so that no answer word can begin or end with it."""
+"""What a model may put around an answer; it is stripped, so no answer word may begin or end with it."""
 
 _Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80, pattern=r"^[^\s{}<>]+$")]
 
 
 class Label(BaseModel, frozen=True, extra="forbid"):
-    """One of the answers that a task allows; a bare name stands for a label without a description."""
+    """One possible answer; a bare name stands for a label without a description."""
 
     @model_validator(mode="before")
     @classmethod
@@ -40,9 +40,9 @@ class Label(BaseModel, frozen=True, extra="forbid"):
         return values
 
     name: _Name
-    """How the label is called outside of the prompt; no white space."""
+    """The name, without white space."""
     description: str = ""
-    """One line that defines it, shown to teacher and student."""
+    """A one-line definition, shown to teacher and student."""
 
 
 class Task(BaseModel, frozen=True, extra="forbid"):
@@ -63,17 +63,17 @@ class Task(BaseModel, frozen=True, extra="forbid"):
     instructions: str = Field(min_length=1)
     """What to decide, in a few sentences."""
     labels: tuple[Label, ...] = Field(min_length=2)
-    """The answers, in the order in which prompts list them."""
+    """The labels in prompt order."""
     none_label: str | None = None
-    """The label for inputs to which none of the others applies, if the task has one."""
+    """The label for inputs to which no other applies, if there is one."""
     fields: tuple[str, ...] = ()
-    """Names of the input's parts; empty when an input is one text."""
+    """Names of the input's parts; empty if an input is one text."""
     template: str | None = None
-    """How the fields are laid out, e.g. `"Clause: {premise}"`; one line a field when absent."""
+    """Layout of the fields, e.g. `"Clause: {premise}"`; by default one line per field."""
     verbalizers: tuple[dict[str, str], ...] = ()
     """Candidate sets of answer words, label name to word; one is chosen on validation rows."""
     max_chars: int = Field(default=200_000, gt=0)
-    """An input longer than this many characters is refused."""
+    """Longer inputs are refused."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Task:
@@ -120,10 +120,7 @@ class Task(BaseModel, frozen=True, extra="forbid"):
         return tuple(label.name for label in self.labels)
 
     def render(self, value: TaskInput) -> str:
-        """Lay one input out as the text that a model reads.
-
-        Args:
-            value: A text, or a mapping with exactly the task's fields.
+        """Lay out an input, a text or a mapping with exactly the task's fields, as the text that a model reads.
 
         Raises:
             InputError: The input has the wrong shape, is empty, or is longer than `max_chars`.
@@ -164,7 +161,7 @@ class Task(BaseModel, frozen=True, extra="forbid"):
         """Read a task file.
 
         Raises:
-            TaskError: The file is missing, not UTF-8, not YAML, or not a task; the message says which field.
+            TaskError: The file is missing, not UTF-8, not YAML, or not a task; the message names the field.
         """
         from langchain_pld.yaml_files import read_yaml
 
@@ -184,7 +181,7 @@ class Task(BaseModel, frozen=True, extra="forbid"):
 
 
 def _explain(error: ValidationError) -> str:
-    """The first few problems of a validation error, in one line."""
+    """The first few problems of a validation error, on one line."""
     lines = []
     for problem in error.errors()[:3]:
         where = ".".join(str(part) for part in problem["loc"])

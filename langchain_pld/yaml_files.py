@@ -1,7 +1,4 @@
-"""YAML files whose words stay as they are written: a label `no` or `0` is a text, not a boolean or a number.
-
-A key that is given twice is an error, not a silent choice.
-"""
+"""YAML files read as text: a label `no` or `0` is not a boolean or a number, and a duplicate key is an error."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ __all__ = ["read_yaml"]
 
 
 def read_yaml(path: Path) -> Any:
-    """The value that a YAML file holds, each plain word and number a text, which the caller's types convert.
+    """Read a YAML file; plain words and numbers stay texts for the caller's types to convert.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not UTF-8 or not YAML, a value is no valid date, or a mapping has a key twice.
+        ValueError: It is not UTF-8 or not YAML, a date is invalid, or a mapping has a duplicate key.
         OSError: It cannot be read.
     """
     text = path.read_text(encoding="utf-8")

@@ -73,7 +73,7 @@ def test_a_parquet_file_with_a_categorical_column_is_read(tmp_path: Path) -> Non
     [
         ("text,label\nDas kostet 5 \u20ac,ham\n".encode("cp1252"), "line 2: byte 24 is not UTF-8 (Windows-1252?)"),
         ("text,label\n".encode("utf-16"), "holds no usable row"),
-        (b"text,label,text\na,ham,b\n", "rows.csv has two columns of the name 'text'"),
+        (b"text,label,text\na,ham,b\n", "rows.csv has two columns named 'text'"),
         (
             b"Comment Text,Category\na,ham\n",
             "no column 'text'; found: Comment Text, Category; name it with --text-column",
