@@ -104,13 +104,13 @@ def test_mode_05_the_verdicts_of_a_hundred_users_do_not_mix(style: CallStyle) ->
 @pytest.mark.parametrize("how", HOWS)
 def test_mode_05_nor_do_they_over_a_real_connection(how: str) -> None:
     with OllamaServer(by_text) as server:
-        made = CallStyle("chain", how).made(served(server))
+        guarded = CallStyle("chain", how).build(served(server))
         texts = [f"{user} {BAD if user % 3 == 0 else 'fine'}" for user in range(100)]
-        shown = all_at_once(made, texts, how, at_once=20)
+        shown = all_at_once(guarded, texts, how, at_once=20)
     assert [BLOCKED in str(answer) for answer in shown] == [user % 3 == 0 for user in range(100)]
 
 
-def all_at_once(made: Any, inputs: list[Any], how: str, *, at_once: int = 100) -> list[Any]:
+def all_at_once(guarded: Any, inputs: list[Any], how: str, *, at_once: int = 100) -> list[Any]:
     """What each input gave, all called at the same time, each in a thread of conversation of its own."""
     configs: Any = [{"configurable": {"thread_id": str(user)}} for user in range(len(inputs))]
     if how in {"invoke", "stream"}:
