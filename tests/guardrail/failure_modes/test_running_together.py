@@ -110,7 +110,7 @@ def test_mode_05_nor_do_they_over_a_real_connection(how: str) -> None:
     assert [BLOCKED in str(answer) for answer in shown] == [user % 3 == 0 for user in range(100)]
 
 
-def all_at_once(guarded: Any, inputs: list[Any], how: str, *, at_once: int = 100) -> list[Any]:
+def all_at_once(made: Any, inputs: list[Any], how: str, *, at_once: int = 100) -> list[Any]:
     """What each input gave, all called at the same time, each in a thread of conversation of its own."""
     configs: Any = [{"configurable": {"thread_id": str(user)}} for user in range(len(inputs))]
     if how in {"invoke", "stream"}:
