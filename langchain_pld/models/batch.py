@@ -1,4 +1,4 @@
-"""A teacher that answers later: questions are collected into files, answers are read from files.
+"""An offline teacher: questions are collected in files, answers are read from files.
 
 ```
 DIR/
@@ -6,9 +6,8 @@ DIR/
   responses/*.jsonl               answers, from a provider's batch interface, a person or a script
 ```
 
-`batch_rows` says what a usable answer is. The first usable answer to a question counts. A question whose answer cannot
-be used is asked once more, with what was wrong; if that answer cannot be used either, the question has failed, as it
-has with a teacher that answers at once.
+The first usable answer to a question counts; `batch_rows` says what is usable. After an unusable answer the question is
+asked once more with what was wrong; after a second one it has failed, as with an online teacher.
 """
 
 from __future__ import annotations
@@ -35,37 +34,32 @@ _MOST_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class Responses:
-    """What response files hold."""
+    """The content of the response files."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
     """Question id to its first usable answer."""
     bad: list[BadRow] = field(default_factory=list)
-    """Rows that cannot be used, in the order of files and rows."""
+    """Unusable rows, in the order of files and rows."""
     misfits: dict[str, list[tuple[Answer, str]]] = field(default_factory=dict)
-    """Question id to the answers that cannot be used, each with what is wrong with its text; an empty string if the
-    service failed."""
+    """Question id to unusable answers, each with what is wrong with its text; an empty string if the service failed."""
 
     def failed(self, question: str) -> bool:
-        """Whether a question has had all its tries."""
+        """Whether a question has used up its tries."""
         return question not in self.answers and len(self.misfits.get(question, ())) >= _TRIES
 
     def open(self, questions: Iterable[str]) -> list[str]:
-        """Those of the questions that still wait for an answer."""
+        """The questions still waiting for an answer."""
         return [one for one in questions if one not in self.answers and not self.failed(one)]
 
     def repair(self, question: Question) -> Question:
-        """The question with what was wrong with its last answer, if there was one."""
+        """The question, with what was wrong with its last answer, if any."""
         tries = self.misfits.get(question.id)
         problem = tries[-1][1] if tries else ""
         return question.with_repair(problem) if problem else question
 
 
 class BatchFolder:
-    """The folder of request and response files.
-
-    Args:
-        path: Where it is, or will be once there is a question.
-    """
+    """The folder of request and response files, created with the first question."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,15 +67,15 @@ class BatchFolder:
         self.responses = path / "responses"
 
     def request_files(self) -> dict[Path, tuple[Question, ...]]:
-        """The questions of each request file, in the order in which the files were written.
+        """The questions of each request file, oldest file first.
 
         Raises:
-            InputError: A request file holds something else.
+            InputError: A request file has other content.
         """
         return {file: _questions(file) for file in _files(self.requests)}
 
     def questions(self) -> dict[str, Question]:
-        """Each question under its id, as it was asked first."""
+        """Id to question, as first asked."""
         found: dict[str, Question] = {}
         for questions in self.request_files().values():
             for question in questions:
@@ -94,11 +88,11 @@ class BatchFolder:
         return [responses.repair(questions[one]) for one in responses.open(questions)]
 
     def read_responses(self) -> Responses:
-        """All response files of the folder."""
+        """Read all response files of the folder."""
         return _read(_files(self.responses), self.questions(), known=())
 
     def check_file(self, file: Path) -> Responses:
-        """A response file that is not in the folder yet, as it would count beside those that are.
+        """Read a response file from elsewhere as if it were added to those in the folder.
 
         Raises:
             InputError: There is no such file, or nothing was asked in this folder.
@@ -111,10 +105,10 @@ class BatchFolder:
         return _read([file], questions, known=self.read_responses().answers)
 
     def import_file(self, file: Path) -> tuple[Responses, Path | None]:
-        """Copy the usable answers of a file into the folder; the file stays as it is.
+        """Copy the usable answers of a file into the folder.
 
         Returns:
-            What the file holds, and where its answers went, if there are any.
+            The content of the file, and the path of the copy, if there are answers.
 
         Raises:
             InputError: There is no such file, or nothing was asked in this folder.
@@ -127,21 +121,21 @@ class BatchFolder:
             return found, _write(self.responses, file.stem.lstrip("0123456789-") or "answers", map(json.dumps, rows))
 
     def add_responses(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
-        """Write rows of a service into a response file of their own, good or bad.
+        """Write all rows of a service, usable or not, into a new response file.
 
         Args:
-            name: Where they come from, for the file's name.
+            name: Their origin, for the file name.
             rows: Rows in one of the forms of `batch_rows`.
         """
         with self._lock():
             return _write(self.responses, name, map(json.dumps, rows))
 
     def ask(self, questions: Sequence[Question], *, node: str) -> Path:
-        """Write the questions that wait for an answer into one request file; those of the newest are not written again.
+        """Write the open questions of a node into one request file, unless the newest file has them already.
 
         Args:
-            questions: The questions of a node, each once.
-            node: The node's name, for the file's.
+            questions: The questions, without duplicates.
+            node: The name of the node, for the file name.
         """
         with self._lock():
             responses = self.read_responses()
@@ -160,31 +154,31 @@ class BatchFolder:
 class BatchChatModel(FileBackedChatModel):
     """A chat model that collects its questions for a provider's batch interface, a person or a script.
 
-    It raises `AnswersPendingError` as long as there is no answer. The distillation graph then writes all questions of a
-    node into one file and waits.
+    It raises `AnswersPendingError` until there is an answer. The distillation graph then writes all questions of a node
+    into one file and waits.
     """
 
     def model_post_init(self, context: Any, /) -> None:
-        """Make the folder's path good in any working directory; refuse one that cannot be a folder.
+        """Make the path absolute.
 
         Raises:
-            ModelSetupError: A file stands in its place.
+            ModelSetupError: The path is a file.
         """
         super().model_post_init(context)
         self.path = self.path.absolute()
         if self.path.exists() and not self.path.is_dir():
-            raise ModelSetupError(f"batch:{self.path} is no folder; give one for request and response files")
+            raise ModelSetupError(f"batch:{self.path} is not a folder; name one for request and response files")
 
     @property
     def _llm_type(self) -> str:
         return "batch"
 
     def answer_to(self, question: Question) -> Answer:
-        """The answer to a question; the last one if none could be used.
+        """The answer to a question, or the last unusable one.
 
         Raises:
             AnswersPendingError: There is none yet.
-            InputError: A request file was damaged.
+            InputError: A request file is damaged.
         """
         folder = BatchFolder(self.path)
         files = [(file, file.stat()) for file in (*_files(folder.requests), *_files(folder.responses))]
@@ -197,14 +191,10 @@ class BatchChatModel(FileBackedChatModel):
         raise AnswersPendingError(f"no answer yet to the question {question.id} in {self.path}", [question])
 
     def request(self, questions: Sequence[Question], *, node: str) -> dict[str, Any]:
-        """Write the questions into a request file, and say what to do next.
-
-        Args:
-            questions: All questions of a node that have no answer.
-            node: The node's name.
+        """Write the open questions of a node into a request file.
 
         Returns:
-            What a person has to know, as the value of an interrupt.
+            What to do next, as the value of an interrupt.
         """
         folder = BatchFolder(self.path)
         file = folder.ask(questions, node=node)
@@ -219,7 +209,7 @@ class BatchChatModel(FileBackedChatModel):
             "problems": problems[:_MOST_PROBLEMS],
             "what_to_do": (
                 f"the run waits for answers to the questions of {node}, {len(ids)} of them, in {file}. "
-                f"Bring the answers in with: pld batch import {self.path} FILE. Then resume the run"
+                f"Import the answers with: pld batch import {self.path} FILE. Then resume the run"
             ),
         }
 
@@ -229,12 +219,12 @@ _reading = threading.Lock()
 
 @lru_cache(maxsize=4)
 def _responses(folder: Path, _state: tuple[tuple[Path, int, int], ...]) -> Responses:
-    """The responses in a folder, read again when a file is new or changed."""
+    """The responses in a folder, read again if a file is new or changed."""
     return BatchFolder(folder).read_responses()
 
 
 def _read(files: Iterable[Path], questions: Mapping[str, Question], *, known: Iterable[str]) -> Responses:
-    """Read response files against the questions that were asked; those that are `known` have an answer already."""
+    """Read response files and match them with the questions; the `known` ones already have an answer."""
     known, found = set(known), Responses()
     for file in files:
         for number, row in read_rows(file):
@@ -244,7 +234,7 @@ def _read(files: Iterable[Path], questions: Mapping[str, Question], *, known: It
                 if row.id is not None:
                     found.misfits.setdefault(row.id, []).append((Answer(row.id, ""), ""))
             elif row.id in known or row.id in found.answers:
-                row = BadRow(file, number, row.id, "is answered already; the first usable answer counts")
+                row = BadRow(file, number, row.id, "is already answered; the first usable answer counts")
             elif problem := misfit(row.text, questions[row.id]):
                 found.misfits.setdefault(row.id, []).append((row, problem))
                 row = BadRow(file, number, row.id, f"does not fit: {problem}")
@@ -271,7 +261,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _write(folder: Path, name: str, lines: Iterable[str]) -> Path:
-    """A new numbered file, whole or not at all."""
+    """Write a new numbered file atomically."""
     folder.mkdir(exist_ok=True)
     numbers = [int(file.name[:4]) for file in _files(folder) if file.name[:4].isdecimal()]
     path = folder / f"{max(numbers, default=0) + 1:04}-{name}.jsonl"

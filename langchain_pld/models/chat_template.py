@@ -1,7 +1,7 @@
 """From chat turns to token ids, so that no text of a message can forge a role boundary.
 
-The model's own chat template is rendered with a placeholder for each content. What the template wrote is read with its
-control tokens; what stands in a content is read as plain text, whatever it looks like.
+The model's chat template is rendered with a placeholder for each content. The template's own text is tokenized with
+control tokens, each content as plain text, whatever it looks like.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["ChatTemplate", "ChatTurn", "TokenPrompt"]
 
 
 class ChatTurn(NamedTuple):
-    """One message: who speaks (`system`, `user` or `assistant`) and what is said."""
+    """One message: its role (`system`, `user` or `assistant`) and content."""
 
     role: str
     content: str
@@ -26,22 +26,22 @@ class ChatTurn(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenPrompt:
-    """A prompt in tokens, cut where what differs from request to request begins."""
+    """A prompt in tokens, split where requests begin to differ."""
 
     prefix: tuple[int, ...]
-    """All that comes before the content of the last message, and that content's opening."""
+    """Everything before the content of the last message, and that content's opening."""
     tail: tuple[int, ...]
-    """The rest of that content and what the template puts behind it."""
+    """The rest of that content, and what the template puts after it."""
 
 
 class ChatTemplate:
     """The chat template and tokenizer of a loaded model.
 
     Args:
-        render: Renders messages (`role` and `content` each) with the model's template, the opening of the answer
-            included.
-        tokenize: Text to token ids. The first flag says whether control tokens are recognised in the text, the second
-            whether the model's start token is put in front.
+        render: Renders messages (`role` and `content` each) with the model's template, including the opening of the
+            answer.
+        tokenize: Text to token ids. The first flag says whether to recognise control tokens in the text, the second
+            whether to put the model's start token in front.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ChatTemplate:
         self._render = render
         self._tokenize = tokenize
         self._skeleton = lru_cache(maxsize=64)(self._read_skeleton)
-        # Long system prompts come again with each request; the last message seldom does.
+        # Long system prompts recur with each request; the last message rarely does.
         self._cached_tokens = lru_cache(maxsize=64)(self._content_tokens)
 
     def prompt(self, turns: Sequence[ChatTurn], opening: str = "") -> TokenPrompt:
@@ -58,11 +58,11 @@ class ChatTemplate:
 
         Args:
             turns: The messages, oldest first.
-            opening: When the last content begins with this text, it counts as prefix.
+            opening: Counts as prefix if the last content begins with it.
 
         Raises:
-            BadCallError: If there are no turns, if the template refuses this order of roles or leaves out a message,
-                or if the tokenizer reads a control token in a content.
+            BadCallError: There are no turns, the template refuses this order of roles or leaves out a message, or a
+                content has a control token.
         """
         if not turns:
             raise BadCallError("there is no message to answer")
@@ -98,7 +98,7 @@ class ChatTemplate:
 
     def _content_tokens(self, text: str, control: frozenset[int]) -> tuple[int, ...]:
         tokens = tuple(self._tokenize(text, False, False)) if text else ()
-        # Some model files list their control tokens as ordinary ones, which are recognised in any text.
+        # Some model files list control tokens as ordinary ones, which are recognised in any text.
         if not control.isdisjoint(tokens):
             raise BadCallError("a message holds text that this model reads as a role boundary; it was not sent")
         return tokens
@@ -112,6 +112,6 @@ class _Skeleton(NamedTuple):
     frames: tuple[tuple[int, ...], ...]
     """What the template writes before, between and after the contents."""
     contents: tuple[int, ...]
-    """Numbers of the messages, in the order in which their contents stand between the frames."""
+    """Numbers of the messages, in the order of their contents between the frames."""
     control: frozenset[int]
-    """Tokens of the frames that plain text does not give."""
+    """Tokens of the frames that plain text cannot produce."""

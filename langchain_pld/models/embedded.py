@@ -1,4 +1,4 @@
-"""A LangChain chat model that runs inside the process, on llama.cpp."""
+"""A LangChain chat model that runs llama.cpp inside the process."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ __all__ = ["EmbeddedChatModel"]
 class EmbeddedChatModel(BaseChatModel):
     """A chat model inside the process: no server, no key, and the same answer to the same question, bit for bit.
 
-    The model file is fetched and loaded at the first call; all instances with the same file and engine settings share
-    one loaded model, and their calls run one after another. Log-probabilities come in the shape ChatOllama gives:
+    The model file is fetched and loaded at the first call. Instances with the same file and engine settings share one
+    loaded model, and their calls run one after another. Log-probabilities have ChatOllama's format:
     `response_metadata["logprobs"]` is a list of `{"token", "logprob", "top_logprobs": [{"token", "logprob"}, ...]}`.
     They are the model's own, before temperature and before a schema masks tokens.
 
@@ -60,32 +60,32 @@ class EmbeddedChatModel(BaseChatModel):
     """
 
     model: str = DEFAULT_MODEL
-    """A name of the catalogue, or the path of a .gguf file."""
+    """A catalogue name, or the path of a .gguf file."""
     temperature: float = Field(default=0.0, ge=0)
-    """0 takes the likeliest token each time; larger values draw."""
+    """0 takes the likeliest token each time; higher values sample."""
     seed: int = Field(default=0, ge=0, lt=2**32 - 1)
-    """Seed of the draws: with the same seed they are the same."""
+    """Seed of the sampling."""
     max_tokens: int = Field(default=1024, gt=0)
-    """Most tokens of an answer. A small model may otherwise repeat itself until its context is full."""
+    """Maximum tokens of an answer. A small model may otherwise repeat itself until its context is full."""
     stop: list[str] | None = None
     """Texts that end an answer."""
     logprobs: bool = False
     """Whether answers carry log-probabilities."""
     top_logprobs: int | None = Field(default=None, ge=0)
-    """How many likeliest tokens to give at each place, up to the whole vocabulary; any number turns `logprobs` on.
+    """How many alternatives to list per token, up to the whole vocabulary; any number turns `logprobs` on.
 
-    llama.cpp sums the vocabulary in an order that depends on this number, so values move by some 0.00002 with it.
+    llama.cpp's order of summation depends on this number, so values move by some 0.00002 with it.
     """
     opening: str = ""
-    """How the last message always begins, e.g. a delimiter: it stays computed with the messages before it."""
+    """The usual beginning of the last message, e.g. a delimiter: it is cached with the messages before it."""
     n_ctx: int = Field(default=8192, ge=64)
-    """Longest prompt and answer together, tokens; never more than the model was trained with."""
+    """Maximum tokens of prompt and answer together; at most what the model was trained with."""
     slots: int = Field(default=4, ge=1, le=64)
-    """How many prompt prefixes stay computed; each takes the memory of a full context."""
+    """How many prompt prefixes stay cached; each takes the memory of a full context."""
     threads: int | None = Field(default=None, ge=1)
-    """Threads that compute; the physical cores that this process may use if None."""
+    """Computing threads; by default one per physical core available to the process."""
     timeout: float = Field(default=300.0, gt=0)
-    """Seconds that a call may run, waiting for its turn not counted."""
+    """Time limit of a call in seconds, not counting its wait in the queue."""
 
     @model_validator(mode="after")
     def _has_runtime(self) -> Self:
@@ -93,39 +93,39 @@ class EmbeddedChatModel(BaseChatModel):
             raise MissingExtraError.of("xllamacpp", "embedded")
         return self
 
-    # --- what is known of the model ---
+    # --- the model's identity ---
 
     @property
     def model_name(self) -> str:
-        """Name for metadata: the catalogue's, or the file name without its folder."""
+        """Name for metadata: the catalogue name, or the file name."""
         return Path(self.model).name if is_path(self.model) else self.model
 
     @property
     def model_digest(self) -> str:
-        """SHA-256 of the model file, in hexadecimal; a file given by path is read once for it."""
+        """SHA-256 of the model file, in hexadecimal; a file given by path is read once."""
         if is_path(self.model):
             return file_sha256(model_path(self.model))
         return catalogue_entry(self.model).sha256
 
     @property
     def quantization(self) -> str:
-        """How the weights are stored, for instance `Q4_K_M`. Fetches the model if it is not there."""
+        """Quantization of the weights, e.g. `Q4_K_M`. Fetches the model if necessary."""
         return self._header().quantization
 
     @property
     def context_length(self) -> int:
-        """Longest prompt and answer together, tokens: `n_ctx`, or less where the model was trained with less."""
+        """Maximum tokens of prompt and answer together: `n_ctx`, or what the model was trained with, if less."""
         return min(self.n_ctx, self._header().context_length or self.n_ctx)
 
     @property
     def runtime(self) -> str:
-        """What computes the answers: on another machine, or with another llama.cpp, their last digits differ."""
+        """What computes the answers; their last digits depend on the machine and the version of llama.cpp."""
         from langchain_pld.models.llama_server import runtime
 
         return runtime(self.threads)
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Tokens of `text` as they stand inside a message. Fetches and loads the model if need be."""
+        """Tokens of `text` inside a message. Fetches and loads the model if necessary."""
         return self._engine().token_ids(text)
 
     def get_num_tokens_from_messages(
@@ -133,17 +133,17 @@ class EmbeddedChatModel(BaseChatModel):
         messages: Sequence[BaseMessage],
         tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
     ) -> int:
-        """Length of the whole prompt in tokens, the chat template included.
+        """Length of the whole prompt in tokens, including the chat template.
 
         Raises:
-            BadCallError: If there are `tools`, which this model does not take, or a message it cannot read.
+            BadCallError: There are `tools`, which this model does not support, or a message it cannot read.
         """
         if tools:
             raise BadCallError(_NO_TOOLS)
         return self._engine().prompt_length(_turns(messages))
 
     def close(self) -> None:
-        """Unload the model for all that share it; the next call loads it again. Not while a call runs."""
+        """Unload the model for all instances that share it; the next call loads it again. Not during a call."""
         self._engine().close()
 
     @property
@@ -176,19 +176,19 @@ class EmbeddedChatModel(BaseChatModel):
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
         """Return a runnable whose answers follow `schema`, token by token.
 
-        An answer that was cut off at `max_tokens` is an `OutputParserException` when the runnable runs.
+        It raises `OutputParserException` for an answer cut off at `max_tokens`.
 
         Args:
             schema: A pydantic class, a TypedDict, or a JSON schema.
-            include_raw: Return `{"raw", "parsed", "parsing_error"}` and raise nothing for an unreadable answer.
-            method: `function_calling` is served as `json_schema` is; `json_mode` allows any JSON object and only reads
-                it as `schema`.
-            strict: Unless False, an object must have all fields of the schema and no others: a small model left free
-                invents fields until its tokens are spent.
+            include_raw: Return `{"raw", "parsed", "parsing_error"}` instead of raising for an unreadable answer.
+            method: `function_calling` means `json_schema`; `json_mode` allows any JSON object and only parses it as
+                `schema`.
+            strict: Unless False, an object must have exactly the fields of the schema, because an unconstrained small
+                model invents fields until its tokens are spent.
             **kwargs: Refused.
 
         Raises:
-            ValueError: If `method` or an argument is not known.
+            ValueError: `method` or an argument is unknown.
         """
         if kwargs or method not in ("json_schema", "function_calling", "json_mode"):
             raise ValueError(f"unknown arguments for structured output: {kwargs or method!r}")
@@ -260,7 +260,7 @@ class EmbeddedChatModel(BaseChatModel):
         pieces: asyncio.Queue[Chunk | None] = asyncio.Queue()
 
         def put(piece: Chunk | None) -> None:
-            # The loop may be gone by now, and with it whoever asked.
+            # The loop may be closed by now, and the caller gone.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
@@ -287,7 +287,7 @@ class EmbeddedChatModel(BaseChatModel):
         )
 
     def _call(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> _Call:
-        """The request that this call makes: its options come before the fields of the model."""
+        """The request of a call, whose options override the fields of the model."""
         from langchain_pld.models.engine import CompletionRequest
 
         if unknown := sorted(set(options) - _CALL_OPTIONS):
@@ -295,7 +295,7 @@ class EmbeddedChatModel(BaseChatModel):
             raise BadCallError(_NO_TOOLS if unknown[0] in ("tools", "tool_choice") else msg)
         model = self
         if fields := {name: options[name] for name in _FIELD_OPTIONS if options.get(name) is not None}:
-            # Built anew rather than copied, so that the values are checked.
+            # Constructed, not copied, so that the values are validated.
             model = type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | fields)
         top = model.top_logprobs
         request = CompletionRequest(
@@ -315,13 +315,13 @@ class EmbeddedChatModel(BaseChatModel):
 _FIELD_OPTIONS: Final = frozenset(
     {"model", "temperature", "seed", "max_tokens", "logprobs", "top_logprobs", "timeout", "opening"}
 )
-# `stream` is LangChain's own way to ask for the streaming path.
+# LangChain requests the streaming path with `stream`.
 _CALL_OPTIONS: Final = _FIELD_OPTIONS | {"response_format", "stream"}
 _NO_TOOLS: Final = "EmbeddedChatModel calls no tools; ask for structured output instead"
 
 
 class _Call:
-    """One request and the messages made of its answer."""
+    """One request and the messages made from its answer."""
 
     def __init__(self, model: EmbeddedChatModel, request: CompletionRequest) -> None:
         self._model = model
@@ -329,7 +329,7 @@ class _Call:
 
     @contextlib.contextmanager
     def submit(self, on_chunk: Callable[[Chunk], None] | None = None) -> Iterator[Future[Completion]]:
-        """Queue the request; the work ends with the block, for whatever reason the caller leaves it."""
+        """Queue the request; leaving the block, for whatever reason, ends the work."""
         from langchain_pld.models.engine import submit
 
         cancel = threading.Event()
@@ -404,7 +404,7 @@ def _text(message: BaseMessage) -> str:
 
 
 def _uncut(message: AIMessage) -> AIMessage:
-    """Refuse an answer that ran out of tokens, which LangChain's parsers would complete to something readable."""
+    """Refuse an answer that ran out of tokens, which LangChain's parsers would silently complete."""
     if message.response_metadata.get("done_reason") == "length":
         msg = "the structured answer was cut off; give more max_tokens, or bound the strings and lists of the schema"
         raise OutputParserException(msg, llm_output=message.text)
@@ -412,7 +412,7 @@ def _uncut(message: AIMessage) -> AIMessage:
 
 
 def _json_schema(response_format: Any) -> Mapping[str, Any] | None:
-    """Read `response_format`: a JSON schema as it is, or wrapped the way the OpenAI API does."""
+    """Read `response_format`: a JSON schema, plain or wrapped as in the OpenAI API."""
     match response_format:
         case None | {"type": "text"}:
             return None

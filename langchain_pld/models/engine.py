@@ -1,16 +1,15 @@
 """llama.cpp inside the process, made repeatable.
 
-llama.cpp's numbers depend on what was cached before and on what was computed in the same batch: log-probabilities of
-one prompt were seen to move by 0.3. Here each request starts from one exactly defined state instead:
+llama.cpp's numbers depend on its cache and on what else is in the batch: log-probabilities of one prompt were seen to
+move by 0.3. Here each request starts from one exactly defined state instead:
 
 - Requests run one at a time, on one thread for the whole process (two at once would only share the same cores).
-- A prompt is a *prefix* (all before the content of the last message) and a *tail*. The prefix lies in one of the
-  model's slots, computed from nothing and its last token once more alone. The tail is always computed behind exactly
-  that, never behind a longer stretch that happened to be cached from an earlier tail. What llama.cpp says it took from
-  its cache is checked with each request.
+- A prompt is a *prefix* (everything before the content of the last message) and a *tail*. The prefix is in one of the
+  model's slots, computed from scratch, with its last token computed once more alone. The tail is always computed after
+  exactly that, never after tokens cached from an earlier tail. Each request checks what llama.cpp says it reused.
 
-The price is one token of work where two tails begin alike; equal requests give equal bits, in any order and on any
-thread, and in another process on the same machine.
+The price is one token of work where two tails begin alike; equal requests give equal bits, in any order, on any thread,
+and in another process on the same machine.
 """
 
 from __future__ import annotations
@@ -50,14 +49,14 @@ TokenLogprob = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionRequest:
-    """One answer to be written."""
+    """A request for one answer."""
 
     turns: tuple[ChatTurn, ...]
     """The conversation, oldest first."""
     opening: str
-    """How the content of the last turn always begins; it is cached with what stands before."""
+    """The usual beginning of the last content; it is cached with what comes before."""
     max_tokens: int
-    """Most tokens of the answer."""
+    """Maximum tokens of the answer."""
     temperature: float
     """0 takes the likeliest token each time."""
     seed: int
@@ -65,19 +64,19 @@ class CompletionRequest:
     stop: tuple[str, ...]
     """Texts that end the answer; they are not part of it."""
     n_probs: int | None
-    """How many likeliest tokens to report at each place; None reports no log-probabilities."""
+    """How many alternatives to report per token; None reports no log-probabilities."""
     json_schema: Mapping[str, Any] | None
     """Schema that the answer must follow."""
     timeout: float
-    """Seconds from the moment the request is served."""
+    """Seconds from the moment work on the request begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A piece of an answer, as it is written."""
+    """A piece of an answer while it is written."""
 
     text: str
-    """The new text, perhaps empty."""
+    """The new text; may be empty."""
     logprobs: tuple[TokenLogprob, ...]
     """The new tokens."""
 
@@ -87,17 +86,17 @@ class Completion:
     """A whole answer."""
 
     text: str
-    """All of it."""
+    """The whole text."""
     logprobs: tuple[TokenLogprob, ...]
-    """Its tokens; none if the model ended at once or they were not asked for."""
+    """Its tokens; empty if the model stopped at once or they were not requested."""
     done_reason: str
     """`stop` or `length`."""
     prompt_tokens: int
     """Length of the prompt."""
     cached_tokens: int
-    """How much of the prompt was computed for an earlier request."""
+    """Prompt tokens reused from an earlier request."""
     completion_tokens: int
-    """Length of the answer, its end token included."""
+    """Length of the answer, including its end token."""
     queue_ms: float
     """Milliseconds that the request waited for earlier ones."""
 
@@ -112,10 +111,10 @@ def submit(
     """Queue `request` for the engine that `engine` returns; both run on the one inference thread.
 
     Args:
-        engine: Returns the engine, loading it if it is not there.
+        engine: Returns the engine, loading it if necessary.
         request: What to answer.
         on_chunk: Called on the inference thread with each piece.
-        cancel: Set it to end the work, between two tokens or two blocks of the prompt.
+        cancel: Set it to stop between two tokens or two blocks of the prompt.
     """
     queued = time.monotonic()
 
@@ -126,13 +125,13 @@ def submit(
 
 
 def get_engine(settings: ServerSettings) -> Engine:
-    """Return the process's engine of these settings, loading it first if need be. Blocks while it loads.
+    """Return the process's engine for these settings, blocking while it loads if necessary.
 
     Raises:
-        MissingExtraError: If xllamacpp is not installed.
-        ModelSetupError: If the file is no model that llama.cpp can load.
+        MissingExtraError: xllamacpp is not installed.
+        ModelSetupError: llama.cpp cannot load the file.
     """
-    # Reading without the lock: a dict look-up is atomic, and most calls find their engine.
+    # Reading without the lock: a dict lookup is atomic, and most calls find their engine.
     engine = _engines.get(settings)
     if engine is not None:
         return engine
@@ -165,13 +164,13 @@ class Engine:
         cancel: threading.Event,
         queued: float,
     ) -> Completion:
-        """Answer `request`. Only for the inference thread: nothing else may run on this engine meanwhile.
+        """Answer `request`. Only for the inference thread, since nothing else may run on the engine meanwhile.
 
         Raises:
-            BadCallError: If the roles, the schema or an option cannot be served.
-            PromptTooLongError: If the prompt leaves no room for an answer.
-            CallTimeoutError: If `request.timeout` runs out.
-            ModelCallError: If `cancel` was set, or llama.cpp fails.
+            BadCallError: The roles, the schema or an option is not supported.
+            PromptTooLongError: The prompt leaves no room for an answer.
+            CallTimeoutError: `request.timeout` ran out.
+            ModelCallError: `cancel` was set, or llama.cpp failed.
         """
         started = time.monotonic()
 
@@ -219,23 +218,23 @@ class Engine:
         )
 
     def token_ids(self, text: str) -> list[int]:
-        """Tokens of a plain text, as they stand inside a message."""
+        """Tokens of a plain text inside a message."""
         return self._server.tokenize(text, False, False) if text else []
 
     def prompt_length(self, turns: Sequence[ChatTurn]) -> int:
-        """Length of a prompt in tokens, the chat template included."""
+        """Length of a prompt in tokens, including the chat template."""
         prompt = self._template.prompt(turns)
         return len(prompt.prefix) + len(prompt.tail)
 
     def close(self) -> None:
-        """Give the memory back. The next `get_engine` with these settings loads the model again."""
+        """Free the memory. The next `get_engine` with these settings loads the model again."""
         with _registry_lock:
             if _engines.get(self._settings) is self:
                 del _engines[self._settings]
         self._server.close()
 
     def _prepare(self, prompt: TokenPrompt, check: Callable[[], None]) -> tuple[_Slot, bool]:
-        """Bring a slot into the state that the prompt's prefix defines; say whether its work was already done."""
+        """Bring a slot into the state that the prompt's prefix defines; returns it, and whether it was cached."""
         if not self._keeps_prefixes or not prompt.prefix:
             self._slots[0].prefix = None
             return self._slots[0], False
@@ -254,13 +253,13 @@ class Engine:
         if self._rewind(slot, prompt.prefix, check):
             slot.prefix = prompt.prefix
         else:
-            # Models with recurrent layers cannot go back to an earlier place.
+            # Models with recurrent layers cannot go back to an earlier position.
             log.warning("%s cannot keep prefixes; each prompt is computed whole", self._settings.path.name)
             self._keeps_prefixes = False
         return slot, False
 
     def _rewind(self, slot: _Slot, prefix: tuple[int, ...], check: Callable[[], None]) -> bool:
-        """Compute the last token of the cached prefix once more, alone; False if more had to be computed."""
+        """Compute the last token of the cached prefix again, alone; False if more had to be computed."""
         last = self._send(slot, prefix, {**_NO_ANSWER, "cache_prompt": True}, _ignore, check)
         slot.behind = _NOTHING
         return _cached(last) == len(prefix) - 1
@@ -287,13 +286,13 @@ class _Slot:
     number: int
     prefix: tuple[int, ...] | None = None
     behind: int = _UNKNOWN
-    """The first token behind the prefix: a token id, `_NOTHING`, or `_UNKNOWN`."""
+    """The first token after the prefix: a token id, `_NOTHING`, or `_UNKNOWN`."""
     used: int = 0
-    """When it was last used, in nanoseconds of the monotonic clock."""
+    """Last use, in nanoseconds of the monotonic clock."""
 
 
 def _ignore(piece: dict[str, Any]) -> None:
-    """Nobody reads the answer."""
+    """Ignore the answer."""
 
 
 def _chunk(piece: dict[str, Any], n_probs: int | None) -> Chunk:
@@ -322,21 +321,21 @@ def _sampling(request: CompletionRequest, *, room: int) -> dict[str, Any]:
         # llama.cpp takes 0 as "no log-probabilities".
         options["n_probs"] = max(request.n_probs, 1)
     if request.json_schema is not None:
-        # Left free, a small model writes line breaks until its tokens are spent.
+        # Unconstrained, a small model writes line breaks until its tokens are spent.
         style = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
         options["json_schema"] = {**request.json_schema, "x-guidance": style}
     return options
 
 
 def _check_json(text: str, *, whole: bool) -> None:
-    """Refuse an answer that is no JSON: llama.cpp ignores, without a word, a schema that it cannot compile."""
+    """Refuse an answer that is not JSON: llama.cpp silently ignores a schema that it cannot compile."""
     try:
         if whole:
             json.loads(text)
         elif text[:1] not in '{["-0123456789tfn':
             raise ValueError
     except ValueError as error:
-        msg = f"the answer does not follow the JSON schema, which llama.cpp perhaps cannot compile: {text[:80]!r}"
+        msg = f"the answer does not follow the JSON schema; perhaps llama.cpp cannot compile it: {text[:80]!r}"
         raise BadCallError(msg) from error
 
 
@@ -361,7 +360,7 @@ def _inference() -> ThreadPoolExecutor:
 
 @atexit.register
 def _close_engines() -> None:
-    """Stop llama.cpp's threads before the interpreter goes; those of the executor have ended by then."""
+    """Stop llama.cpp's threads before the interpreter exits; those of the executor have ended by then."""
     for engine in list(_engines.values()):
         engine.close()
 
@@ -370,9 +369,9 @@ _left_behind: list[Any] = []
 
 
 def _forget_in_child() -> None:
-    """A forked child has the memory of the engines and none of their threads: it must load its own."""
+    """A forked child has the engines' memory but not their threads, so it must load its own."""
     global _executor, _registry_lock
-    # Kept alive, since taking a native server down would wait for threads that are not there.
+    # Kept alive, because closing a native server would wait for the missing threads.
     _left_behind.extend(_engines.values())
     _engines.clear()
     _executor = None

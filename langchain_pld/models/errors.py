@@ -1,11 +1,11 @@
-"""What goes wrong in a call to the embedded model.
+"""Errors of calls to the embedded model.
 
-Each error is a `PLDError` and LangChain's error for the same condition, so code that handles either works. They stand
-here and not in `langchain_pld.errors`, since that file must load without LangChain.
+Each is a `PLDError` and LangChain's error for the same condition, so code that handles either works. They are not in
+`langchain_pld.errors`, which must load without LangChain.
 
 ```
 ModelCallError (PLDError, ModelError)      the model could not answer
-├── BadCallError (ModelInvalidRequestError)    the request cannot be served: options, roles, schema
+├── BadCallError (ModelInvalidRequestError)    the request is not supported: options, roles, schema
 ├── PromptTooLongError (ContextOverflowError)  the prompt does not fit the context
 └── CallTimeoutError (ModelTimeoutError)       the time limit ran out
 ```
@@ -25,7 +25,7 @@ class ModelCallError(PLDError, ModelError):
 
 
 class BadCallError(ModelCallError, ModelInvalidRequestError):
-    """The request cannot be served as it is: a wrong option, role, content or schema."""
+    """The request has an unsupported option, role, content or schema."""
 
 
 class PromptTooLongError(ModelCallError, ContextOverflowError):

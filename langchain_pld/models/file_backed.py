@@ -1,4 +1,4 @@
-"""A chat model whose answers lie in files."""
+"""A chat model whose answers come from files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["FileBackedChatModel"]
 
 
 class FileBackedChatModel(BaseChatModel):
-    """Looks an answer up instead of writing one."""
+    """Looks up answers instead of writing them."""
 
     path: Path
     """The file or folder of the answers."""
 
     @property
     def model(self) -> str:
-        """The last part of the path, so that an artifact does not tell where it was made."""
+        """The last part of the path, so that artifacts do not reveal where they were made."""
         return self.path.stem
 
     @property
@@ -45,10 +45,10 @@ class FileBackedChatModel(BaseChatModel):
     def with_structured_output(
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
-        """A runnable that returns the answer's JSON object, as a dictionary.
+        """A runnable that returns the answer's JSON object as a dictionary.
 
         Args:
-            schema: A JSON schema, or a pydantic model of which only the JSON schema is used.
+            schema: A JSON schema, or a pydantic model, used only for its JSON schema.
             include_raw: Return `raw`, `parsed` and `parsing_error` instead.
             **kwargs: Refused.
         """

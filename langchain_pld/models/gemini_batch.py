@@ -1,7 +1,7 @@
-"""Sends the open questions of an offline teacher through Gemini's batch interface, at half the price of single calls.
+"""Sends the open questions of an offline teacher through Gemini's batch API, at half the price of single calls.
 
-The questions travel inside the request, in jobs of at most 15 MB. A job that was created is written down at once, in
-`DIR/jobs`: whoever waits for it may stop and come back, and nothing is sent twice.
+Questions are sent inline, in jobs of at most 15 MB. Each job is recorded at once in `DIR/jobs`, so waiting can stop and
+resume, and nothing is sent twice.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ class SentJob:
     """A job at Gemini."""
 
     name: str
-    """Its name there, `batches/…`."""
+    """Its name at Gemini, `batches/…`."""
     questions: tuple[str, ...]
     """Ids of the questions that it answers."""
     state: str = "JOB_STATE_PENDING"
-    """As Gemini reports it."""
+    """As reported by Gemini."""
     responses: Path | None = None
-    """Where its answers were written; `None` while there are none."""
+    """The file with its answers; `None` while there are none."""
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it is still running."""
         return self.state not in (*_DONE, *_LOST)
 
 
@@ -78,23 +78,23 @@ class GeminiBatch:
         self._jobs = folder.path / "jobs"
 
     def send(self, model: str) -> list[SentJob]:
-        """Create jobs for the questions that are open and in no running job.
+        """Create jobs for the open questions that are in no running job.
 
         Args:
-            model: Gemini's name of the model, e.g. `gemini-2.5-pro`.
+            model: Gemini's name for the model, e.g. `gemini-2.5-pro`.
 
         Raises:
-            ModelCallError: Gemini takes no job.
+            ModelCallError: Gemini refuses the job.
         """
         in_flight = {one for _, job in self._running() for one in job.questions}
         questions = [one for one in self._folder.open_questions() if one.id not in in_flight]
         return [self._create(model, portion) for portion in _portions(questions)]
 
     def collect(self) -> list[SentJob]:
-        """Look after the running jobs, and write the answers of those that are done into the response folder.
+        """Check the running jobs, and write the answers of finished ones into the response folder.
 
         Raises:
-            ModelCallError: Gemini does not tell.
+            ModelCallError: Gemini does not answer.
         """
         return [self._look_after(file, job) for file, job in self._running()]
 
@@ -156,7 +156,7 @@ def _request(question: Question) -> InlinedRequest:
 
 
 def _row(response: InlinedResponse, key: str) -> dict[str, Any]:
-    """A row of a response file in Gemini's own form; the order of the questions tells the id where Gemini does not."""
+    """A row of a response file in Gemini's form; if Gemini gives no id, the order of the questions does."""
     found = response.model_dump(mode="json", by_alias=True, exclude_none=True, include={"response", "error"})
     if response.error is not None:
         found["error"] = found["error"] or "unknown"
@@ -170,7 +170,7 @@ def _call(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except APIError as error:
-        msg = f"Gemini's batch interface answers with {error.code} {error.status}: {error.message}"
+        msg = f"Gemini's batch API failed with {error.code} {error.status}: {error.message}"
         raise ModelCallError(msg) from error
     except HTTPError as error:
         raise ModelCallError(f"Gemini cannot be reached ({type(error).__name__})") from error

@@ -20,21 +20,21 @@ __all__ = ["GGUFHeader", "read_gguf_header"]
 
 @dataclass(frozen=True, kw_only=True)
 class GGUFHeader:
-    """What the package needs to know about a model file before it is loaded."""
+    """What the package needs to know about a model file before loading it."""
 
     architecture: str
-    """As llama.cpp names it, for instance `qwen2`."""
+    """llama.cpp's name for it, e.g. `qwen2`."""
     context_length: int | None
-    """Context that the model was trained with, tokens; None where the file does not say."""
+    """Trained context, in tokens; None if the file does not say."""
     quantization: str
-    """For instance `Q4_K_M`; `unknown` where neither the file nor its name says."""
+    """E.g. `Q4_K_M`; `unknown` if neither the file nor its name says."""
 
 
 def read_gguf_header(path: Path) -> GGUFHeader:
     """Read the header of `path`.
 
     Raises:
-        ModelSetupError: If the file cannot be read or is no GGUF file.
+        ModelSetupError: The file cannot be read or is not a GGUF file.
     """
     try:
         with path.open("rb") as file:
@@ -59,10 +59,10 @@ _Value = str | int | float | bool | None
 _SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING: Final = 8
 _ARRAY: Final = 9
-# A header string beyond this is damage, and reading it would only eat memory.
+# A longer header string is damage, and reading it would only waste memory.
 _MOST_BYTES: Final = 1 << 28
 
-# llama.cpp's llama_ftype, which `general.file_type` holds.
+# llama.cpp's llama_ftype, the value of `general.file_type`.
 _FILE_TYPES: Final = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
@@ -79,14 +79,14 @@ def _key_values(file: BinaryIO) -> dict[str, _Value]:
     for _ in range(count):
         key = str(_value(file, _STRING))
         values[key] = _value(file, *_unpack(file, "I"))
-        # The vocabulary mostly comes last, and is long.
+        # The vocabulary is long and usually comes last.
         if {"general.file_type", f"{values.get('general.architecture')}.context_length"} <= values.keys():
             break
     return values
 
 
 def _value(file: BinaryIO, kind: int) -> _Value:
-    """Read one value; an array is only passed over."""
+    """Read one value; an array is only skipped."""
     if kind == _ARRAY:
         item, length = _unpack(file, "IQ")
         for _ in range(length):
@@ -96,7 +96,7 @@ def _value(file: BinaryIO, kind: int) -> _Value:
         (length,) = _unpack(file, "Q")
         if length > _MOST_BYTES or len(data := file.read(length)) < length:
             raise ValueError(length)
-        # Free text such as a chat template need not be valid UTF-8 to be passed over.
+        # Free text such as a chat template may be invalid UTF-8.
         return data.decode(errors="replace")
     value: _Value = _unpack(file, _SCALARS[kind])[0]
     return value

@@ -22,7 +22,7 @@ __all__ = ["LlamaServer", "ServerSettings", "runtime"]
 
 log = logging.getLogger(__name__)
 
-# Tokens computed in one go. A call can be stopped only between two blocks; half of llama.cpp's 512 halves the wait.
+# Tokens per block. A call can only be stopped between blocks; half of llama.cpp's 512 halves the wait.
 _BATCH = 256
 
 
@@ -33,19 +33,19 @@ class ServerSettings:
     path: Path
     """The GGUF file."""
     n_ctx: int
-    """Longest prompt and answer together, tokens."""
+    """Maximum tokens of prompt and answer together."""
     slots: int
-    """How many prompts stay cached, each with a context of its own."""
+    """How many prompts stay cached, each with its own context."""
     threads: int | None
-    """Threads that compute; the physical cores that this process may use if None."""
+    """Computing threads; by default one per physical core available to the process."""
 
 
 class LlamaServer:
     """A model file loaded by llama.cpp.
 
     Raises:
-        MissingExtraError: If xllamacpp is not installed.
-        ModelSetupError: If llama.cpp cannot load the file.
+        MissingExtraError: xllamacpp is not installed.
+        ModelSetupError: llama.cpp cannot load the file.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -54,7 +54,7 @@ class LlamaServer:
         key = secrets.token_hex(32)
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
-        # An alias, so that no answer carries a path of this machine.
+        # An alias, so that no answer carries a local path.
         params.model_alias = {path.stem}
         params.n_ctx = settings.n_ctx * settings.slots
         params.n_parallel = settings.slots
@@ -64,7 +64,7 @@ class LlamaServer:
         params.cpuparams.n_threads = threads
         params.cpuparams_batch.n_threads = threads
         params.verbosity = -1
-        # Everything that would move, drop or shift cached tokens behind our back.
+        # Turn off everything that would silently move, drop or shift cached tokens.
         params.ctx_shift = False
         params.fit_params = False
         params.cache_ram_mib = 0
@@ -87,7 +87,7 @@ class LlamaServer:
             msg = f"llama.cpp cannot load {path}: {error}. Is there enough memory? Does it know this model?"
             raise ModelSetupError(msg) from error
         log.info("loaded %s in %.1f s", path.name, time.monotonic() - started)
-        # The tokenizer is reached by llama.cpp's own loopback endpoint, as the binding has no call for it.
+        # The tokenizer is only available at llama.cpp's loopback endpoint; the binding has no call for it.
         self._http = httpx.Client(
             base_url=self._server.listening_address,
             headers={"Authorization": f"Bearer {key}"},
@@ -98,22 +98,22 @@ class LlamaServer:
     def complete(
         self, payload: dict[str, Any], receive: Callable[[dict[str, Any]], None], check: Callable[[], None]
     ) -> dict[str, Any]:
-        """Answer a prompt; returns the closing piece, which has the usage.
+        """Answer a prompt; returns the last piece, which has the usage.
 
         Args:
-            payload: As llama.cpp's completion endpoint takes it.
+            payload: The input of llama.cpp's completion endpoint.
             receive: Called with each piece of the answer, and between two blocks of the prompt.
-            check: Called before that; what it raises ends the work.
+            check: Called before `receive`; an exception ends the work.
 
         Raises:
-            BadCallError: If llama.cpp refuses the call.
-            ModelCallError: If llama.cpp fails.
+            BadCallError: llama.cpp refuses the call.
+            ModelCallError: llama.cpp fails.
         """
         last: dict[str, Any] = {}
         problem: Exception | None = None
 
         def take(piece: dict[str, Any]) -> bool:
-            # llama.cpp stops at True; an exception would be lost on its way through C++.
+            # True stops llama.cpp; an exception would be lost in C++.
             nonlocal last, problem
             try:
                 check()
@@ -136,7 +136,7 @@ class LlamaServer:
         return last
 
     def render(self, messages: list[dict[str, str]]) -> str:
-        """Messages (`role` and `content` each) in the model's chat template, the opening of the answer included."""
+        """Messages (`role` and `content` each) in the model's chat template, with the opening of the answer."""
         return str(self._post("/apply-template", {"messages": messages})["prompt"])
 
     def tokenize(self, text: str, control: bool, start: bool) -> list[int]:
@@ -144,17 +144,17 @@ class LlamaServer:
 
         Args:
             text: The text.
-            control: Whether control tokens are recognised in it.
-            start: Whether the model's start token is put in front.
+            control: Whether to recognise control tokens in it.
+            start: Whether to put the model's start token in front.
         """
         body = {"content": text, "parse_special": control, "add_special": start}
         return [int(token) for token in self._post("/tokenize", body)["tokens"]]
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._http.close()
         self._server = None
-        # The native server goes when its last reference does.
+        # The native server is freed with its last reference.
         gc.collect()
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -174,11 +174,11 @@ def _refusal(error: dict[str, Any]) -> ModelCallError:
 
 
 def _import_xllamacpp() -> Any:
-    """Import llama.cpp so that its threads soon sleep where they wait for each other, rather than spin.
+    """Import llama.cpp with threads that spin only briefly before they sleep.
 
-    On a machine that has other work, spinning threads keep the cores from the very thread they wait for: a token of a
-    135M model was seen to take 2.6 s instead of 10 ms. A short spin costs nothing on an idle machine (109 tokens a
-    second against 111), none at all costs a quarter (79). OpenMP reads the variable once, when it is loaded.
+    On a busy machine, spinning threads block the very thread they wait for: a token of a 135M model was seen to take
+    2.6 s instead of 10 ms. A short spin costs nothing on an idle machine (109 tokens per second against 111), no spin a
+    quarter (79). OpenMP reads the variable once, when it is loaded.
     """
     unset = not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ)
     if unset:
@@ -194,13 +194,13 @@ def _import_xllamacpp() -> Any:
 
 
 def runtime(threads: int | None) -> str:
-    """What the numbers depend on beside the model: llama.cpp's version, the processor's kernels, the threads."""
+    """What the numbers depend on besides the model: llama.cpp's version, the CPU's kernels, the threads."""
     return f"xllamacpp {version('xllamacpp')}, {_import_xllamacpp().get_system_info()}, {threads or _cores()} threads"
 
 
 def _cores() -> int:
-    # joblib knows affinity, containers' quotas and hyper-threads; llama.cpp's own count knows the last only, and its
-    # threads spin, so one too many costs more than it brings.
+    # joblib knows affinity, container quotas and hyper-threads, llama.cpp's own count only the last. Its threads spin,
+    # so one too many costs more than it gains.
     from joblib import cpu_count  # type: ignore[import-untyped]
 
     return int(cpu_count(only_physical_cores=True))

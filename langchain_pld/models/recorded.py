@@ -1,17 +1,16 @@
-"""A teacher whose answers were recorded: the same questions get the same answers, anywhere, without a model.
+"""A teacher with recorded answers: the same questions get the same answers, anywhere, without a model.
 
-A recording is a file of JSON lines. The first says where the answers come from, each other one holds what was asked
-about which texts, and the answer:
+A recording is a JSON lines file. The first line says where the answers come from, each other line has a question's
+subject and the answer:
 
 ```
 {"recording": 2, "about": "answers written …", "questions": 72}
 {"form": "Explanation", "labels": ["sales"], "texts": ["…"], "answer": {…}}
 ```
 
-An answer is found by the form of the answer, the labels that the question quotes and the delimited texts that it shows.
-The wording of a prompt is no part of it, so a better template keeps a recording alive; another text, another label of
-the same text, or other texts beside it void the answer. Such a question is an error that shows what differs from the
-nearest one that was recorded.
+An answer is found by the name of its schema, the labels quoted in the question and the delimited texts. The wording of
+the prompt does not matter, so a recording survives better templates; another text, label, or set of texts does not
+match. The error then shows how the question differs from the nearest recorded one.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from langchain_pld.models.file_backed import FileBackedChatModel
 __all__ = ["RECORDINGS", "RecordedChatModel", "Recording", "UnknownPromptError", "record"]
 
 RECORDINGS = Path(str(files("langchain_pld"))) / "recordings"
-"""Where the shipped recordings lie; the name of one is its file's without `.jsonl`."""
+"""Folder of the shipped recordings; a recording's name is its file name without `.jsonl`."""
 
 _MOST_DIFF_LINES = 40
 _DELIMITED = re.compile(r"<<<\n(.*?)\n>>>", re.DOTALL)
@@ -42,7 +41,7 @@ _QUOTED = re.compile(r'"([^\s"]+)"')
 
 
 class UnknownPromptError(ModelSetupError):
-    """A question that was not recorded; the message shows what differs from the nearest one that was."""
+    """A question that was not recorded; the message shows how it differs from the nearest recorded one."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,11 @@ class Subject:
     """What a question is about, whatever its wording."""
 
     form: str
-    """Name of the answer's form."""
+    """Name of the answer's schema."""
     labels: tuple[str, ...]
-    """The single words that the question quotes outside the texts: the labels that it asks about."""
+    """The single words quoted outside the texts: the labels in question."""
     texts: tuple[str, ...]
-    """The delimited texts that it shows, in order; the whole message where it shows none."""
+    """The delimited texts in order, or the whole message if there are none."""
 
     @classmethod
     def of(cls, question: Question) -> Subject:
@@ -79,10 +78,10 @@ class Recording:
 
     @classmethod
     def read(cls, file: Path) -> Recording:
-        """Read a file.
+        """Read a recording.
 
         Raises:
-            InputError: There is none, or a row of it cannot be read.
+            InputError: The file is missing, or a row cannot be read.
         """
         try:
             about, *lines = file.read_text(encoding="utf-8").rstrip("\n").split("\n")
@@ -127,7 +126,7 @@ class Recording:
 
 
 class RecordedChatModel(FileBackedChatModel):
-    """A chat model that gives recorded answers and no others; its path may be the name of a shipped recording."""
+    """A chat model that returns only recorded answers; its path may be the name of a shipped recording."""
 
     def model_post_init(self, context: Any, /) -> None:
         """Read the file.
@@ -166,15 +165,15 @@ class RecordedChatModel(FileBackedChatModel):
 
 
 def record(folder: BatchFolder, file: Path, *, about: str) -> int:
-    """Make a recording of all answered questions of an offline teacher.
+    """Record all answered questions of an offline teacher.
 
     Args:
-        folder: Where questions and answers lie.
+        folder: The folder of questions and answers.
         file: The recording to write.
         about: Where the answers come from, in one sentence.
 
     Returns:
-        How many answers it holds.
+        The number of answers.
 
     Raises:
         InputError: A question has no answer yet.
@@ -185,7 +184,7 @@ def record(folder: BatchFolder, file: Path, *, about: str) -> int:
         msg = f"{len(waiting)} of {len(questions)} questions in {folder.path} have no answer yet; a recording needs all"
         raise InputError(msg)
     rows = [
-        # The JSON object is all that is read of an answer's text.
+        # Only the JSON object of an answer's text is ever read.
         {**asdict(Subject.of(question)), "answer": json_object(responses.answers[question.id].text)}
         for question in questions.values()
         if question.id in responses.answers

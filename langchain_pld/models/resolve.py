@@ -20,22 +20,21 @@ def resolve_chat_model(spec: str | BaseChatModel, **options: Any) -> BaseChatMod
     """Return the chat model that `spec` names.
 
     Args:
-        spec: `embedded:NAME` (a name of the catalogue, or a path to a .gguf file), `ollama:NAME`,
-            `google_genai:NAME`, `batch:DIR` (a teacher that answers later, through files in the folder),
-            `recorded:NAME` (a shipped recording, or the path of one), or `PROVIDER:NAME` for any provider that
-            `langchain.chat_models.init_chat_model` knows. A chat model is returned as it is; tags, metadata and
-            callbacks that `with_config` put around it are put on it.
-        **options: Passed to the model's constructor, for instance `temperature=0`. Ollama and Gemini get a time limit
-            of 300 seconds where the options give none, since their clients have none.
+        spec: `embedded:NAME` (a catalogue name, or the path of a .gguf file), `ollama:NAME`, `google_genai:NAME`,
+            `batch:DIR` (an offline teacher that works through files in the folder), `recorded:NAME` (a shipped
+            recording, or the path of one), or `PROVIDER:NAME` for any provider of
+            `langchain.chat_models.init_chat_model`. A chat model is returned as it is, with the tags, metadata and
+            callbacks of `with_config` moved onto it.
+        **options: Passed to the model's constructor, e.g. `temperature=0`. Ollama and Gemini get a default time limit
+            of 300 seconds, since their clients have none.
 
     Raises:
-        MissingExtraError: If the package of that provider is not installed.
-        ModelSetupError: If the name cannot be understood or the model cannot be built, or what is given is no chat
-            model but something around one.
+        MissingExtraError: The provider's package is not installed.
+        ModelSetupError: The name is unknown, the model cannot be built, or `spec` is a wrapper around a chat model.
     """
     if not isinstance(spec, str):
         if options:
-            msg = f"the options {sorted(options)} need a model name; a chat model that is built already takes none"
+            msg = f"the options {sorted(options)} need a model name; a finished chat model takes none"
             raise ModelSetupError(msg)
         return _bare(spec)
     provider, colon, name = canonical_spec(spec).partition(":")
@@ -66,13 +65,13 @@ def resolve_chat_model(spec: str | BaseChatModel, **options: Any) -> BaseChatMod
 
 
 def absolute_spec(spec: str) -> str:
-    """The same model name with the folder of `batch:DIR` as an absolute path, good in any working directory."""
+    """The model name with an absolute path in `batch:DIR`, valid in any working directory."""
     provider, _, name = spec.partition(":")
     return f"batch:{Path(name.strip()).expanduser().absolute()}" if provider.strip() == "batch" else spec
 
 
 def _bare(model: object) -> BaseChatModel:
-    """The chat model itself: what is around it would be lost where its options are set for a scored answer."""
+    """Unwrap a chat model, since a wrapper would be lost when its options are set for a scored answer."""
     from langchain_core.language_models import BaseChatModel
     from langchain_core.runnables import RunnableBinding, RunnableWithFallbacks
     from langchain_core.runnables.retry import RunnableRetry
@@ -102,7 +101,7 @@ def _ollama(name: str, options: dict[str, Any]) -> BaseChatModel:
         from langchain_ollama import ChatOllama
     except ImportError as error:
         raise MissingExtraError.of("langchain-ollama", "ollama") from error
-    # ChatOllama has no timeout field, and the client below it waits for ever.
+    # ChatOllama has no timeout field, and its client waits forever.
     timeout = options.pop("timeout", _TIMEOUT_S)
     client = {"timeout": timeout, **(options.pop("client_kwargs", None) or {})}
     return ChatOllama(model=name, client_kwargs=client, **options)
@@ -135,7 +134,7 @@ def _any_provider(provider: str, name: str, options: dict[str, Any]) -> BaseChat
 
 
 def _first_reason(error: ValueError) -> str:
-    """The reason without the input that pydantic repeats, which may hold a key."""
+    """The reason without the input that pydantic repeats, which may contain a key."""
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):

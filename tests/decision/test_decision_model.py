@@ -197,7 +197,7 @@ async def test_no_readable_answer_is_an_error_that_names_the_question(reply: Any
     [
         ("x", {}, "at least one question"),
         ("x", {"q": Box(instructions="Where?")}, "question 'q': a student that reads text cannot answer a Box"),
-        ("x", {"q": {"type": "noul"}}, "question 'q': this is no question"),
+        ("x", {"q": {"type": "noul"}}, "question 'q': this is not a question"),
         ("x", {"q": Noul(instructions=" ")}, "the instructions are empty"),
         ({"page": {"type": "image", "url": "http://127.0.0.1/a.png"}}, {"q": SPAM}, "reads text only"),
         ([HumanMessage([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}])], {"q": SPAM},

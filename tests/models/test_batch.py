@@ -142,7 +142,7 @@ def test_each_bad_row_is_reported_with_file_line_id_and_reason_and_the_good_ones
     taken, where = folder.import_file(file)
     assert [str(bad).removeprefix(f"{file}:") for bad in taken.bad] == [
         "2: row without a known id is no JSON object",
-        f"3: {question('one').id} is answered already; the first usable answer counts",
+        f"3: {question('one').id} is already answered; the first usable answer counts",
         "4: row without a known id names explanation-unknown, which was not asked",
         "5: row without a known id has no custom_id (or key) of a question",
         f"6: {question('two').id} does not fit: 'condition' is a required property",
@@ -259,7 +259,7 @@ def test_a_question_fails_after_two_answers_of_no_use_and_not_before(folder: Bat
 def test_a_request_file_that_was_damaged_is_named(folder: BatchFolder) -> None:
     (file,) = folder.request_files()
     file.write_text(file.read_text(encoding="utf-8") + "{}\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"0001-generate\.jsonl:4: the row is no question"):
+    with pytest.raises(InputError, match=r"0001-generate\.jsonl:4: the row is not a question"):
         folder.questions()
 
 
