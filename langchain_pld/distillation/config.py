@@ -1,4 +1,4 @@
-"""What a user sets for a run: models, effort, limits, review, and the teacher's prompts; shown in LangGraph Studio."""
+"""The settings of a run: models, effort, limits, review, and the teacher's prompts; shown in LangGraph Studio."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROMPTS = [f"{name}_prompt" for name in templates.NAMES]
 
 
 def _at(*nodes: str) -> dict[str, Any]:
-    """At which nodes Studio shows a field."""
+    """The nodes at which Studio shows a field."""
     return {"langgraph_nodes": list(nodes)}
 
 
@@ -35,7 +35,7 @@ def _prompt(name: str, description: str, *nodes: str) -> Any:
 
 
 class DistillConfig(BaseModel):
-    """Settings of a run. A run that goes on, or is forked, has those that it began with, and what is set anew."""
+    """Settings of a run. A resumed or forked run keeps its first settings, except for those set anew."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,30 +57,30 @@ class DistillConfig(BaseModel):
     )
     effort: Effort = Field(
         default="light",
-        description="How much work is done; light, medium or heavy. A plan in the input goes before it.",
+        description="How much work to do: light, medium or heavy. A plan in the input takes precedence.",
         json_schema_extra=_at("generate"),
     )
     seed: int = Field(default=0, description="Seed of every random choice.", json_schema_extra=_at(*_WORKING))
     max_calls: int | None = Field(
         default=None,
         ge=0,
-        description="Model calls at most, teacher and student together; the run then ends with the best prompt so far.",
+        description="Maximum model calls, teacher and student together; the run then ends with the best prompt so far.",
         json_schema_extra=_at(*_WORKING),
     )
     max_tokens: int | None = Field(
         default=None,
         ge=0,
-        description="Tokens at most, read and written together.",
+        description="Maximum tokens, input and output together.",
         json_schema_extra=_at(*_WORKING),
     )
     max_usd: float | None = Field(
         default=None,
         ge=0,
-        description="US dollars at most, by the table of prices.",
+        description="Maximum cost in US dollars.",
         json_schema_extra=_at(*_WORKING),
     )
     max_minutes: float | None = Field(
-        default=None, ge=0, description="Minutes of work at most.", json_schema_extra=_at(*_WORKING)
+        default=None, ge=0, description="Maximum minutes of work.", json_schema_extra=_at(*_WORKING)
     )
     max_risk: float | None = Field(
         default=None,
@@ -97,7 +97,7 @@ class DistillConfig(BaseModel):
     )
     reviewer: str = Field(
         default="",
-        description="Who reviews, where the answer to the review does not say.",
+        description="The reviewer, if the answer to the review names none.",
         json_schema_extra=_at("review"),
     )
     explain_prompt: str = _prompt("explain", "why an example has its label.", "generate", "extract")
@@ -125,15 +125,11 @@ class DistillConfig(BaseModel):
         return self.model_dump(exclude_defaults=True)
 
     def inherit(self, began: Mapping[str, Any]) -> DistillConfig:
-        """The settings of a run that goes on: what is set here, else what it began with.
-
-        Args:
-            began: What `changed` gave then.
-        """
+        """The settings of a resumed run: those set here, else those it began with (its `changed`)."""
         return DistillConfig.model_validate({**began, **self.model_dump(exclude_unset=True)})
 
     def resolve_plan(self, plan: Plan | None) -> Plan:
-        """The numbers of the run: a given plan, else that of the effort, with the limits that are set here."""
+        """The given plan, else that of the effort, with the limits set here."""
         plan = Plan.model_validate(plan or PLANS[self.effort])
         limits = {name: getattr(self, f"max_{name}") for name in ("calls", "tokens", "usd", "minutes")}
         limits = {name: limit for name, limit in limits.items() if limit is not None}
@@ -167,10 +163,7 @@ class DistillSettings(TypedDict, total=False):
 
 
 def check_models(**models: BaseChatModel | str | None) -> None:
-    """Make sure that a call names all its models: the defaults are for a run whose context a person sees.
-
-    Args:
-        **models: Role to what was given for it.
+    """Check that a call names all its models; defaults are only for runs whose settings a person sees.
 
     Raises:
         InputError: A model is `None` or empty.

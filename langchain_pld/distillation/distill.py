@@ -43,25 +43,25 @@ Report = Callable[[Progress], None]
 
 
 class DistillOptions(DistillSettings, total=False):
-    """What may be given to `distill` and its kin, beside task, rows and models: the settings of a run, and these."""
+    """Further options of `distill` and `distill_many`: the settings of a run, and these."""
 
     test: Rows | None
     """Rows that each student reads once, at the end, for the scores in the artifact."""
     effort: Effort | Plan
-    """A preset, `light` when absent, or concrete numbers."""
+    """A preset, by default `light`, or concrete numbers."""
     incumbent: DistilledPrompt | None
-    """The prompt in use now, which a new one has to beat; without a detectable gain it stays."""
+    """The prompt now in use, which a new one has to beat; without a detectable gain it stays."""
     embeddings: Embeddings | str | None
-    """Vectors of drafted conditions, for clustering, or `provider:name`; an offline default when absent."""
+    """Embeddings of drafted conditions, or `provider:name`; by default offline."""
     on_progress: Report | None
     """Called with each step's progress."""
     store: BaseStore | None
-    """Keeps examples, teacher's answers and scores; with a lasting one, a call once paid is not paid again."""
+    """Keeps examples, teacher's answers and scores; with a persistent one, no call is paid twice."""
     checkpointer: Checkpointer
-    """Keeps the state between nodes. A run that it knows goes on at the node that was not finished; one that is
-    finished gives its artifact. A run that its budget ended goes on when it is given another one."""
+    """Keeps the state between nodes. A known run resumes at its unfinished node; a finished one returns its artifact. A
+    run ended by its budget continues with another one."""
     run_id: str
-    """Name of the run in store and checkpointer; `default` when absent."""
+    """Name of the run in store and checkpointer; by default `default`."""
     config: RunnableConfig | None
     """Callbacks, tags and metadata for the graph's run."""
 
@@ -77,12 +77,11 @@ async def adistill(
 ) -> DistilledPrompt:
     """Distil a task's labelled examples into a tested prompt.
 
-    `distill` does the same for code that does not await, notebooks included. It blocks until the run has ended, also
-    the event loop of a notebook or server.
+    `distill` is the blocking form, for notebooks too; it also blocks the event loop of a notebook or server.
 
     Args:
-        task: What is to be decided.
-        train: Rows that the teacher may see; here as below a path, a data frame or a list, see `examples_from`.
+        task: What to decide.
+        train: Rows that the teacher may see; like all rows a path, a data frame or a list, see `examples_from`.
         validation: Rows for selection and calibration.
         teacher: Chat model that writes the rules, or `provider:name`.
         student: Chat model that will decide, or `provider:name`.
@@ -90,13 +89,13 @@ async def adistill(
             and `DistillConfig`.
 
     Raises:
-        ExampleError: A text plays two roles, or a label has no rows.
-        InputError: Teacher or student is missing, there is no such preset, or the incumbent's prompt was made from
-            another wording of the task.
-        DistillationError: Too many of the teacher's calls failed, or the checkpointer knows a run of this name that
-            began with another task, plan, incumbent or rows.
-        StudentError: The student cannot be reached, or no answer of it can be read.
-        AnswersPendingError: The teacher answers later; the message says what to do. Call again once it has answered.
+        ExampleError: A text has two roles, or a label has no rows.
+        InputError: Teacher or student is missing, there is no such preset, or the incumbent was made from another
+            wording of the task.
+        DistillationError: Too many of the teacher's calls failed, or the checkpointer knows a run of this name with
+            another task, plan, incumbent or rows.
+        StudentError: The student cannot be reached, or none of its answers can be read.
+        AnswersPendingError: An offline teacher has to answer first; the message says what to do. Then call again.
     """
     check_models(teacher=teacher, student=student)
     job = _Job.of(task, train, validation, teacher, options)
@@ -113,27 +112,25 @@ async def adistill_many(
     students: Sequence[BaseChatModel | str],
     **options: Unpack[DistillOptions],
 ) -> dict[str, DistilledPrompt]:
-    """Distil a task for several students, one after the other; `distill_many` does the same without awaiting.
+    """Distil a task for several students, one after another; `distill_many` is the blocking form.
 
-    What the teacher was asked for one student is not paid again for the next: explanations, judgements, merged rules.
-    It is asked anew only where a student's answers are part of the question: about that student's mistakes and, with
-    `choose="uncertain"`, about the examples that are hard for it. The budget is one for all: what a student leaves is
-    for those after it. A run goes on with the student that was not finished.
+    Students share the teacher's explanations, judgements and merged rules, which are paid once. Only questions about a
+    student's mistakes and, with `choose="uncertain"`, about its hard examples are asked for each. They share one
+    budget: what one student leaves is for the next. A resumed run continues with the unfinished student.
 
     Args:
-        task: As in `adistill`, and so are the other arguments.
+        task: What to decide; see `adistill` for the other arguments.
         train: Rows that the teacher may see.
         validation: Rows for selection and calibration.
         teacher: Chat model that writes the rules, or `provider:name`.
-        students: Chat models that will decide, or `provider:name`; no two of one name.
-        **options: Each student's part of the run is kept under a name of its own, see `run_of_student`; the costs that
-            are reported are those of all students so far.
+        students: Chat models that will decide, or `provider:name`, with different names.
+        **options: As in `adistill`; reported costs are those of all students so far.
 
     Returns:
-        The artifacts by the students' `provider:name`, in the order given.
+        `provider:name` of each student to its artifact, in the given order.
 
     Raises:
-        InputError: There is no student, one is missing, or two have one name; or as in `adistill`.
+        InputError: There is no student, one is missing, or two have the same name; or as in `adistill`.
         PLDError: As in `adistill`.
     """
     students = [students] if isinstance(students, str) else students
@@ -141,12 +138,12 @@ async def adistill_many(
     job = _Job.of(task, train, validation, teacher, options)
     models = {model_spec(model): model for model in map(resolve_chat_model, students)}
     if not models or len(models) < len(students):
-        msg = f"a run needs students, each of another name; got {', '.join(models) or 'none'}"
+        msg = f"a run needs students with different names; got {', '.join(models) or 'none'}"
         raise InputError(msg)
     run_id, report = options.get("run_id", "default"), options.get("on_progress") or log_progress
     stores = {spec: RunStore(job.store, run_of_student(run_id, spec)) for spec in models}
     check_teacher(job.teacher)
-    if len(models) > 1:  # a single one is looked at where its run begins
+    if len(models) > 1:  # a single one is checked where its run begins
         for spec, model in models.items():
             run = await Run.open("validate", task=task, plan=job.plan, store=stores[spec], student=model)
             await check_student(run, job.sets["validation"])
@@ -164,18 +161,13 @@ distill_many = blocking(adistill_many)
 
 
 def run_of_student(run_id: str, student: str) -> str:
-    """Name of one student's part of a run, in Store and checkpointer.
-
-    Args:
-        run_id: Name of the run.
-        student: The student's `provider:name`.
-    """
+    """Name of one student's part of a run in Store and checkpointer; `student` is its `provider:name`."""
     return f"{namespace_label(run_id)} {student}"  # the first space ends the run's name
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What the runs of all students share, checked."""
+    """The checked inputs that the runs of all students share."""
 
     task: Task
     sets: dict[Role, ExampleSet]
@@ -197,7 +189,7 @@ class _Job:
             msg = f"distill has no option {unknown[0]!r}; there are {', '.join(sorted(DistillOptions.__annotations__))}"
             raise TypeError(msg)
         rows: dict[Role, Rows | None] = {"train": train, "validation": validation, "test": options.get("test")}
-        # Read once for all: rows may come from a generator, and a file may be large.
+        # Read only once: rows may come from a generator, and a file may be large.
         sets = {role: examples_from(found, task, source=role) for role, found in rows.items() if found is not None}
         check_roles(task, sets)
         settings = DistillConfig.model_validate(
@@ -229,7 +221,7 @@ class _Job:
             checkpointer=self.checkpointer,
         )
         plan = self.plan.model_copy(update={"budget": budget})
-        # Each limit, also one that is none: a run that goes on would have those that it began with.
+        # Every limit, even `None`: otherwise a resumed run would keep those it began with.
         limits = {f"max_{name}": limit for name, limit in budget.model_dump().items()}
         context = self.settings.model_copy(update=limits)
         start: DistillationInput = {"run_id": run_id, "task": self.task, "plan": plan}
@@ -242,7 +234,7 @@ class _Job:
             if known.values:
                 _check_same(known.values, start, self.sets)
                 if isinstance(self.checkpointer, BaseCheckpointSaver) and _may_spend_more(known.values, plan):
-                    # All that was paid for lies in the Store: begun again, the run is soon where it was.
+                    # Everything paid for is in the Store, so a restarted run soon catches up.
                     await self.checkpointer.adelete_thread(config["configurable"]["thread_id"])
                 elif "artifact" in known.values and not known.next:
                     return DistilledPrompt.model_validate(known.values["artifact"])
@@ -265,33 +257,33 @@ class _Job:
 
 
 def _check_incumbent(task: Task, incumbent: DistilledPrompt) -> None:
-    """Make sure that what would stay is the prompt that is in use."""
+    """Check that the incumbent is for this wording of the task."""
     if incumbent.task.label_names != task.label_names or incumbent.system_prompt != compile_prompt(
         task, incumbent.rules, incumbent.answer
     ):
         msg = (
-            f"the incumbent {incumbent.id} was made from another wording of the task {task.name!r}; give the task that "
-            "it holds, or no incumbent"
+            f"the incumbent {incumbent.id} was made from another wording of the task {task.name!r}; pass the "
+            "incumbent's task, or no incumbent"
         )
         raise InputError(msg)
 
 
 def _may_spend_more(known: Mapping[str, Any], plan: Plan) -> bool:
-    """Whether a run has another budget now that may make a difference to how it ends."""
+    """Whether a run now has another budget that may change how it ends."""
     if known["plan"].budget == plan.budget or "reviewed" in known:
         return False
     return "artifact" not in known or known["artifact"].finish_reason == "budget"
 
 
 def _check_not_waiting(interrupts: Iterable[Interrupt]) -> None:
-    """Make sure that a run does not wait for its teacher."""
+    """Check that a run is not waiting for its teacher."""
     for interrupt in interrupts:
         if isinstance(interrupt.value, dict) and interrupt.value.get("waits_for") == "answers":
             raise AnswersPendingError(interrupt.value["what_to_do"])
 
 
 def _check_same(known: dict[str, Any], start: DistillationInput, sets: Mapping[Role, ExampleSet]) -> None:
-    """Make sure that a run goes on with what it began with, its budget aside."""
+    """Check that a resumed run has the inputs it began with, its budget aside."""
     changed = [name for name in ("task", "incumbent") if known.get(name) != start.get(name)]
     unlimited = [plan.model_copy(update={"budget": Budget()}) for plan in (known["plan"], start["plan"])]
     if unlimited[0] != unlimited[1]:
@@ -309,7 +301,7 @@ def _check_same(known: dict[str, Any], start: DistillationInput, sets: Mapping[R
 
 
 def _with_costs_of(done: dict[str, DistilledPrompt], report: Report) -> Report:
-    """The callback of one student, which adds what the others have cost."""
+    """The callback for one student, which adds the costs of the others."""
     before = sum(line.cost or 0.0 for artifact in done.values() for line in artifact.ledger)
 
     def report_total(progress: Progress) -> None:

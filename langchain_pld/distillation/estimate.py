@@ -1,9 +1,8 @@
-"""What a run will ask, told before it begins: calls, tokens, money, and minutes where the model runs here.
+"""The estimate before a run: calls, tokens, money, and minutes for models in this process.
 
-Both bounds follow from the numbers of the plan. The upper one leaves out what depends on luck: questions that are asked
-twice because an answer did not fit the schema, calls that fail and are tried again, texts that a student reads in
-several chunks. The lower one is what is asked even when the prompt without rules is as good as it needs to be; cached
-answers and a budget make a run cheaper than that.
+Both bounds follow from the plan. The upper one ignores chance: questions repeated because an answer did not fit the
+schema, retries, texts read in several chunks. The lower one is what is asked even if the prompt without rules is good
+enough; cached answers and a budget make a run cheaper still.
 """
 
 from __future__ import annotations
@@ -29,22 +28,21 @@ from langchain_pld.task import Task
 __all__ = ["READ_PER_S", "WRITTEN_PER_S", "Estimate", "EstimateLine", "estimate"]
 
 READ_PER_S, WRITTEN_PER_S = 100, 15
-"""Tokens a second of the default embedded model on two idle cores, measured; what a prompt shares with the one before
-is not read again."""
+"""Tokens per second of the default embedded model on two idle cores, measured; shared prefixes are not read again."""
 
 _QUESTION, _CONDITION, _SHOWN_TEXT, _EMBEDDED = 350, 75, 120, 150
-"""Tokens of a question's own words, of a condition, of a text that is shown in part, and of a condition with cues."""
+"""Tokens of a question's own words, a condition, a shortened text, and a condition with cues."""
 _ANSWER, _USUAL_ANSWER = 300, 90
-"""Tokens of a teacher's answer: the longest that the schema allows, and what is usual, for the minutes."""
+"""Tokens of a teacher's answer: the maximum of the schema, and the usual length, for the minutes."""
 _ENGLISH = 0.5
-"""Tokens of English prose over the estimate from above; for the minutes."""
+"""Tokens of English prose as a share of the high estimate; for the minutes."""
 _CHAT = 20
 """Tokens around a text."""
 _PROBES = 12
-"""Calls that find out how the student's answers can be read: two forms, three scorers, with and without thinking; then
-each answer word is written once, where the tokenizer is not at hand."""
+"""Calls that find out how to read the student's answers: two forms, three scorers, with and without thinking. Without a
+tokenizer, each answer word is then written once."""
 _SHOWN = 8
-"""Conditions or texts of one kind that a question shows."""
+"""Conditions or texts of one kind in a question."""
 
 
 _NO_ROWS = ExampleSet(source="none", examples=())
@@ -60,17 +58,17 @@ class EstimateLine(BaseModel):
     model: str
     """The model asked, as `provider:name`."""
     least: int
-    """Calls at least."""
+    """Minimum number of calls."""
     calls: int
-    """Calls at most; what follows is counted for these."""
+    """Maximum number of calls; the other figures are for these."""
     input_tokens: int
     """Prompt tokens of all calls."""
     output_tokens: int
     """Generated tokens of all calls."""
     cost: float | None
-    """US dollars; `None` where the model's price is not known."""
+    """US dollars; `None` if the price is unknown."""
     seconds: float | None
-    """Seconds on two idle cores; `None` where the model does not run in this process."""
+    """Seconds on two idle cores; `None` if the model does not run in this process."""
     how: str
     """How the calls were counted."""
 
@@ -81,17 +79,17 @@ class Estimate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lines: tuple[EstimateLine, ...]
-    """A line for each node and model."""
+    """One line per node and model."""
 
     @property
     def cost(self) -> float | None:
-        """US dollars; `None` where a price is not known."""
+        """US dollars; `None` if a price is unknown."""
         costs = [line.cost for line in self.lines]
         return None if None in costs else sum(cost or 0.0 for cost in costs)
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of the models in this process; `None` where there is none."""
+        """Seconds of the models in this process; `None` if there are none."""
         known = [line.seconds for line in self.lines if line.seconds is not None]
         return sum(known) if known else None
 
@@ -108,20 +106,18 @@ def estimate(
     embeddings: str | None = None,
     incumbent: bool = False,
 ) -> Estimate:
-    """Bound what a run will ask.
+    """Bound what a run will ask; models are named as `provider:name`.
 
     Args:
-        task: What is to be decided.
+        task: What to decide.
         plan: The numbers of the run.
         train: Rows that the teacher may see.
         validation: Rows for selection and calibration.
         test: Rows for the reported scores.
-        teacher: The model that writes rules, as `provider:name`.
-        students: The models that will decide, as `provider:name`. What the teacher was asked for one of them it is not
-            asked again for the next.
-        embeddings: The model that embeds drafted conditions, as `provider:name`; the offline default, which asks
-            nobody, when absent.
-        incumbent: Whether there is a prompt in use that is scored as well.
+        teacher: The model that writes rules.
+        students: The models that will decide; they share the teacher's answers.
+        embeddings: The model that embeds drafted conditions; by default offline, without calls.
+        incumbent: Whether a prompt in use is scored as well.
     """
     sets: dict[Role, ExampleSet | None] = {"train": train, "validation": validation, "test": test}
     count = _Count(task, plan, sets, teacher, embeddings, incumbent=incumbent)
@@ -148,7 +144,7 @@ class _Count:
         self._gold = sum(row.label is not None for row in self._train)
         self._synthetic = plan.synthetic_per_small_label * labels
         self._explained = min(plan.train_examples, len(self._train)) + self._synthetic
-        # Each group of labels is asked about, then the best of each.
+        # One question per group of labels, then one about the best of each.
         self._stages = 1 + max(2, -(-labels // MOST_OPTIONS)) if labels > MOST_OPTIONS else 1
         self._question = _QUESTION + estimated_tokens(f"{task.instructions}\n{label_lines(task)}")
         rules = min(plan.most_rules, labels * plan.rules_per_label)
@@ -156,7 +152,7 @@ class _Count:
         self._shown = _SHOWN * _CONDITION + (_SHOWN + plan.contrast_examples) * _SHOWN_TEXT
 
     def of(self, student: str, *, first: bool) -> Iterator[EstimateLine]:
-        """The lines of one student; those of the first have what all students share."""
+        """The lines of one student; the first student's include what all share."""
         hard = self._plan.choose == "uncertain" and self._gold > self._plan.train_examples
         if hard:
             labels = len(self._task.labels)
@@ -230,7 +226,7 @@ class _Count:
     def _decides(
         self, student: str, node: str, texts: int, rows: ExampleSet, how: str, *, least: int = 0, words: int = 0
     ) -> EstimateLine:
-        """Texts that a student reads, and where it is got to know, the answer words that it writes."""
+        """Texts that a student reads, and the answer words it writes when it is probed."""
         written = 40 if "evidence" in self._plan.answer_forms else 1
         own = _length(self._task, rows) + _CHAT
         calls = (least, texts * self._stages + (_PROBES + words if words else 0))
@@ -239,7 +235,7 @@ class _Count:
     def _line(
         self, model: str, node: str, calls: tuple[int, int], read: tuple[int, int], written: tuple[int, int], how: str
     ) -> EstimateLine:
-        """A line, from calls at least and at most, tokens shared with the call before and own, and tokens written."""
+        """A line from minimum and maximum calls, input tokens (shared with the call before, own), and output tokens."""
         least, most = calls
         tokens = {"input_tokens": most * sum(read), "output_tokens": most * written[0]}
         price = price_of(model, self._plan.prices)
@@ -267,6 +263,6 @@ def _plain_prompt(task: Task) -> int:
 
 
 def _answer_forms(task: Task, plan: Plan) -> int:
-    """Ways of answering that are tried, at most."""
+    """Maximum number of answer formats to try."""
     most = {"names": 1, "task": len(task.verbalizers), "familiar": 2, "teacher": 3, "letters": 1, "evidence": 1}
     return max(1, sum(most[source] for source in plan.answer_forms))

@@ -1,4 +1,4 @@
-"""The distillation graph: generate, extract, critique, consolidate, validate; back to critique; review where asked."""
+"""The distillation graph: generate, extract, critique, consolidate, validate; back to critique; review if required."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from langchain_pld.models.resolve import resolve_chat_model
 __all__ = ["build_distillation_graph"]
 
 Node = Callable[[DistillationState, Run], Awaitable[dict[str, Any]]]
-"""Does a node's work; gives the part of the state that it changes."""
+"""Does a node's work and returns the changed part of the state."""
 
 
 def build_distillation_graph(
@@ -52,12 +52,12 @@ def build_distillation_graph(
     """Compile the graph.
 
     Args:
-        teacher: The model that writes rules; the run's context names it when absent.
-        student: The model that will decide; the run's context names it when absent.
-        embeddings: Vectors of drafted conditions, for clustering; an offline default when absent.
-        store: Where examples, explanations and scores are kept. LangGraph's server brings its own; elsewhere one is
-            needed, e.g. `InMemoryStore()`.
-        checkpointer: Where the state is kept, for resuming; LangGraph's server brings its own.
+        teacher: The model that writes rules; by default the one in the run's context.
+        student: The model that will decide; by default the one in the run's context.
+        embeddings: Embeddings of drafted conditions, for clustering; by default offline.
+        store: Keeps examples, explanations and scores. LangGraph's server has its own; elsewhere one is needed, e.g.
+            `InMemoryStore()`.
+        checkpointer: Keeps the state, for resuming; LangGraph's server has its own.
 
     Returns:
         A compiled graph that takes a `DistillationInput` and a `DistillConfig`.
@@ -86,13 +86,7 @@ def build_distillation_graph(
 
 
 class _Runs:
-    """Opens the run for each node: the only place where models are resolved and runs begin.
-
-    Args:
-        teacher: Used in place of the teacher that the settings name.
-        student: Used in place of their student.
-        embeddings: Used in place of their embeddings.
-    """
+    """Opens the run for each node; its models, if any, replace those in the settings."""
 
     def __init__(
         self, teacher: BaseChatModel | None, student: BaseChatModel | None, embeddings: Embeddings | None
@@ -104,8 +98,8 @@ class _Runs:
     async def open(
         self, node: str, state: DistillationState, runtime: Runtime[DistillConfig]
     ) -> tuple[Run, dict[str, Any]]:
-        """The run as a node sees it, and for the first node the part of the state that the run begins with."""
-        # Without a context LangGraph hands over `None`.
+        """The run as a node sees it, and for the first node the initial part of the state."""
+        # Without a context LangGraph passes `None`.
         config = (runtime.context or DistillConfig()).inherit(state.get("settings", {}))
         # Importing a provider and looking up model files block.
         teacher, student, embeddings = await asyncio.to_thread(self._models, config)
@@ -120,7 +114,7 @@ class _Runs:
         run = await Run.open(
             node,
             task=state["task"],
-            # Another budget, gate or review may have been set for the rest of the run.
+            # Budget, gate and review may have changed for the rest of the run.
             plan=config.resolve_plan(state["plan"]),
             store=self._store,
             student=student,
@@ -140,11 +134,11 @@ class _Runs:
 
 
 def _in_run(node: Node, runs: _Runs) -> Callable[..., Awaitable[dict[str, Any]]]:
-    """The node of the graph: opens the run, does the work, and merges ledger, log and overview into the state.
+    """A node of the graph: opens the run, does the work, and merges ledger, log and overview into the state.
 
-    Where the teacher answers later, a node ends at the first step whose answers are missing. All questions of that step
-    are written into one request file, and the graph is interrupted. When it is resumed the node runs again: what was
-    answered and scored before comes from the Store.
+    With an offline teacher, a node stops at the first step with missing answers, writes all questions of that step into
+    one request file, and interrupts the graph. When resumed, the node runs again, with earlier answers and scores from
+    the Store.
     """
     name = node.__name__
 
@@ -165,7 +159,7 @@ def _in_run(node: Node, runs: _Runs) -> Callable[..., Awaitable[dict[str, Any]]]
             after = cast("DistillationState", {**state, **update})
             return {**update, "overview": await overview(after, run.store)}
         run.report(Progress(node=name, step="waits", note=f"waits for {request['questions']} answers"))
-        # What the graph was resumed with before comes back here first. Answers are read from files, so it says nothing.
+        # Earlier resume values come back here first; they mean nothing, since answers are read from files.
         while True:
             interrupt(request)
 
@@ -173,7 +167,7 @@ def _in_run(node: Node, runs: _Runs) -> Callable[..., Awaitable[dict[str, Any]]]
 
 
 def _after_critique(state: DistillationState) -> Literal["consolidate", "validate"]:
-    """Micro-rules are merged; proposals of later passes change rules that are merged already."""
+    """Merge micro-rules; proposals of later passes change rules already merged."""
     return "validate" if "champion" in state else "consolidate"
 
 
@@ -183,5 +177,5 @@ def _after_validate(state: DistillationState) -> Literal["critique", "review", "
 
 
 def _after_review(state: DistillationState) -> Literal["validate", "__end__"]:
-    """Scored with the accepted rules, then signed."""
+    """Back to be scored with the accepted rules, until the artifact is signed."""
     return after_review(validate_state(state))

@@ -1,4 +1,4 @@
-"""How much work a run does: effort presets as concrete numbers, and what it may spend at most."""
+"""How much work a run does: effort presets as concrete numbers, and the budget."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ from langchain_pld.errors import InputError
 __all__ = ["PLANS", "AnswerSource", "Budget", "ClusterMode", "Effort", "Plan", "plan_of"]
 
 AnswerSource = Literal["names", "task", "familiar", "teacher", "letters", "evidence"]
-"""Where a candidate answer comes from: `names` of the labels; word sets of the `task` file; `familiar` sets, built in;
-sets of the `teacher`; `letters`; `evidence`, the best of the words with a quotation before it."""
+"""Where a candidate answer comes from: label `names`; word sets of the `task` file; built-in `familiar` sets; sets of
+the `teacher`; `letters`; `evidence`, the best words after a quotation."""
 
 ClusterMode = Literal["auto", "paper", "kmeans"]
-"""How micro-rules are grouped, see `cluster_label`: the first healthy of several methods, the paper's, or k-means."""
+"""How to group micro-rules, see `cluster_label`: the first healthy of several methods, the paper's, or k-means."""
 
 Effort = Literal["light", "medium", "heavy"]
 
 
 class Budget(BaseModel):
-    """Limits of a run; `None` is no limit. Teacher and student count together.
+    """Limits of a run, teacher and student together; `None` is no limit.
 
-    A run that reaches one of them asks no further, and ends with the best prompt so far and the finish reason
-    `budget`.
+    A run that reaches one asks nothing more, and ends with the best prompt so far and the finish reason `budget`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     calls: int | None = Field(default=None, ge=0)
-    """Model calls; answers from the cache are none."""
+    """Model calls; cached answers do not count."""
     tokens: int | None = Field(default=None, ge=0)
     """Prompt and generated tokens together."""
     usd: float | None = Field(default=None, ge=0)
-    """US dollars, by published prices or the user's. A model that costs nothing is asked on when they are spent."""
+    """US dollars, at published or the user's prices. Free models may still be asked once they are spent."""
     minutes: float | None = Field(default=None, ge=0)
-    """Minutes of work; the time between being stopped and being resumed does not count."""
+    """Minutes of work, not counting interruptions."""
 
     def describe(self) -> str:
         """The limits in a few words."""
@@ -58,65 +57,63 @@ class Plan(BaseModel):
     train_examples: int = Field(gt=0)
     """Labelled examples that the teacher explains, balanced over labels."""
     choose: Literal["random", "uncertain"] = "random"
-    """Which labelled examples, where there are more: `random`, balanced over labels; `uncertain`: half of them so, the
-    other half those that the student gets wrong or is least sure about without rules, out of twice as many."""
+    """Which labelled examples to take, if there are more: `random`, balanced over labels; `uncertain`, half at random,
+    the other half the hardest for the student without rules, out of twice as many."""
     votes: int = Field(default=3, ge=2, le=6)
-    """Labels that the teacher gives to each unlabelled example, asked in as many ways. Unlabelled examples are used
-    only where the labelled ones do not fill `train_examples`."""
+    """Teacher's votes, each asked differently, on the label of an unlabelled example; used only if the labelled ones do
+    not fill `train_examples`."""
     agreement: float = Field(default=1.0, gt=0.5, le=1)
-    """Share of the votes that has to be for one label; an example with less is left out."""
+    """Least share of the votes for one label; examples with less are left out."""
     synthetic_per_small_label: int = Field(default=0, ge=0, le=10)
-    """Examples near the boundary that the teacher makes up for each label with less than half of an even share. Each
-    has to win a vote as well; none is ever a validation or test example."""
+    """Boundary examples that the teacher makes up for each label with less than half an even share. Each has to win a
+    vote too; none becomes a validation or test example."""
     judge: bool = False
-    """Whether the teacher judges the micro-rules, a dozen a call, after the screens did."""
+    """Whether the teacher judges the screened micro-rules, a dozen per call."""
     clustering: ClusterMode = "auto"
-    """How micro-rules are grouped inside each label."""
+    """How to group the micro-rules of each label."""
     rules_per_label: int = Field(gt=0)
-    """Clusters, hence merged rules, a label."""
+    """Clusters, hence merged rules, per label."""
     contrast_examples: int = Field(ge=0)
     """Examples of other labels that the teacher sees when it merges a cluster."""
     drafts: int = Field(default=1, gt=0)
-    """Rules that the teacher drafts for each cluster, each from other texts; the student's scores choose among them."""
+    """Rules drafted per cluster, each from other texts; the student's scores choose among them."""
     trials: int = Field(ge=0)
-    """Candidate prompts that are scored in search of better rules: without one of them, with another draft, with one
-    more, in another order."""
+    """Candidate prompts to score in search of better rules: one less, another draft, one more, another order."""
     orders: bool = False
-    """Whether other orders of the rules are among the trials."""
+    """Whether the trials include other orders of the rules."""
     rounds: int = Field(default=0, ge=0)
-    """Passes of critique and validation at most: the teacher edits rules in view of the student's mistakes on train
-    rows. The first pass in which no edit helps is the last."""
+    """Maximum passes of critique and validation, in which the teacher edits rules after the student's mistakes on train
+    rows. A pass without improvement is the last."""
     revisions: int = Field(default=2, gt=0)
-    """Confusions of one label with another that the teacher looks into in a pass, the most frequent first."""
+    """Confusions of two labels to revise per pass, most frequent first."""
     race_level: float = Field(default=0.05, ge=0, lt=1)
-    """A candidate is not scored to the end once a one-sided test at this level says that it is behind; 0: never."""
+    """Level of the one-sided test that stops scoring a candidate that is behind; 0: never."""
     most_rules: int = Field(default=24, gt=0)
-    """Rules of a prompt at most."""
+    """Maximum rules of a prompt."""
     most_prompt_tokens: int = Field(default=2000, gt=0)
-    """Tokens of a prompt at most, counted with the student's tokenizer where there is one, else estimated."""
+    """Maximum tokens of a prompt, counted with the student's tokenizer if available, else estimated."""
     conflict_similarity: float = Field(default=0.85, gt=0, le=1)
-    """Cosine from which on the conditions of two labels' rules count as nearly the same; the teacher then tells them
-    apart."""
+    """Cosine from which on rules of two labels conflict, so that the teacher rewrites them."""
     ceiling: float | None = Field(default=0.99, gt=0, le=1)
-    """Validation macro-F1 from which on nothing more is tried; `None`: never."""
+    """Validation macro-F1 that is good enough to stop; `None`: never."""
     answer_forms: tuple[AnswerSource, ...] = Field(default=("names", "task"), min_length=1)
-    """Which ways of answering are tried, each on all validation rows, with and without rules."""
+    """The answer formats to try, each on all validation rows, with and without rules."""
     concurrency: int = Field(default=8, gt=0)
     """Teacher calls in flight."""
     max_failure_share: float = Field(default=0.3, gt=0, le=1)
-    """Above this share of failed teacher calls the run ends."""
+    """The run ends above this share of failed teacher calls."""
     replace_level: float = Field(default=0.8, gt=0, lt=1)
-    """The distilled prompt replaces the zero-shot one when the confidence interval of the paired difference in
-    macro-F1 at this level lies above zero."""
+    """Confidence level of the interval of the paired difference in macro-F1; the distilled prompt replaces the
+    zero-shot one if the interval lies above zero."""
     max_risk: float | None = Field(default=None, gt=0, lt=1)
-    """The highest risk that the student may run alone: a gate for it is fitted on the validation rows. `None`: no gate,
-    it always decides."""
+    """Highest risk at which the student may decide alone; a gate for it is fitted on the validation rows. `None`: no
+    gate."""
     require_review: bool = False
-    """The rules must be accepted by a person before the artifact can be used; the run waits for it."""
+    """Whether a person has to accept the rules before the artifact can be used; the run waits for it."""
     budget: Budget = Field(default_factory=Budget)
-    """What the run may spend at most."""
+    """The limits of the run."""
     prices: dict[str, Price] = Field(default_factory=dict)
-    """Prices that go before the built-in table; model name to price, see `price_of`."""
+    """Model name to price; takes precedence over published prices, see `price_of`."""
 
     def describe(self) -> str:
         """The numbers in one line."""

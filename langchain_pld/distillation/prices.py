@@ -1,4 +1,4 @@
-"""What a model's tokens cost: a user's own prices, else the published ones."""
+"""Token prices: the user's own, else the published ones."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ __all__ = ["Price", "price_of", "read_prices"]
 
 
 class Price(BaseModel):
-    """US dollars for a million tokens."""
+    """US dollars per million tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: float = Field(ge=0)
     """Prompt tokens."""
     output: float = Field(ge=0)
-    """Generated tokens, reasoning included."""
+    """Generated tokens, including reasoning."""
     cached_input: float | None = Field(default=None, ge=0)
-    """Prompt tokens that the provider had cached; as `input` when absent."""
+    """Prompt tokens cached by the provider; by default as `input`."""
 
     def of(self, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float:
-        """US dollars for these tokens; the cached ones are among the input tokens."""
+        """US dollars for these tokens; cached tokens count among the input tokens."""
         cached = self.input if self.cached_input is None else self.cached_input
         fresh = input_tokens - cached_tokens
         return (fresh * self.input + cached_tokens * cached + output_tokens * self.output) / 1_000_000
@@ -40,7 +40,7 @@ class Price(BaseModel):
 
 _FREE = Price(input=0, output=0)
 _LOCAL = ("embedded", "ollama")
-# Providers whose name in LangChain is another one than in the price list.
+# Providers with another name in the price list than in LangChain.
 _PROVIDERS = {
     "google_genai": "google",
     "google_vertexai": "google",
@@ -53,14 +53,10 @@ _PROVIDERS = {
 
 
 def price_of(model: str, own: Mapping[str, Price] | None = None) -> Price | None:
-    """The price of a model; `None` where nobody knows it.
+    """The price of a model named as `provider:name`; `None` if unknown.
 
-    Published prices come from the package `genai-prices`, at its rate for short prompts. Models that run here cost
-    nothing.
-
-    Args:
-        model: As `provider:name`.
-        own: The user's prices by model name or by `provider:name`; they go before the published ones.
+    Published prices come from the package `genai-prices`, at its rate for short prompts; the user's `own`, by model
+    name or `provider:name`, take precedence. Local models cost nothing.
     """
     own = own or {}
     provider, _, name = model.partition(":")
@@ -71,10 +67,10 @@ def price_of(model: str, own: Mapping[str, Price] | None = None) -> Price | None
 
 
 def read_prices(path: Path) -> dict[str, Price]:
-    """Read a user's prices from a YAML file: model name to `input`, `output` and, if wanted, `cached_input`.
+    """Read a user's prices from a YAML file: model name to `input`, `output` and optionally `cached_input`.
 
     Raises:
-        InputError: There is no such file, or it holds something else; the message says where.
+        InputError: The file is missing or has other content; the message says where.
     """
     try:
         return TypeAdapter(dict[str, Price]).validate_python(read_yaml(path))
@@ -92,7 +88,7 @@ def read_prices(path: Path) -> dict[str, Price]:
 
 
 def _published_price(provider: str, name: str) -> Price | None:
-    # The list takes a while to load, and only a run that costs money needs it.
+    # The list is slow to load, and only paid runs need it.
     from genai_prices.data_snapshot import get_snapshot
 
     try:
@@ -107,7 +103,7 @@ def _published_price(provider: str, name: str) -> Price | None:
 
 
 def _rate(rate: Decimal | TieredPrices | None) -> float | None:
-    """US dollars for a million tokens."""
+    """US dollars per million tokens."""
     if rate is None:
         return None
     return float(rate if isinstance(rate, Decimal) else rate.base)

@@ -1,4 +1,4 @@
-"""Data roles: which rows may be seen by whom, and where they lie in the Store."""
+"""Data roles of rows: train, validation and test."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Role = Literal["train", "validation", "test"]
 
 
 def check_roles(task: Task, sets: Mapping[Role, ExampleSet]) -> None:
-    """Make sure that no text and no group plays two roles and that each role has what it needs.
+    """Check that no text or group has two roles and that each role has the rows it needs.
 
-    Texts are compared by `text_key`. Train rows may be without a label: the teacher votes on them.
+    Texts are compared by `text_key`. Train rows may lack a label: the teacher votes on them.
 
     Raises:
         ExampleError: A text or a group is in two roles, a validation or test row has no label, or a label has no row;
@@ -61,7 +61,7 @@ def _no_clash(sets: Mapping[Role, ExampleSet], what: str, key_of: Callable[[Exam
 
 
 def text_key(task: Task, value: TaskInput) -> str:
-    """An input's text after Unicode normalisation, case folding and folding of white space: equal for equal texts."""
+    """An input's text with Unicode, case and white space normalised, for comparing texts."""
     return " ".join(unicodedata.normalize("NFKC", task.render(value)).casefold().split())
 
 
@@ -71,7 +71,7 @@ def labelled_rows(rows: ExampleSet) -> ExampleSet:
 
 
 def balanced_sample(rows: ExampleSet, count: int, seed: int | None) -> ExampleSet:
-    """At most `count` rows, in turn from each label; those of a label in seeded order, without a seed as they come."""
+    """At most `count` rows, taken in turns from each label, in seeded order or, without a seed, as they come."""
     by_label: dict[str | None, list[Example]] = defaultdict(list)
     for row in rows:
         by_label[row.label].append(row)

@@ -1,4 +1,4 @@
-"""A run on disk: what it was started with, its checkpoints and its Store, so that it can be resumed after any end.
+"""A run on disk: its inputs, checkpoints and Store, so that it can be resumed however it ended.
 
 ```
 .pld/.gitignore       keeps all of it out of a repository
@@ -9,7 +9,7 @@
     checkpoints.sqlite, store.sqlite
 ```
 
-With a Postgres database the directory holds `run.json` alone, and all runs of the database share the answers.
+With a Postgres database the directory has only `run.json`, and all runs of the database share the answers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _OWNER_ONLY = 0o600
 
 
 def new_run_id(name: str) -> str:
-    """A name that no other run of a shared database has."""
+    """A run id that is unique in a shared database."""
     return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
@@ -63,7 +63,7 @@ class RunFile(BaseModel):
         """The file as it is now.
 
         Raises:
-            InputError: There is none.
+            InputError: There is no such file.
         """
         if not path.is_file():
             msg = f"no file at {path}"
@@ -72,7 +72,7 @@ class RunFile(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """What a run was started with."""
+    """The inputs of a run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -83,11 +83,11 @@ class RunRecord(BaseModel):
     task: RunFile
     """The task's YAML file."""
     data: dict[Role | Literal["all"], RunFile]
-    """Data role to its file; or `all`, one file that is split by the seed."""
+    """Data role to its file; or `all` to one file, split by the seed."""
     incumbent: RunFile | None = None
-    """The artifact in use now, where there is one."""
+    """The artifact now in use."""
     columns: Columns = Columns()
-    """What their columns are called."""
+    """Names of the columns."""
     skip_bad_rows: bool = False
     """Whether unusable rows are left out."""
     teacher: str
@@ -95,31 +95,27 @@ class RunRecord(BaseModel):
     students: tuple[str, ...] = Field(min_length=1)
     """The models that will decide, as `provider:name`."""
     embeddings: str | None = None
-    """Where the vectors of drafted conditions come from, as `provider:name`; the offline default when absent."""
+    """The embeddings of drafted conditions, as `provider:name`; by default offline."""
     plan: Plan
     """The numbers of the run."""
     seed: int = 0
     """Seed of every random choice."""
     out: Path
-    """Where the artifact goes; with several students the folder of the artifacts."""
+    """Path of the artifact; with several students, of the folder of artifacts."""
     postgres: bool = False
-    """Whether the state lies in a Postgres database. Its URL may hold a password and is not kept."""
+    """Whether the state is in a Postgres database. Its URL may have a password and is not kept."""
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    """When the run began, ISO 8601, UTC."""
+    """Time when the run began, ISO 8601, UTC."""
 
     def artifact_of(self, student: str) -> Path:
-        """Where a student's artifact goes: `out` itself, or a file in it that is named after the student."""
+        """Path of a student's artifact: `out`, or a file in it named after the student."""
         if len(self.students) == 1:
             return self.out
         return self.out / f"{re.sub(r'[^A-Za-z0-9._]+', '-', student)}.pld.json"
 
 
 class RunDirectory:
-    """The folder of one run.
-
-    Args:
-        path: Where it is, or will be.
-    """
+    """The folder of one run, which need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -127,21 +123,21 @@ class RunDirectory:
 
     @classmethod
     def fresh(cls, out: Path) -> RunDirectory:
-        """A new run's place, in `.pld/runs` beside the artifact to be written."""
+        """A new run in `.pld/runs` next to the artifact to be written."""
         stem = out.name.removesuffix(".pld.json")
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
         return cls(out.absolute().parent / ".pld" / "runs" / f"{stem}-{stamp}-{uuid.uuid4().hex[:4]}")
 
     def begin(self, record: RunRecord) -> None:
-        """Make the folder and write down what the run starts with.
+        """Create the folder and write the record.
 
         Raises:
-            InputError: A run is there already.
+            InputError: The folder already has a run.
         """
         if self._record.exists():
             msg = f"{self.path} holds a run already; go on with: pld distill --resume {self.path}"
             raise InputError(msg)
-        # Rows and answers of models are nothing for other users of the machine, or to commit by accident.
+        # Rows and model answers must not be readable for other users or committed by accident.
         for folder in (*reversed(self.path.parents), self.path):
             folder.mkdir(mode=0o700, exist_ok=True)
         if self.path.parent.parent.name == ".pld":
@@ -149,14 +145,14 @@ class RunDirectory:
         self.rewrite(record)
 
     def rewrite(self, record: RunRecord) -> None:
-        """Write down anew what the run starts with, whole or not at all; for a run whose budget has changed."""
+        """Replace the record atomically, for a run whose budget has changed."""
         fresh = self._record.with_suffix(".new")
         fresh.touch(mode=_OWNER_ONLY)
         fresh.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
         fresh.replace(self._record)
 
     def record(self) -> RunRecord:
-        """What the run was started with.
+        """The record of the run.
 
         Raises:
             InputError: There is no run, or its record cannot be read.
@@ -171,7 +167,7 @@ class RunDirectory:
             raise InputError(msg) from error
 
     def check_files(self, record: RunRecord) -> None:
-        """Make sure that the run's files are what they were.
+        """Check that the run's files are unchanged.
 
         Raises:
             InputError: Files are missing or changed; the message names them.
@@ -192,10 +188,10 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes out of the run; the hold ends with the process, however that ends.
+        """Keep other processes out of the run; the lock ends with the process, however that ends.
 
         Raises:
-            InputError: Another process is at work on it.
+            InputError: Another process is working on it.
         """
         lock = FileLock(self.path / "lock", timeout=0)
         try:
@@ -210,10 +206,10 @@ class RunDirectory:
         """Store and checkpointer of the run.
 
         Args:
-            postgres: URL of a Postgres database; files in the folder when absent.
+            postgres: URL of a Postgres database; by default files in the folder.
 
         Raises:
-            MissingExtraError: The package for SQLite, or for Postgres, is not installed.
+            MissingExtraError: The package for SQLite or Postgres is not installed.
             DistillationError: The database cannot be reached.
         """
         async with AsyncExitStack() as stack:
@@ -237,7 +233,7 @@ async def _sqlite(folder: Path, stack: AsyncExitStack) -> tuple[BaseStore, BaseC
 
     async def store(path: Path) -> AsyncSqliteStore:
         connection = await connect(path, isolation_level=None)
-        # A killed process loses nothing that was written; several processes may share the answers.
+        # A killed process loses nothing written, and several processes can share the answers.
         await connection.execute("PRAGMA journal_mode=WAL")
         await connection.execute("PRAGMA synchronous=NORMAL")
         await connection.execute("PRAGMA busy_timeout=30000")
@@ -268,7 +264,7 @@ async def _postgres(url: str, stack: AsyncExitStack) -> tuple[BaseStore, BaseChe
         open=False,
     )
     try:
-        # A pool goes on trying where a single connection tells at once what is wrong.
+        # A pool keeps retrying, while a single connection fails at once with the reason.
         async with await AsyncConnection.connect(url):
             pass
         await stack.enter_async_context(pool)
@@ -282,7 +278,7 @@ async def _postgres(url: str, stack: AsyncExitStack) -> tuple[BaseStore, BaseChe
 
 
 def _serializer() -> JsonPlusSerializer:
-    """Revives the types of the graph's state and no others."""
+    """A serializer that revives only the types of the graph's state."""
     types = {found for hint in get_type_hints(DistillationState).values() for found in _classes_in(hint)}
     return JsonPlusSerializer(allowed_msgpack_modules=[(found.__module__, found.__name__) for found in types])
 

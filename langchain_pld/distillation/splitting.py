@@ -19,21 +19,18 @@ __all__ = ["split_examples"]
 def split_examples(
     task: Task, rows: ExampleSet, *, validation: float = 0.3, test: float = 0.0, seed: int = 0
 ) -> dict[Role, ExampleSet]:
-    """Split rows into train, validation and, where wanted, test rows.
+    """Split rows into train, validation and optionally test rows, in file order.
 
-    Rows of one group, and rows with the same text, stay together. The labels have the same shares in each role, as far
-    as the groups allow: group after group, those with the rarest label first, goes to the role that lacks its labels
-    most (iterative stratification, Sechidis et al. 2011). Rows without a label become train rows, with their group.
+    Rows of a group and rows with the same text stay together. Label shares are the same in each role, as far as groups
+    allow: group by group, rarest label first, each goes to the role that most lacks its labels (iterative
+    stratification, Sechidis et al. 2011). Unlabelled rows and their groups become train rows.
 
     Args:
-        task: The task that the rows belong to.
+        task: The task of the rows.
         rows: The rows of the file.
         validation: Share of the labelled rows for validation.
-        test: Share of the labelled rows for the test; with 0 there is no such role.
-        seed: Seed of the choice among equals.
-
-    Returns:
-        The rows of each role, in the order of the file.
+        test: Share of the labelled rows for the test; 0 for no test rows.
+        seed: Seed of the choice among ties.
 
     Raises:
         ExampleError: The shares leave nothing for training, or a label has fewer groups than there are roles.
@@ -91,7 +88,7 @@ def _assign(
     chosen: dict[Role, list[list[Example]]] = {role: [] for role in shares}
     order = list(range(len(blocks)))
     random.Random(seed).shuffle(order)
-    # The rarest label first, and of its blocks the largest: what comes last is easy to fit in.
+    # The rarest label first, and its largest blocks first: the last ones are easy to fit in.
     order.sort(key=lambda n: (min(groups[label] for label in counts[n]), -len(blocks[n])))
     for n in order:
         rarest = min(counts[n], key=lambda label: (groups[label], label))

@@ -1,6 +1,6 @@
-"""The state of a run: references and small results. Examples, drafts and scores lie in the Store.
+"""The state of a run: references and small results. Examples, drafts and scores are in the Store.
 
-A person who looks at a node reads `overview`, `measured` and `log`.
+`overview`, `measured` and `log` are for people who look at a node.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["DistillationInput", "DistillationOutput", "DistillationState", "Over
 
 
 class DistillationInput(TypedDict, total=False):
-    """What a run starts from: task and rows by path or as they are, or a run whose rows are in the Store already."""
+    """The input of a run: task and rows, as paths or values, or a run whose rows are already in the Store."""
 
     task_file: str
     """Path of the task's YAML file."""
@@ -34,40 +34,40 @@ class DistillationInput(TypedDict, total=False):
     validation_file: str
     """Path of the rows for selection and calibration."""
     test_file: str
-    """Path of the rows that are read once, at the end; optional."""
+    """Path of the rows read once, at the end; optional."""
     train_rows: list[dict[str, Any]]
-    """The rows themselves, in place of a file: mappings with `text` (or the task's fields), `label`, and optionally
-    `id` and `group`."""
+    """Rows in place of a file: mappings with `text` (or the task's fields), `label`, and optionally `id` and
+    `group`."""
     validation_rows: list[dict[str, Any]]
     """As `train_rows`."""
     test_rows: list[dict[str, Any]]
     """As `train_rows`."""
     run_id: str
-    """Name of the run in the Store; made from the thread and the settings when absent. What a run of this name found
-    out is not asked for again."""
+    """Name of the run in the Store, by default made from the thread and the settings. Results of a run of this name are
+    reused."""
     task: Task
-    """The task, where it is not given as a file."""
+    """The task, in place of a file."""
     plan: Plan
-    """Concrete numbers, where the effort preset is not to be used."""
+    """Concrete numbers, in place of the effort preset."""
     incumbent: DistilledPrompt
-    """The prompt in use now, which a new one has to beat; optional."""
+    """The prompt now in use, which a new one has to beat; optional."""
 
 
 class Overview(TypedDict, total=False):
-    """What a person wants to see of a run, written anew after each node; a long list is shown in part."""
+    """A run at a glance, rewritten after each node; long lists are shortened."""
 
     rows: dict[str, int]
     """Data role to its rows."""
     labels: dict[str, int]
-    """Label to the examples that the teacher explained."""
+    """Label to the number of examples that the teacher explained."""
     explanations: list[str]
-    """Some of them: label, text, and what the teacher said."""
+    """Some of them: label, text, and explanation."""
     micro_rules: dict[str, int]
-    """Label to its micro-rules."""
+    """Label to the number of its micro-rules."""
     sample_micro_rules: list[str]
-    """Some of them, of each label."""
+    """Some of them, for each label."""
     rules: list[str]
-    """The rules of the best prompt so far, before there is one all that were merged: condition, label and support."""
+    """The rules of the best prompt so far, or else all merged rules: condition, label and support."""
     proposals: list[str]
     """What the teacher wants to change, and why."""
     prompt: str
@@ -77,7 +77,7 @@ class Overview(TypedDict, total=False):
 
 
 class DistillationOutput(TypedDict, total=False):
-    """What a run ends with, and what its stream shows after each node."""
+    """The result of a run, and what its stream shows after each node."""
 
     artifact: DistilledPrompt
     """The tested prompt."""
@@ -88,14 +88,14 @@ class DistillationOutput(TypedDict, total=False):
     overview: Overview
     """The run at a glance."""
     log: Annotated[list[str], operator.add]
-    """What each node did, a line each."""
+    """What each node did, one line each."""
 
 
 class DistillationState(DistillationInput, DistillationOutput, total=False):
     """What travels from node to node."""
 
     settings: dict[str, Any]
-    """Those of the run's context that differ from the defaults."""
+    """The settings that differ from the defaults."""
     data: dict[str, DataFingerprint]
     """Data role to its rows."""
     micro_rules: list[MicroRule]
@@ -105,35 +105,34 @@ class DistillationState(DistillationInput, DistillationOutput, total=False):
     drafts: dict[str, list[Rule]]
     """Id of a merged rule to the other drafts of its cluster."""
     pool: list[Rule]
-    """Rules that are in no prompt yet: what fitted no cluster, and what the prompt had no room for."""
+    """Rules in no prompt yet: those outside every cluster, and those the prompt had no room for."""
     scorer: Scorer
-    """How the student's answers are read; there once the student was asked."""
+    """How the student's answers are read; set once the student was asked."""
     zero_shot: Candidate
     """The best prompt without rules."""
     champion: Candidate
     """The best prompt so far."""
     all_rules: Candidate
-    """The prompt with all merged rules, where there are any."""
+    """The prompt with all merged rules, if any."""
     tried: list[str]
-    """Which ways of answering were tried, for the artifact's notes."""
+    """The answer formats tried, for the artifact's notes."""
     round: int
     """Passes of validation so far."""
     proposals: list[Proposal]
     """Edits that the next validation decides about."""
     reviewed: ReviewAnswer
-    """What a person decided about the rules; there once they are reviewed."""
+    """A person's decisions about the rules; set once they are reviewed."""
     ledger: list[LedgerLine]
-    """All that the run has spent, a line for each node and model."""
+    """What the run has spent, one line per node and model."""
 
 
 def validate_state(state: DistillationState) -> DistillationState:
-    """The state as its types say.
+    """Convert the values of a state to their types.
 
-    LangGraph's server hands the input over as JSON, and where it is told to be strict, what comes back from a
-    checkpoint is plain as well.
+    LangGraph's server passes the input as JSON and, in strict mode, checkpoints as plain data as well.
 
     Raises:
-        ValidationError: A value is not what its type says; it came from outside.
+        ValidationError: A value from outside does not match its type.
     """
     return _types().validate_python(state)
 

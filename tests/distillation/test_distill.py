@@ -211,7 +211,7 @@ async def test_the_students_share_one_budget_and_costs_are_told_of_all() -> None
 
 @pytest.mark.parametrize("students", [[], [models()[0], models()[0]]])
 async def test_no_student_and_two_of_one_name_are_refused(students: list[FakeChatModel]) -> None:
-    with pytest.raises(InputError, match=r"a run needs students, each of another name; got (none|fake-chat:reader)"):
+    with pytest.raises(InputError, match=r"a run needs students with different names; got (none|fake-chat:reader)"):
         await distilled(teacher(), students)
 
 
