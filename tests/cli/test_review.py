@@ -225,7 +225,7 @@ def test_what_cannot_be_reviewed_is_said_and_the_file_stays(
         "nobody is asked": pld("review", unsigned, "--accept-all"),
         "does not hold decisions as JSON": pld("review", unsigned, "--decisions", bad, *ILKA),
         f"unknown rules r-other; no decision about {ids[1]}, {ids[2]}": pld("review", unsigned, *some, *ILKA),
-        "nobody knows who decides": pld("review", unsigned, *some),
+        "the reviewer is unknown": pld("review", unsigned, *some),
         "no artifact at": pld("review", tmp_path / "none.pld.json"),
     }
     for expected, done in runs.items():

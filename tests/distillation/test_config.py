@@ -13,7 +13,7 @@ from langchain_pld.distillation.plan import PLANS, Budget
     ("prompt", "message"),
     [
         ({"explain_prompt": "Explain $label. $instructions"}, "placeholders that are missing: \\$labels"),
-        ({"vote_prompt": "It costs 5$. $instructions $labels $way"}, "a \\$ in it begins no placeholder"),
+        ({"vote_prompt": "It costs 5$. $instructions $labels $way"}, "a \\$ in it does not begin a placeholder"),
         ({"words_prompt": ""}, "at least 1 character"),
     ],
 )

@@ -252,7 +252,7 @@ def test_a_wrong_setting_is_named_before_anything_is_asked(studio: Studio) -> No
 
 def test_a_second_run_needs_a_thread_of_its_own(studio: Studio, finished: str) -> None:
     again = run(studio, finished, input=INLINE, context=MODELS)
-    assert "begin another one in a new thread" in again["__error__"]["message"]
+    assert "start another one in a new thread" in again["__error__"]["message"]
 
 
 def test_a_fork_with_an_edited_prompt_asks_with_it_and_pays_for_nothing_before(studio: Studio, finished: str) -> None:

@@ -227,7 +227,7 @@ def test_a_question_without_an_answer_is_told_of(folder: BatchFolder) -> None:
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "answers").write_text("")
-    with pytest.raises(ModelSetupError, match="is no folder"):
+    with pytest.raises(ModelSetupError, match="is not a folder"):
         resolve_chat_model(f"batch:{tmp_path / 'answers'}")
 
 

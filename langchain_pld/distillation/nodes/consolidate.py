@@ -1,9 +1,9 @@
 """consolidate: micro-rules become rules.
 
-In: screened micro-rules. Out: merged rules, at least one a label that has micro-rules, within the budget of rules and
-tokens; other drafts of the same clusters, and a pool of what fitted no cluster, for the search that follows. Inside
-each label the micro-rules are clustered; the teacher reads each cluster with its texts and with contrasting texts of
-other labels, and writes one rule. Rules of different labels that say nearly the same are told apart.
+In: screened micro-rules. Out: merged rules within the limits on rules and tokens, at least one per label with
+micro-rules; and for the search, other drafts of the same clusters and a pool of rules outside every cluster.
+Micro-rules are clustered within each label; the teacher reads each cluster with its texts and contrasting texts of
+other labels, and writes one rule. It then rewrites rules of different labels that say nearly the same.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ async def consolidate(state: DistillationState, run: Run) -> dict[str, Any]:
 def merge_messages(
     task: Task, members: Members, own: list[Example], others: list[Example], *, objection: str = ""
 ) -> list[BaseMessage]:
-    """The question about one cluster; `objection` says what was wrong with an earlier answer."""
+    """The question about one cluster, with the objection to an earlier answer."""
     label = members[0].label
     parts = [
         f'The label is "{label}".\n\nConditions:',
@@ -100,20 +100,20 @@ def merge_messages(
 
 
 def quote(task: Task, example: Example) -> str:
-    """The text of an example as data in a question to the teacher, shortened where it is long."""
+    """The text of an example as data in a question to the teacher; long texts are shortened."""
     text = clean_text(task.render(example.input))
     shown = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + " […]"
     return delimited(shown)
 
 
 def _sizes(clustering: Clustering) -> str:
-    """The sizes of the clusters, and how many micro-rules are in none."""
+    """The sizes of the clusters, and the number of micro-rules outside."""
     sizes = ", ".join(str(len(members)) for members in clustering.groups)
     return sizes + (f" ({len(clustering.noise)} in no cluster)" if clustering.noise else "")
 
 
 async def _cluster(run: Run, micro_rules: Sequence[MicroRule]) -> dict[str, Clustering]:
-    """The micro-rules of each label in clusters; a label without micro-rules is left out."""
+    """Cluster the micro-rules of each label that has any."""
     vectors = await embed_micro_rules(run, micro_rules)
     found: dict[str, Clustering] = {}
     for label in run.task.label_names:
@@ -138,9 +138,8 @@ async def _merge(
 ) -> tuple[Rule, list[str]]:
     """One draft of a cluster's rule, and what was wrong with the teacher's answers.
 
-    A condition that the screen objects to is asked for once more. Where none can be used, the micro-rule nearest to the
-    cluster's middle stands for it; of those whose label a person gave, where there are any. The draft's number and the
-    seed choose the texts that the teacher sees.
+    After an objection of the screen the teacher is asked once more. If no condition is usable, the most central
+    micro-rule replaces it, preferably one with a gold label. The draft's number and the seed choose the texts shown.
     """
     task, label = run.task, members[0].label
     by_id = {row.id: row for row in train}
@@ -167,7 +166,7 @@ async def _merge(
 
 
 async def _tell_apart(run: Run, rules: tuple[Rule, ...], teacher: Teacher, screen: Screen) -> tuple[Rule, ...]:
-    """The rules after conflicts across labels were settled."""
+    """The rules after conflicts across labels are resolved."""
     if len(rules) < 2:
         return rules
     as_drafts = [MicroRule(label=rule.label, condition=rule.condition, source=rule.id) for rule in rules]
@@ -187,7 +186,7 @@ async def _tell_apart(run: Run, rules: tuple[Rule, ...], teacher: Teacher, scree
 
 
 async def _within_budget(run: Run, rules: tuple[Rule, ...]) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
-    """The rules that the prompt has room for, and the others."""
+    """The rules that the prompt has room for, and the rest."""
     task, plan = run.task, run.plan
     count = await asyncio.to_thread(token_counter, run.student)
     return await asyncio.to_thread(

@@ -1,9 +1,9 @@
-"""critique, first pass: screens the micro-rules, then has the teacher judge them, before they are merged.
+"""critique, first pass: screen the micro-rules and have the teacher judge them before they are merged.
 
-In: micro-rules. Out: those that neither a screen nor the teacher objects to. Conditions that say nearly the same are
-one family: of one label it is judged once and each member keeps its source; across labels it decides nothing, and goes
-out on both sides unless most of its sources stand on one. The teacher reads conditions, never texts. A judgement that
-cannot be read, or that condemns most of what it was shown, changes nothing.
+In: micro-rules. Out: those without objections. Near-duplicates form a family: within one label it is judged once and
+each member keeps its source; across labels it distinguishes nothing and is dropped, unless most of its sources are on
+one side. The teacher reads conditions, never texts. A judgement that is unreadable or condemns most of a batch changes
+nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from langchain_pld.verdict import Failure
 __all__ = ["JUDGED_AT_ONCE", "Judgement", "critique", "judge_messages", "screen_micro_rules"]
 
 JUDGED_AT_ONCE = 12
-"""Conditions that a judgement covers."""
+"""Conditions per judgement."""
 _MOST_DROPPED = 0.5
 _MAJORITY = 0.75
 
@@ -70,12 +70,7 @@ async def critique(state: DistillationState, run: Run) -> dict[str, Any]:
 
 
 def screen_micro_rules(micro_rules: Sequence[MicroRule], screen: Screen) -> tuple[list[MicroRule], list[str]]:
-    """The micro-rules that pass the screens, and the reason of each that does not.
-
-    Args:
-        micro_rules: Of all labels.
-        screen: What a condition must not hold; its labels are those that the task has.
-    """
+    """The micro-rules (of all labels) that pass the screens, and the reasons for rejecting the others."""
     reasons: list[str] = []
     passed: list[MicroRule] = []
     for micro in micro_rules:
@@ -104,7 +99,7 @@ def judge_messages(task: Task, label: str, conditions: Sequence[str]) -> list[Ba
 
 
 async def _judge(run: Run, micro_rules: list[MicroRule]) -> list[MicroRule]:
-    """The micro-rules that the teacher does not object to."""
+    """The micro-rules without an objection of the teacher."""
     teacher = run.teacher()
     by_label: dict[str, list[Family]] = defaultdict(list)
     for family in group_near_duplicates(micro_rules):

@@ -1,8 +1,8 @@
-"""Which examples the teacher explains.
+"""Selecting the examples that the teacher explains.
 
-Labelled train rows come first; where there are too many, half of those taken are the ones that the student finds hard.
-Where they do not fill the plan, unlabelled rows follow on whose label the teacher's votes agree, and, if the plan wants
-them, made-up examples for labels with few.
+Labelled train rows come first; if there are too many, half of those taken are hard for the student. If there are too
+few, unlabelled rows follow whose label the teacher's votes agree on, and, if the plan wants them, synthetic examples
+for small labels.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from langchain_pld.verdict import Failure
 __all__ = ["POOL", "select_examples", "stop_at_too_many"]
 
 POOL = 2
-"""How many times the rows wanted the student reads, so that the hard ones among them can be taken."""
+"""The student reads so many times the wanted rows, to find the hard ones."""
 
 
 async def select_examples(run: Run, teacher: Teacher) -> list[ChosenRow]:
-    """Choose the examples that the teacher explains, and keep them; the same ones when a run is resumed.
+    """Choose and store the examples that the teacher explains; a resumed run gets the same ones.
 
     Raises:
         DistillationError: Too many of the votes failed.
@@ -81,9 +81,9 @@ async def _pick_labelled(run: Run, gold: ExampleSet) -> ExampleSet:
 
 
 def _half_hard(pool: ExampleSet, losses: dict[str, float], count: int, seed: int) -> ExampleSet:
-    """Half of the rows at random, the other half those with the highest loss; both balanced over labels.
+    """Half of the rows at random, half with the highest loss, both balanced over labels.
 
-    Not only the hard ones: among them are the mislabelled and the odd.
+    Not only hard ones, because mislabelled and odd rows are among them.
     """
     usual = balanced_sample(pool, (count + 1) // 2, seed)
     known = {row.id for row in usual}
@@ -94,10 +94,10 @@ def _half_hard(pool: ExampleSet, losses: dict[str, float], count: int, seed: int
 
 
 async def _zero_shot_losses(run: Run, rows: ExampleSet) -> dict[str, float]:
-    """Log loss of each train row, in nats, under the prompt without rules; uncalibrated.
+    """Uncalibrated log loss of each train row, in nats, under the prompt without rules.
 
     Raises:
-        BudgetSpent: The budget does not allow it.
+        BudgetSpent: The budget ran out.
         StudentError: The student cannot be reached, or none of its answers can be read.
     """
     formats = await student_formats(run, ("names",))
@@ -131,10 +131,10 @@ async def _vote(run: Run, teacher: Teacher, rows: Sequence[Example], wanted: int
 
 
 async def _synthesize(run: Run, teacher: Teacher, rows: Sequence[Example]) -> list[Example]:
-    """Examples that the teacher makes up for labels with few, and that win its vote."""
+    """Examples that the teacher makes up for small labels and that win its vote."""
     task, plan, count = run.task, run.plan, run.plan.synthetic_per_small_label
     screen = await asyncio.to_thread(Screen.of, task, await run.store.require("train"))
-    # Of validation and test rows it is only looked whether a text stands there.
+    # Validation and test rows are only checked for equal texts.
     sets = [await run.store.examples(role) for role in get_args(Role)]
     taken = {text_key(task, row.input) for found in sets for row in found or ()}
     kept: list[Example] = []
@@ -162,7 +162,7 @@ async def _synthesize(run: Run, teacher: Teacher, rows: Sequence[Example]) -> li
 
 
 def stop_at_too_many(failures: Sequence[Failure], calls: int, teacher: Teacher, plan: Plan) -> None:
-    """End the run where too many calls failed; a call that the budget did not allow is none of them."""
+    """End the run if too many calls failed, not counting those that the budget did not allow."""
     failed = [failure for failure in failures if failure.kind != "budget"]
     if len(failed) > plan.max_failure_share * calls:
         msg = (

@@ -1,8 +1,8 @@
-"""extract: one de-entitised micro-rule an example.
+"""extract: one micro-rule per example, without its names and details.
 
-In: the explanations. Out: micro-rules. A draft that takes over words, names or numbers of its example, or is no plain
-condition, is asked for once more; if the next one is no better, the example is rejected with the reason. Cues that the
-same screen objects to are left out.
+In: the explanations. Out: micro-rules. If a draft copies words, names or numbers of its example or is not a plain
+condition, another one is asked for; if that is no better, the example is rejected with the reason. Cues that fail the
+same screen are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["extract"]
 
 async def extract(state: DistillationState, run: Run) -> dict[str, Any]:
     """The node."""
-    del state  # what it needs lies in the Store
+    del state  # everything it needs is in the Store
     task, teacher = run.task, run.teacher()
     chosen = await run.store.chosen()
     found = await run.store.get_many("explanations", [content_key(row.example) for row in chosen])
@@ -62,7 +62,7 @@ async def extract(state: DistillationState, run: Run) -> dict[str, Any]:
 
 
 def _micro_rule(task: Task, row: ChosenRow, explanation: Explanation, screen: Screen) -> MicroRule:
-    """The micro-rule of a checked explanation, with the cues that pass the same screen."""
+    """The micro-rule of a screened explanation, with the cues that pass the same screen."""
     source = [task.render(row.example.input)]
     return MicroRule(
         label=str(row.example.label),

@@ -1,8 +1,8 @@
-"""generate: the teacher reasons about each example under its label.
+"""generate: the teacher explains why each example has its label.
 
-In: the rows in the Store. Out: the examples chosen to learn from and their explanations, both in the Store. One joint
-call explains an example and drafts the condition that `extract` checks. An example whose call fails is recorded as
-failed; too many of them end the run, with everything paid for kept.
+In: the rows in the Store. Out: the selected examples and their explanations, both in the Store. One call explains an
+example and drafts the condition that `extract` checks. Failed calls are recorded; too many end the run, but everything
+paid for is kept.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ async def generate(state: DistillationState, run: Run) -> dict[str, Any]:
 
 
 def explanation_messages(task: Task, example: Example, *, objection: str = "") -> list[BaseMessage]:
-    """The question about one example; `objection` says what was wrong with an earlier answer."""
+    """The question about one example, with the objection to an earlier answer."""
     system = fill("explain", instructions=task.instructions, labels=label_lines(task), label=str(example.label))
     text = delimited(clean_text(task.render(example.input)))
     return [SystemMessage(system), HumanMessage(f"{text}\n\n{objection}" if objection else text)]
 
 
 async def _explain(run: Run, teacher: Teacher, rows: Sequence[Example]) -> list[Failure]:
-    """Explain each row; returns why some have no explanation."""
+    """Explain each row; returns the failures."""
     failures: list[Failure] = []
 
     async def explain(example: Example) -> None:
@@ -71,7 +71,7 @@ async def _explain(run: Run, teacher: Teacher, rows: Sequence[Example]) -> list[
         kind = "failed" if isinstance(answer, Failure) else "explanation"
         await run.store.put_many("explanations", {content_key(example): {kind: answer.model_dump()}})
 
-    # Asked one label after the other, so that the prompts of one label share their prefix in the model's cache.
+    # Label by label, so that prompts of one label share their prefix in the model's cache.
     by_label = sorted(rows, key=lambda row: str(row.label))
     await ask_all(map(explain, by_label), run.progress("teacher explains examples"))
     stop_at_too_many(failures, len(rows), teacher, run.plan)

@@ -1,4 +1,4 @@
-"""What a person reads of a run at each node: counts, samples, figures, the prompt; small, and for nothing else."""
+"""The overview of a run for people: counts, samples, figures, the prompt."""
 
 from __future__ import annotations
 
@@ -26,12 +26,7 @@ _LENGTH = 240
 
 
 async def overview(state: DistillationState, run: RunStore) -> Overview:
-    """The overview of a state.
-
-    Args:
-        state: The state after a node.
-        run: Where explanations lie.
-    """
+    """The overview of the state after a node."""
     chosen = await run.chosen()
     some = _some(chosen, lambda row: str(row.example.label))
     found = await run.get_many("explanations", [content_key(row.example) for row in some])
@@ -63,7 +58,7 @@ async def overview(state: DistillationState, run: RunStore) -> Overview:
 def validation_figures(
     prompts: Mapping[str, ScoredCandidate | None], rows: ExampleSet, labels: Sequence[str]
 ) -> dict[str, Any]:
-    """The figures of prompts on the validation rows, for the state; a name without a prompt is left out."""
+    """The figures of prompts on the validation rows; names without a prompt are left out."""
     gold = gold_labels(rows)
     return {
         name: {

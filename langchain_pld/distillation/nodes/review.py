@@ -1,9 +1,8 @@
-"""review: a person decides which rules may stand in the prompt.
+"""review: a person decides which rules may enter the prompt.
 
-In: the artifact of `validate`, when a review is required. Out, at first, the accepted rules, which `validate` scores
-without choosing among them; then, when they come back scored, the signed artifact. The interrupt has the shape of
-LangChain's human-in-the-loop middleware, one action request a rule. An answer that cannot be read is asked for again;
-what could be read of it is kept.
+In: the artifact of `validate`, if a review is required. Out: first the accepted rules, which `validate` scores without
+choosing among them; then the signed artifact. The interrupt has the format of LangChain's human-in-the-loop middleware,
+with one action request per rule. Unreadable decisions are asked for again, readable ones are kept.
 """
 
 from __future__ import annotations
@@ -48,17 +47,17 @@ ACTION = "accept_rule"
 """Name of the action that each request asks about."""
 
 PROBLEM = "The last answer cannot be used: "
-"""How the description of a request begins that is made again."""
+"""The beginning of a repeated request's description."""
 
 ALIKE = 0.8
-"""Cosine of character n-grams from which on two conditions of different labels are shown as a conflict."""
+"""Cosine of character n-grams from which on conditions of different labels are shown as a conflict."""
 
 SHOWN_SOURCES = 3
 """Source texts shown with a rule."""
 
 
 async def review(state: DistillationState, run: Run) -> dict[str, Any]:
-    """The node. It needs a checkpointer to wait with; without one the run ends there, its artifact not signed."""
+    """The node. It needs a checkpointer to wait; without one the run ends with an unsigned artifact."""
     artifact = state["artifact"]
     if _signable(state):
         answer = state["reviewed"]
@@ -66,7 +65,7 @@ async def review(state: DistillationState, run: Run) -> dict[str, Any]:
         return {"artifact": artifact.sign(answer)}
     train, reviewer = await run.store.examples("train") or (), _reviewer(run.config)
     form = await asyncio.to_thread(ReviewForm, artifact.task, artifact.rules, train, reviewer=reviewer)
-    # All that stands before an interrupt runs again when the answer comes, so there is nothing here but reading.
+    # Everything before an interrupt runs again after the answer, so there is only reading here.
     while form.open:
         form.take(interrupt(form.request()))
     answer = form.answer()
@@ -75,7 +74,7 @@ async def review(state: DistillationState, run: Run) -> dict[str, Any]:
 
 
 def after_validate(state: DistillationState) -> Literal["review", "__end__"]:
-    """On to the review, where rules wait for it, or where it was made and can be signed now."""
+    """On to the review if rules wait for it, or if it can be signed now."""
     artifact = state["artifact"]
     if artifact.review is None and ((artifact.require_review and artifact.rules) or _signable(state)):
         return "review"
@@ -83,20 +82,18 @@ def after_validate(state: DistillationState) -> Literal["review", "__end__"]:
 
 
 def after_review(state: DistillationState) -> Literal["validate", "__end__"]:
-    """Back to be scored with the rules that were accepted, until the artifact is signed."""
+    """Back to be scored with the accepted rules, until the artifact is signed."""
     return "validate" if state["artifact"].review is None else "__end__"
 
 
 class ReviewForm:
-    """What a reviewer is asked and has answered so far.
-
-    A run, a terminal and a file of decisions all fill in this one form.
+    """The questions to a reviewer and the answers so far, for a run, a terminal or a file of decisions.
 
     Args:
         task: The task of the rules.
         rules: The rules to decide about.
-        train: Train rows, as far as they are known; those behind a rule are shown, and an edit must not copy from them.
-        reviewer: Who decides, where the answer does not say.
+        train: Known train rows; those behind a rule are shown, and an edit must not copy from them.
+        reviewer: The reviewer, if the answer names none.
     """
 
     def __init__(
@@ -110,9 +107,9 @@ class ReviewForm:
         self.task = task
         self.rules = tuple({rule.id: rule for rule in rules}.values())
         self.decisions: dict[str, RuleDecision] = {}
-        """The decisions that could be read, under the ids of their rules."""
+        """Rule id to readable decision."""
         self.problems: dict[str, str] = {}
-        """What was wrong with the last answer, under the ids of the rules; under "" what concerns all of it."""
+        """Rule id to what was wrong with the last answer; "" for what concerns all of it."""
         rows = list(train)
         sources = {source for rule in rules for source in rule.sources}
         self._texts = {row.id: task.render(row.input) for row in rows if row.id in sources}
@@ -137,12 +134,12 @@ class ReviewForm:
         }
 
     def take(self, response: Any) -> None:
-        """Read an answer to the last request; what cannot be read is told in `problems` and stays open.
+        """Read an answer to the last request; unreadable decisions are noted in `problems` and stay open.
 
         Args:
-            response: `decisions`, and optionally `reviewer` and `time` (ISO 8601, now when absent). `decisions` is a
+            response: `decisions`, and optionally `reviewer` and `time` (ISO 8601, by default now). `decisions` is a
                 list in the order of the requests, one decision for all of them, or a mapping from rule ids, which may
-                decide again about rules that are decided already.
+                change earlier decisions.
         """
         self.problems = {}
         try:
@@ -167,7 +164,7 @@ class ReviewForm:
         """All decisions, in the order of the rules.
 
         Raises:
-            InputError: Some rules are still open, or there is none.
+            InputError: Some rules are still open, or there are none.
         """
         if self.open or not self.rules:
             msg = f"{len(self.open)} of {len(self.rules)} rules have no decision yet: {self.complaint()}"
@@ -232,7 +229,7 @@ class ReviewForm:
 
     def _revise(self, answer: Mapping[str, Any], rule: Rule) -> Rule:
         action = answer.get("edited_action")
-        # A form sends every field back; only these two can be edited.
+        # A form returns every field, but only these two can be edited.
         arguments = action.get("args") if isinstance(action, Mapping) else None
         if not isinstance(arguments, Mapping) or not {"condition", "label"} & set(arguments):
             msg = "edit needs edited_action.args with the new condition, the new label, or both"
@@ -263,21 +260,17 @@ async def aresume_review(
     context: DistillConfig | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> DistilledPrompt:
-    """Answer the review for which a run is interrupted, and let it go on to its end.
+    """Answer the review that a run waits for, run it to its end, and return the artifact.
 
     Args:
-        graph: The distillation graph, with the checkpointer and the Store of the run.
+        graph: The distillation graph, with the checkpointer and Store of the run.
         config: Names the run's thread.
-        ask: Called with each request, also with one that came back since its answer could not be read; gives what the
-            run is resumed with, see `ReviewForm.take`.
+        ask: Called with each request, including repeated ones; returns the answer, see `ReviewForm.take`.
         context: The settings of the run.
         on_progress: Called with each step's progress while the accepted rules are scored.
 
-    Returns:
-        The artifact that the run ends with.
-
     Raises:
-        DistillationError: The run does not wait for a review.
+        DistillationError: The run is not waiting for a review.
     """
     waiting = _review_request((await graph.aget_state(config)).interrupts)
     if waiting is None:
@@ -293,9 +286,9 @@ async def aresume_review(
 
 
 def near_conflicts(rules: Sequence[Rule]) -> dict[str, list[dict[str, Any]]]:
-    """For each rule, those of another label that read nearly the same, most alike first.
+    """For each rule, similar ones of other labels, most alike first, by character n-grams.
 
-    Compared are character n-grams, so that it needs no model; two wordings of one thought may pass unseen.
+    This needs no model, but misses the same thought in other words.
 
     Returns:
         Rule id to entries with `rule`, `label`, `condition` and `similarity`.
@@ -320,20 +313,20 @@ _TEXT_LENGTH = 600
 
 
 def _signable(state: DistillationState) -> bool:
-    """Whether the artifact has exactly the rules that a person accepted."""
+    """Whether the artifact has exactly the accepted rules."""
     answer = state.get("reviewed")
     return answer is not None and rules_sha256(answer.accepted) == rules_sha256(state["artifact"].rules)
 
 
 def _reviewer(config: DistillConfig) -> str | None:
-    """Who decides, as far as the run knows: by its config or settings, or the user whom LangGraph's server checked."""
+    """The reviewer, if known: from the config or settings, or the authenticated user of LangGraph's server."""
     known = get_config().get("configurable") or {}
     name = known.get("reviewer") or config.reviewer or known.get("langgraph_auth_user_id")
     return str(name) if name else None
 
 
 def _review_request(interrupts: Iterable[Interrupt]) -> dict[str, Any] | None:
-    """The request of a review among what a run waits for."""
+    """The review request among the interrupts of a run."""
     for waiting in interrupts:
         requests = waiting.value.get("action_requests") if isinstance(waiting.value, dict) else None
         if requests and requests[0].get("name") == ACTION:
@@ -342,13 +335,13 @@ def _review_request(interrupts: Iterable[Interrupt]) -> dict[str, Any] | None:
 
 
 def _signer(response: Any, fallback: str | None) -> tuple[str, str]:
-    """Name and time of an answer, checked as the signature checks them."""
+    """The reviewer and time of an answer, checked as in a signature."""
     if not isinstance(response, Mapping):
         msg = 'the answer is not a mapping; give {"reviewer": "…", "decisions": […]}'
         raise InputError(msg)
     name, time = response.get("reviewer") or fallback, response.get("time")
     if name is None:
-        msg = "nobody knows who decides; add `reviewer` beside `decisions`, or to the run's config under `configurable`"
+        msg = "the reviewer is unknown; add `reviewer` beside `decisions`, or to the run's config under `configurable`"
         raise InputError(msg)
     try:
         checked = ReviewAnswer(
@@ -362,7 +355,7 @@ def _signer(response: Any, fallback: str | None) -> tuple[str, str]:
 
 
 def _decisions_by_rule(response: Mapping[str, Any], ids: Sequence[str], known: Sequence[str]) -> dict[str, Any]:
-    """The decisions of an answer under rule ids: those that were asked about, and by name any of the known ones."""
+    """Rule id to decision: for the requested rules, and in a mapping for any known rule."""
     decisions = response.get("decisions")
     if isinstance(decisions, Mapping) and isinstance(decisions.get("type"), str):
         if decisions["type"] == "edit" and len(ids) > 1:
@@ -387,7 +380,7 @@ def _decisions_by_rule(response: Mapping[str, Any], ids: Sequence[str], known: S
 
 
 def _check_condition(condition: str, sources: Iterable[str], screen: Screen) -> str:
-    """An edited condition as it may stand in a prompt, on one line."""
+    """An edited condition, screened and on one line."""
     condition = " ".join(clean_text(condition).split())
     if not condition:
         msg = "the edited condition is empty"

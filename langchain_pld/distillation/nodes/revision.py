@@ -1,9 +1,9 @@
-"""critique, later passes: the teacher edits rules in view of the student's mistakes.
+"""critique, later passes: the teacher edits rules after the student's mistakes.
 
-The mistakes are made on train rows, the only ones that a teacher may see: the student labels those that were
-explained, with the best prompt so far. They are grouped by confusion (this label taken for that one). For each of the
-most frequent confusions the teacher sees the rules of both labels, the wrong texts and the nearest right ones, and
-answers with an action list. What comes out are proposals; `validate` decides about each on validation rows.
+The student labels the explained train rows with the best prompt so far; the teacher must see no others. Mistakes are
+grouped by confusion of two labels. For each of the most frequent, the teacher sees the rules of both labels, the wrong
+texts and the nearest right ones, and answers with a list of actions: proposals that `validate` tests on validation
+rows.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class Confusion:
     expected: str
     predicted: str
     failures: tuple[Example, ...]
-    """The rows that came out wrong."""
+    """The wrong rows."""
     nearest: tuple[Example, ...]
-    """Rows of the two labels that came out right, the most like the failures first."""
+    """Right rows of the two labels, most similar to the failures first."""
 
 
 async def revise(best: Candidate, scorer: Scorer, run: Run) -> dict[str, Any]:
@@ -75,7 +75,7 @@ async def revise(best: Candidate, scorer: Scorer, run: Run) -> dict[str, Any]:
     rows = ExampleSet(source="explained train rows", examples=chosen)
     proposals: list[Proposal] = []
     try:
-        # Scored before, so this comes from the Store; the student answers as it is calibrated there.
+        # Scored before, so this comes from the Store; it gives the calibration.
         validation = stratified_order(await run.store.require("validation"), run.seed)
         scored = await student_scorer.validate(best, validation)
         scores = await student_scorer.score(best, rows, "train", run.progress("student labels train rows"))
@@ -91,12 +91,12 @@ async def revise(best: Candidate, scorer: Scorer, run: Run) -> dict[str, Any]:
 
 
 def find_confusions(task: Task, rows: ExampleSet, predictions: Sequence[str | None]) -> list[Confusion]:
-    """Group the rows that a student got wrong by expected and predicted label, the most frequent confusion first.
+    """Group the wrong rows by expected and predicted label, most frequent confusion first.
 
     Args:
         task: The task.
         rows: Labelled train rows, n.
-        predictions: The student's label of each row, n; `None` where it gave none.
+        predictions: The student's label of each row, n; `None` if it gave none.
     """
     wrong: defaultdict[tuple[str, str], list[Example]] = defaultdict(list)
     right: list[Example] = []
@@ -154,7 +154,7 @@ async def _propose(run: Run, rules: Sequence[Rule], confusions: Sequence[Confusi
 
 
 def revision_messages(task: Task, rules: Sequence[Rule], confusion: Confusion) -> list[BaseMessage]:
-    """The question about one confusion; rules are named by their place in it."""
+    """The question about one confusion; it numbers the rules."""
     listed = [f"{number}. {rule.condition} -> {rule.label}" for number, rule in enumerate(rules, 1)]
     parts = ["Rules:", *(listed or ["none yet"])]
     parts += [f'\nLabelled "{confusion.predicted}" by the model, but correct is "{confusion.expected}":']
@@ -166,7 +166,7 @@ def revision_messages(task: Task, rules: Sequence[Rule], confusion: Confusion) -
 
 
 def _translate(edit: TeacherEdit, in_question: Sequence[Rule], confusion: Confusion) -> RuleEdit:
-    """The edit with the rule's id in place of its number; a number that was not shown names no rule, and is refused."""
+    """The edit with the rule's id in place of its number; an unknown number names no rule and is refused."""
     known, label = 1 <= edit.rule <= len(in_question), edit.label or confusion.expected
     conditions = () if edit.action == "discard" else tuple(filter(None, map(str.strip, edit.conditions)))
     if edit.action == "add":

@@ -1,4 +1,4 @@
-"""What a run starts with: its task, its rows and its name, from the input or from the Store."""
+"""Reading the task, rows and name of a run from the input or the Store."""
 
 from __future__ import annotations
 
@@ -25,28 +25,27 @@ __all__ = ["read_input"]
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 _NO_MATTER = {"max_calls", "max_tokens", "max_usd", "max_minutes", "reviewer", "require_review"}
-"""Settings that change nothing about what a run finds out."""
+"""Settings that do not affect the results of a run."""
 
 
 async def read_input(
     state: DistillationState, config: DistillConfig, store: BaseStore | None, thread: str | None
 ) -> tuple[RunStore, dict[str, Any]]:
-    """Read what a run starts with, and keep its rows in the Store.
+    """Read the input of a run, and keep its rows in the Store.
 
-    A run without a name is called after its thread and all that it starts with: a fork that begins anew with other
-    settings does not write over what the first one found out.
+    A run without a name is named after its thread and input, so that a fork with other settings does not overwrite the
+    results of the first.
 
     Returns:
-        The run's part of the Store, and the part of the state that names task, plan and data.
+        The run's part of the Store, and the part of the state with task, plan and data.
 
     Raises:
-        DistillationError: The task or rows are missing, the thread or the name belongs to another run, or a file of
-            the input cannot be found.
-        ExampleError: Rows are wrong, or play two roles.
+        DistillationError: Task or rows are missing, the thread or name belongs to another run, or a file is missing.
+        ExampleError: Rows are wrong or have two roles.
     """
     if "data" in state:
         msg = (
-            "this thread has a run already; begin another one in a new thread, or let this one go on from a checkpoint "
+            "this thread already has a run; start another one in a new thread, or continue this one from a checkpoint "
             "of its history, without an input"
         )
         raise DistillationError(msg)
@@ -71,7 +70,7 @@ async def read_input(
     data = {
         role: DataFingerprint(sha256=rows.sha256, rows=len(rows), source=rows.source) for role, rows in sets.items()
     }
-    # Rows of the input lie in the Store now.
+    # Rows of the input are in the Store now.
     emptied: dict[str, Any] = {f"{role}_rows": [] for role in sets if state.get(f"{role}_rows")}
     log = [f"plan: {plan.describe()}"]
     return run, {"run_id": run.run_id, "task": task, "plan": plan, "data": data, "log": log, **emptied}
@@ -87,7 +86,7 @@ async def _task(state: DistillationState) -> Task:
 
 
 async def _rows(state: DistillationState, role: Role, task: Task) -> ExampleSet | None:
-    """The rows that the input holds or names."""
+    """The rows in the input or in its file."""
     rows, file = state.get(f"{role}_rows"), state.get(f"{role}_file")
     if rows:
         assert isinstance(rows, list)

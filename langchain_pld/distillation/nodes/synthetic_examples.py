@@ -1,7 +1,6 @@
-"""Examples that the teacher makes up for labels with few: near the boundary, and always marked.
+"""Boundary examples that the teacher makes up for small labels, always marked as synthetic.
 
-None is taken on the teacher's word: a text that copies what it was shown, or stands in the data already, is left out,
-and the others have to win a vote of the teacher that does not know what they were made for.
+A text that copies a shown one or is already in the data is dropped; the others have to win a blind vote of the teacher.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Invented(BaseModel):
 
 
 def small_labels(task: Task, rows: Sequence[Example]) -> list[str]:
-    """Labels with less than half of an even share of the rows."""
+    """Labels with less than half an even share of the rows."""
     counts = [sum(row.label == label for row in rows) for label in task.label_names]
     even = len(rows) / len(task.labels)
     return [label for label, count in zip(task.label_names, counts, strict=True) if count < even / 2]
@@ -58,15 +57,15 @@ async def invent(
     Args:
         task: The task.
         label: The label.
-        rows: Labelled train rows, some of which the teacher is shown.
-        teacher: Who is asked.
-        count: Examples wanted.
-        screen: What a text must not take over from those shown.
-        taken: Keys (`text_key`) of all texts of the data, whatever their role.
-        seed: Seed of which rows are shown.
+        rows: Labelled train rows, some of which are shown to the teacher.
+        teacher: The teacher.
+        count: Number of examples.
+        screen: Rejects texts that copy from those shown.
+        taken: Keys (`text_key`) of all texts in the data, whatever their role.
+        seed: Seed of the choice of rows to show.
 
     Returns:
-        At most `count` examples, whose ids begin with `synthetic-`; fewer where texts were screened out.
+        Up to `count` examples with ids beginning with `synthetic-`; rejected texts are missing.
     """
     shuffler = random.Random(f"{seed} {label}")
     own = [row for row in rows if row.label == label]

@@ -1,9 +1,9 @@
 """validate: the student decides which prompt is best, and whether the run goes on.
 
-In: merged rules, later proposals of edits. Out: the best prompt so far, and at the end the artifact. The zero-shot
-prompt and the rules are scored on the validation rows with the same search of the answer form and the same calibration.
-From the better of the two, single steps are taken as long as the log loss falls; in later passes each proposal is such
-a step. The best is kept always. At the end it replaces the old prompt only when a paired comparison finds it better.
+In: merged rules, later proposed edits. Out: the best prompt so far, at the end the artifact. Zero-shot prompt and rules
+are scored on the validation rows with the same choice of answer formats and the same calibration. From the better one,
+single steps are taken while the log loss falls; in later passes each proposal is a step. At the end the best prompt
+replaces the old one only if a paired comparison finds it better.
 """
 
 from __future__ import annotations
@@ -84,25 +84,20 @@ async def validate(state: DistillationState, run: Run) -> dict[str, Any]:
 
 
 class _Pass:
-    """One pass of the node.
-
-    Args:
-        student_scorer: Scores candidates.
-        rows: The validation rows, each beginning of which stands for the whole.
-    """
+    """One pass of the node over the validation rows, in `stratified_order`."""
 
     def __init__(self, student_scorer: StudentScorer, rows: ExampleSet) -> None:
         self.tried: list[str] = []
-        """What each way of answering was worth."""
+        """The figures of each answer format."""
         self._scorer = student_scorer
         self._run = student_scorer.run
         self._plan = student_scorer.run.plan
         self._rows = rows
 
     async def first(self, state: DistillationState, formats: list[AnswerFormat]) -> tuple[Contest | None, bool]:
-        """Zero-shot against all rules, then single steps from the better one; `None` where the budget is spent."""
+        """Zero-shot against all rules, then single steps from the better one; `None` if the budget ran out."""
         plan = self._plan
-        # The prompt without rules has the same choice of answer forms and the same calibration: a fair fight.
+        # For a fair comparison, the prompt without rules has the same answer formats and calibration.
         zero_shot = await self._best_format((), formats, "zero-shot", "without rules")
         if zero_shot is None:
             return None, False
@@ -121,13 +116,13 @@ class _Pass:
         return Contest(zero_shot, champion, incumbent, all_rules), True
 
     async def later(self, state: DistillationState) -> tuple[Contest | None, bool]:
-        """The best prompt so far, with each proposal that makes it better; or the rules that a person accepted."""
+        """The best prompt so far with each proposal that improves it; or the rules that a person accepted."""
         # Scored before, so these come from the Store.
         zero_shot = await self.score(state["zero_shot"], "zero-shot")
         incumbent = await self._incumbent(state)
         best = state["champion"]
         if "reviewed" in state:
-            # Without rules the prompt is the zero-shot one, which has an answer form of its own.
+            # Without rules it is the zero-shot prompt, which has its own answer format.
             accepted = tuple(state["rules"])
             best = Candidate(rules=accepted, answer=state["artifact"].answer) if accepted else state["zero_shot"]
         champion = await self.score(best, "reviewed rules" if "reviewed" in state else "the best rules so far")
@@ -150,7 +145,7 @@ class _Pass:
         return Contest(zero_shot, champion, incumbent, all_rules), improved
 
     def end(self, contest: Contest | None, improved: bool, passes: int) -> FinishReason | None:
-        """Why the search is over, or `None` when the rules go back to critique."""
+        """Why the search is over, or `None` if the rules go back to critique."""
         if contest is None or self._run.spending.stopped:
             return "budget"
         if contest.reviewed:
@@ -160,7 +155,7 @@ class _Pass:
         return "converged" if not improved or passes >= self._plan.rounds else None
 
     async def score(self, candidate: Candidate, what: str) -> ScoredCandidate | None:
-        """A candidate on all validation rows; `None` where the budget does not allow it."""
+        """Score a candidate on all validation rows; `None` if the budget ran out."""
         try:
             scored = await self._scorer.validate(candidate, self._rows, self._run.progress(f"student tries {what}"))
         except BudgetSpent as spent:
@@ -178,7 +173,7 @@ class _Pass:
     async def _best_format(
         self, rules: tuple[Rule, ...], formats: list[AnswerFormat], name: str, what: str
     ) -> ScoredCandidate | None:
-        """Some rules in their best answer format; `None` where the budget is spent."""
+        """The rules in their best answer format; `None` if the budget ran out."""
         evidence = "evidence" in self._plan.answer_forms
         scored = await score_formats(rules, formats, self.score, evidence=evidence, name=name)
         if len(scored) > 1:

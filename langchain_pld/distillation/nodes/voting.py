@@ -1,7 +1,7 @@
 """Labels for unlabelled examples: the teacher votes several times, and only agreement counts.
 
-Each vote is asked in its own way, with the labels in another order, so that a habit of the teacher does not vote.
-After self-consistency (Wang et al. 2023).
+Each vote is asked differently, with the labels in another order, so that the teacher's habits do not decide. After
+self-consistency (Wang et al. 2023).
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class Vote(BaseModel):
 async def elect(
     task: Task, rows: Sequence[Example], teacher: Teacher, plan: Plan, on_progress: OnProgress = lambda *_: None
 ) -> tuple[list[Example], list[Failure]]:
-    """Label examples by votes; labels that they have are not looked at.
+    """Label examples by votes, ignoring labels they may have.
 
     Args:
         task: The task.
         rows: The examples.
-        teacher: Who votes.
-        plan: Says how many votes each gets, and what share has to be for one label; a failed call agrees with nobody.
-        on_progress: Told the examples done, and all.
+        teacher: The voter.
+        plan: Sets the number of votes, and the share needed for a label; a failed call counts against every label.
+        on_progress: Called with examples done and total.
 
     Returns:
-        The examples that got a label, in order, and the calls that failed.
+        The examples that got a label, in order, and the failures.
     """
     named: Any = Literal[task.label_names]
     ballot = create_model("Vote", __base__=Vote, label=(named, ...))
@@ -70,7 +70,7 @@ async def elect(
 
 
 def vote_messages(task: Task, example: Example, number: int) -> list[BaseMessage]:
-    """The question of one vote; no two numbers below three times the count of labels give the same."""
+    """The question of one vote, different for each number below three times the number of labels."""
     turn, way = number % len(task.labels), number // len(task.labels)
     labels = [*task.labels[turn:], *task.labels[:turn]]
     lines = "\n".join(f"- {label.name}: {label.description}".removesuffix(": ") for label in labels)

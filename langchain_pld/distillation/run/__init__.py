@@ -1,1 +1,1 @@
-"""What a run works with: the teacher, the Store, the ledger, progress."""
+"""A run and its parts: teacher, Store, ledger, progress."""

@@ -1,4 +1,4 @@
-"""What a run tells while it works: the payload of the graph's `custom` stream events."""
+"""Progress of a run: the payload of the graph's `custom` stream events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["OnProgress", "Progress", "log_progress"]
 _logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
-"""Called with the units done and the units in all."""
+"""Called with units done and total units."""
 
 
 class Progress(BaseModel):
@@ -28,11 +28,11 @@ class Progress(BaseModel):
     done: int = 0
     """Units done."""
     total: int = 0
-    """Units in all."""
+    """Total units."""
     note: str | None = None
-    """What the step found, in one line, once it is finished."""
+    """The result of a finished step, in one line."""
     cost: float | None = None
-    """US dollars that the run has spent so far; stands in events of its own, which have no units."""
+    """US dollars spent so far; sent in separate events without units."""
 
     def __str__(self) -> str:
         """One line for people, so that `on_progress=print` shows a run."""
@@ -42,7 +42,7 @@ class Progress(BaseModel):
 
 
 def log_progress(progress: Progress) -> None:
-    """Log what a step found. At a prompt or in a notebook without any logging it is written to standard error."""
+    """Log the result of a step; at a prompt or in a notebook without logging, write it to standard error."""
     if not progress.note:
         return
     _logger.info("%s", progress)

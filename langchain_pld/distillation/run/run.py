@@ -1,4 +1,4 @@
-"""What a node works with: the run's part of the Store, its models, its ledger, its log."""
+"""A run as its nodes see it: Store, models, ledger and log."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Run:
     """A run as one node sees it; see `Run.open`."""
 
     node: str
-    """The node at work, for ledger, log and progress."""
+    """The current node, for ledger, log and progress."""
     task: Task
-    """What is to be decided."""
+    """What to decide."""
     plan: Plan
     """The numbers of the run."""
     store: RunStore
@@ -39,15 +39,15 @@ class Run:
     spending: Spending
     """Ledger and budget."""
     teacher_model: BaseChatModel | None = None
-    """The model that writes the rules; absent where a prompt is only scored."""
+    """The model that writes the rules; `None` if a prompt is only scored."""
     embeddings: Embeddings | None = None
-    """Vectors of drafted conditions; the offline default when absent."""
+    """Embeddings of drafted conditions; by default offline."""
     config: DistillConfig = field(default_factory=DistillConfig)
-    """What the user has set."""
+    """The user's settings."""
     report: Callable[[Progress], None] = lambda _: None
-    """Tells whoever watches the run."""
+    """Reports progress."""
     log: list[str] = field(default_factory=list)
-    """What the node did, a line each."""
+    """What the node did, one line each."""
 
     @classmethod
     async def open(
@@ -63,7 +63,7 @@ class Run:
         config: DistillConfig | None = None,
         report: Callable[[Progress], None] = lambda _: None,
     ) -> Run:
-        """The run with the ledger that the Store knows; see the fields."""
+        """Open the run with the ledger in its Store."""
         spending = await Spending.of(store, plan, report)
         config = config or DistillConfig()
         return cls(node, task, plan, store, student, spending, teacher_model, embeddings, config, report)
@@ -74,11 +74,7 @@ class Run:
         return self.config.seed
 
     def teacher(self, *, unproven: bool = False) -> Teacher:
-        """The teacher, asked on behalf of the node.
-
-        Args:
-            unproven: See `Teacher`.
-        """
+        """The teacher for this node; see `Teacher`."""
         assert self.teacher_model is not None, "this run has no teacher"
         return Teacher(
             self.teacher_model,
@@ -90,11 +86,11 @@ class Run:
         )
 
     async def student_fingerprint(self) -> ModelFingerprint:
-        """Which model the student is; its server may be asked."""
+        """The student's identity; may ask its server."""
         return await asyncio.to_thread(fingerprint_of, self.student)
 
     def progress(self, step: str, *, node: str | None = None) -> OnProgress:
-        """A callback that reports the units of a step that are done, and all of them."""
+        """A callback that reports the progress of a step."""
         return lambda done, total: self.report(Progress(node=node or self.node, step=step, done=done, total=total))
 
     def note(self, line: str) -> None:

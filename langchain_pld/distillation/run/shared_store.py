@@ -1,4 +1,4 @@
-"""A Store of two parts: what belongs to one run, and the teacher's answers that all runs share."""
+"""A Store of two parts: one run's own data, and the teacher's answers, which all runs share."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ _MOST_OPERATIONS = 1000
 
 
 class SharedCallsStore(BaseStore):
-    """Routes the teacher's answers to one Store and all else to another.
-
-    Args:
-        own: The run's own Store.
-        calls: The Store of the answers, which outlives the run.
-    """
+    """Routes the teacher's answers to the Store `calls`, which outlives the run, and everything else to `own`."""
 
     def __init__(self, own: BaseStore, calls: BaseStore) -> None:
         self._own = own
@@ -29,7 +24,7 @@ class SharedCallsStore(BaseStore):
         self._loop = asyncio.get_running_loop()
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """Execute operations; results come in their order."""
+        """Execute operations; results are in their order."""
         ops = list(ops)
         results: list[Result] = [None] * len(ops)
         for store in (self._own, self._calls):
@@ -41,7 +36,7 @@ class SharedCallsStore(BaseStore):
         return results
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """As `abatch`, for another thread than the event loop's."""
+        """Blocking form of `abatch`, for threads other than the event loop's."""
         return asyncio.run_coroutine_threadsafe(self.abatch(ops), self._loop).result()
 
     def _store_of(self, op: Op) -> BaseStore:

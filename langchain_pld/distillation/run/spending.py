@@ -1,4 +1,4 @@
-"""What a run has spent, and whether its budget allows another call."""
+"""The ledger of a run, and whether its budget allows another call."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _KIND, _KEY = "spending", "total"
 _FIGURES = ("calls", "cache_hits", "failures", "input_tokens", "output_tokens", "seconds")
 
 
-class BudgetSpent(Exception):  # noqa: N818  # no error: a node catches it and goes on with what it has
-    """The budget allows no further call; the text says which limit was reached."""
+class BudgetSpent(Exception):  # noqa: N818  # not an error: a node catches it and continues with what it has
+    """The budget allows no more calls; the message names the limit."""
 
 
 class Spending:
     """The ledger of a run against its budget.
 
-    Each entry is kept in the Store at once: a killed run knows after its resumption what it had spent. Limits are
-    looked at before a call, so tokens, money and minutes may be exceeded by the calls in flight; calls are not.
+    Each entry is stored at once, so that a killed run still knows it after resuming. Limits are checked before each
+    call, so calls in flight may exceed those on tokens, money and minutes, but not the one on calls.
 
     Args:
         budget: The limits.
         prices: The user's prices, see `price_of`.
-        lines: What was spent before.
+        lines: Earlier entries.
         seconds: Seconds worked before.
-        stopped: Which limit was reached before.
+        stopped: The limit reached before, if any.
         keep: Stores the state after an entry.
-        report: Called with the money spent so far, after each entry that cost some.
+        report: Called with the money spent so far, after each entry with a cost.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Spending:
     ) -> None:
         self.budget = budget or Budget()
         self.stopped = stopped
-        """Which limit was reached; `None` while all is within the budget."""
+        """The limit reached; `None` while within the budget."""
         self._prices = prices or {}
         self.ledger = total(lines)
-        """All that the run has spent, a line for each node and model."""
+        """What the run has spent, one line per node and model."""
         self._started = time.monotonic() - seconds
         self._keep = keep
         self._report = report
@@ -64,7 +64,7 @@ class Spending:
 
     @classmethod
     async def of(cls, run: RunStore, plan: Plan, report: Callable[[Progress], None] = lambda _: None) -> Spending:
-        """The spending of a run, as far as the Store knows it; its minutes go on from here."""
+        """The spending of a run as stored; its clock restarts here."""
         known = await _known(run)
         return cls(
             plan.budget,
@@ -83,13 +83,13 @@ class Spending:
         return time.monotonic() - self._started
 
     def over(self, model: str) -> str | None:
-        """Why the budget allows no call to a model now, or `None` when it does."""
+        """Why the budget does not allow a call to a model, or `None` if it does."""
         reason = self._limit_reached(model)
         self.stopped = self.stopped or reason
         return reason
 
     def check(self, model: str) -> None:
-        """Make sure that a model may be called.
+        """Check that a model may be called.
 
         Raises:
             BudgetSpent: It may not.
@@ -99,12 +99,7 @@ class Spending:
             raise BudgetSpent(reason)
 
     async def add(self, line: LedgerLine, *, cached_tokens: int = 0) -> None:
-        """Enter what a call took; its cost is worked out here.
-
-        Args:
-            line: Calls, tokens and seconds.
-            cached_tokens: Those of the input tokens that the provider had cached.
-        """
+        """Enter calls, tokens and seconds, and add their cost; `cached_tokens` are input tokens that were cached."""
         price = price_of(line.model, self._prices)
         tokens = {"input_tokens": line.input_tokens, "output_tokens": line.output_tokens}
         if price is not None:
@@ -118,7 +113,7 @@ class Spending:
         await self.keep()
 
     async def keep(self) -> None:
-        """Store the state, a limit that was reached included."""
+        """Store the state, including a limit reached."""
         if self._keep is None:
             return
         async with self._keeping:
@@ -152,7 +147,7 @@ class Spending:
 
 
 def total(lines: Iterable[LedgerLine]) -> list[LedgerLine]:
-    """One line for each node and model, in the order of first appearance."""
+    """One line per node and model, in order of first appearance."""
     groups: defaultdict[tuple[str, str], list[LedgerLine]] = defaultdict(list)
     for line in lines:
         groups[line.node, line.model].append(line)
@@ -160,7 +155,7 @@ def total(lines: Iterable[LedgerLine]) -> list[LedgerLine]:
 
 
 async def remaining_budget(budget: Budget, runs: Iterable[RunStore]) -> Budget:
-    """What other runs have left of a budget that they share."""
+    """What the other runs have left of a shared budget."""
     for run in runs:
         known = await _known(run)
         sums = _sums(_lines(known))
@@ -176,14 +171,14 @@ async def remaining_budget(budget: Budget, runs: Iterable[RunStore]) -> Budget:
 
 
 def _sums(lines: Sequence[LedgerLine]) -> dict[str, Any]:
-    """The figures of some lines, added up; one cost that nobody knows leaves their sum unknown."""
+    """The sums of some lines; one unknown cost makes the total cost unknown."""
     sums: dict[str, Any] = {name: sum(getattr(line, name) for line in lines) for name in _FIGURES}
     costs = [line.cost for line in lines]
     return {**sums, "cost": None if None in costs else sum(cost or 0.0 for cost in costs)}
 
 
 async def _known(run: RunStore) -> dict[str, Any]:
-    """What the Store knows of a run's spending."""
+    """The stored spending of a run."""
     return (await run.get_many(_KIND, [_KEY])).get(_KEY, {})
 
 

@@ -31,12 +31,7 @@ class ChosenRow(BaseModel):
 
 
 class RunStore:
-    """The Store, seen from one run: everything lies under the run's name, keyed by example id.
-
-    Args:
-        store: The LangGraph Store of the graph.
-        run_id: Name of the run.
-    """
+    """One run's part of the LangGraph Store: everything is under the run's name."""
 
     def __init__(self, store: BaseStore | None, run_id: str) -> None:
         if store is None:
@@ -54,7 +49,7 @@ class RunStore:
         self._rows[role] = rows
 
     async def examples(self, role: Role) -> ExampleSet | None:
-        """The rows of a role, in order, read once; `None` when the run has none."""
+        """The rows of a role, in order, read once; `None` if there are none."""
         if role in self._rows:
             return self._rows[role]
         index = (await self.get_many("index", [role])).get(role)
@@ -84,13 +79,13 @@ class RunStore:
         await self.put_many("index", {"chosen": {"keys": list(keyed)}})
 
     async def chosen(self) -> tuple[ChosenRow, ...]:
-        """The examples that the teacher explains, in order; none before they are chosen."""
+        """The examples that the teacher explains, in order; empty before they are chosen."""
         keys = (await self.get_many("index", ["chosen"])).get("chosen", {"keys": []})["keys"]
         found = await self.get_many("chosen", keys)
         return tuple(ChosenRow.model_validate(found[key]) for key in keys)
 
     async def rows_for_teacher(self) -> ExampleSet:
-        """What the teacher may be shown as examples: the labelled train rows, and the voted and synthetic ones.
+        """The examples that the teacher may see: labelled train rows, voted and synthetic ones.
 
         Raises:
             DistillationError: The Store has no train rows.
@@ -100,12 +95,12 @@ class RunStore:
         return ExampleSet(source=train.source, examples=(*train.examples, *others))
 
     async def put_many(self, kind: str, items: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep values under their keys."""
+        """Store values under their keys."""
         space = self._space(kind)
         await self.store.abatch([PutOp(space, key, dict(value)) for key, value in items.items()])
 
     async def get_many(self, kind: str, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The values that are there, by key."""
+        """Key to value, for the keys found."""
         space = self._space(kind)
         found = await self.store.abatch([GetOp(space, key) for key in keys])
         return {key: item.value for key, item in zip(keys, found, strict=True) if item is not None}  # type: ignore[union-attr]
@@ -115,6 +110,6 @@ class RunStore:
 
 
 def content_key(row: Example) -> str:
-    """Key of what is kept about a row: its id alone would find what was kept about another text of that id."""
-    # Sorted, since a database may give the fields of an input back in another order.
+    """Key for data about a row; its id alone may have meant another text before."""
+    # Sorted, because a database may return the fields of an input in another order.
     return hashlib.sha256(json.dumps(row.model_dump(), sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Asking the teacher: one structured question at a time, within the budget, cached, repaired once, in the ledger.
+"""Asking the teacher structured questions: within the budget, cached, repaired once, entered in the ledger.
 
-A teacher whose answers lie in files is asked in the same way. Where an answer is not there yet, asking raises
-`AnswersPendingError`, before anything is counted; `ask_all` asks several so that it names all of them.
+A teacher with answers in files is asked in the same way. A missing answer raises `AnswersPendingError` before anything
+is counted; `ask_all` collects all missing ones.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ T = TypeVar("T")
 _SCHEMA = {"title": "Check", "description": "An answer.", "type": "object", "properties": {"ok": {"type": "boolean"}}}
 
 CALLS = ("pld", "teacher_calls")
-"""Where the Store keeps answers."""
+"""Namespace of the answers in the Store."""
 
 
 class Teacher:
     """The teacher as one node uses it.
 
-    An answer is cached in the Store under a hash of model, messages and schema: a call once paid is not paid again,
-    neither in a resumed run nor in another one that asks the same. A failed call is not cached.
+    Answers are cached in the Store under a hash of model, messages and schema, so no call is paid twice, in a resumed
+    run or another one. Failed calls are not cached.
 
     Args:
-        model: The chat model. Its own rate limiter is waited for.
+        model: The chat model; its rate limiter applies.
         node: The node that asks, for the ledger.
-        store: Where answers are cached.
+        store: Caches answers.
         concurrency: Calls in flight.
-        retry: When a transient failure is tried again.
-        timeout_s: Seconds that a call may take, the wait in a local model's queue included.
-        unproven: Whether nothing is known of the model yet. Then its first call goes alone, and the run ends if the
-            service does not answer it; later the loss of a call is a gap in the data.
-        spending: The run's ledger and budget; without it the calls are counted, and not limited.
+        retry: When to retry a transient failure.
+        timeout_s: Time limit of a call in seconds, including the wait in a local model's queue.
+        unproven: Whether the model has not answered yet. Its first call then goes alone, and the run ends if the
+            service does not answer; later a lost call is only a gap in the data.
+        spending: The run's ledger and budget; by default calls are counted but not limited.
     """
 
     def __init__(
@@ -85,22 +85,16 @@ class Teacher:
         self._dead: DistillationError | None = None
 
     async def ask(self, messages: Sequence[BaseMessage], schema: type[Answer]) -> Answer | Failure:
-        """Ask one question.
-
-        A question whose answer does not fit the schema is asked once more, with what was wrong.
-
-        Args:
-            messages: The question.
-            schema: Pydantic model of the answer.
+        """Ask one question, once more if the answer does not fit the schema.
 
         Returns:
-            The answer, or why there is none; the failure is of kind `budget` where the question was not asked.
+            The answer, or why there is none; a failure of kind `budget` if the question was not asked.
 
         Raises:
-            AnswersPendingError: The teacher answers later, and this answer is not there yet.
+            AnswersPendingError: An offline teacher has not answered yet.
         """
         key = _key(self.spec, messages, schema)
-        # Of two that ask the same at one time, the second waits for the first one's answer.
+        # If two ask the same at the same time, the second waits for the first one's answer.
         async with self._asking[key], self._slots:
             known = await self._known(key, schema)
             if known is not None:
@@ -118,7 +112,7 @@ class Teacher:
         kept = await self._store.aget(CALLS, key)
         try:
             return schema.model_validate(kept.value["answer"]) if kept is not None else None
-        except (KeyError, ValidationError):  # kept by a release with other rules, or changed by hand
+        except (KeyError, ValidationError):  # stored by another release, or changed by hand
             return None
 
     async def _first_alone(self, messages: list[BaseMessage], key: str, schema: type[Answer]) -> Answer | Failure:
@@ -140,7 +134,7 @@ class Teacher:
 
         async def attempt() -> tuple[dict[str, Any], float]:
             self.spending.check(self.spec)
-            # Counted before it is made, each retry too: calls in flight count, and a killed run knows of them.
+            # Counted before the call, each retry too, so that calls in flight count even if the run is killed.
             await self.spending.add(LedgerLine(node=self._node, model=self.spec, calls=1))
             started = time.perf_counter()
             try:
@@ -155,20 +149,20 @@ class Teacher:
         for _ in range(2):
             try:
                 result, started = await self._retry.acall(attempt)
-            except Exception as error:  # a failed call is data for the run, whatever the client raised
+            except Exception as error:  # a failed call is data, whatever the client raised
                 if passes_through(error) or isinstance(error, BudgetSpent):
                     raise
                 return failure_of(error, self.spec)
             raw: AIMessage = result["raw"]
             answer = _read(result["parsed"], str(raw.text), schema)
             if not isinstance(answer, str):
-                # Before its tokens are in the ledger: killed in between, a run does not pay for it again.
+                # Saved before the ledger entry: a run killed in between does not pay twice.
                 await self._keep(key, answer)
                 await self._record(raw, started)
                 return answer
             await self._record(raw, started, failed=True)
             problem = answer
-            # Said inside the question, so that all before it stays in the server's prefix cache.
+            # Appended to the question, so that everything before stays in the server's prefix cache.
             question = messages[-1]
             messages = [*messages[:-1], HumanMessage(f"{question.text}\n\n{REPAIR.format(problem=problem)}")]
         return _unreadable(problem)
@@ -176,7 +170,7 @@ class Teacher:
     async def _from_file(
         self, model: FileBackedChatModel, messages: Sequence[BaseMessage], key: str, schema: type[Answer]
     ) -> Answer | Failure:
-        """An answer out of a file; one that did not fit was asked for again before it came here."""
+        """An answer from a file; one that did not fit was asked for again before."""
         self.spending.check(self.spec)
         found = await asyncio.to_thread(model.answer_to, Question.of(messages, schema.model_json_schema()))
         answer = _read(None, found.text, schema)
@@ -187,10 +181,10 @@ class Teacher:
             figures |= {"input_tokens": found.input_tokens, "output_tokens": found.output_tokens}
         await self.spending.add(LedgerLine(node=self._node, model=self.spec, **figures))
         if not isinstance(answer, str):
-            # The file has it for good, so that nothing is paid twice: the ledger comes first.
+            # The ledger comes first, since the file keeps the answer and nothing is paid twice.
             await self._keep(key, answer)
             return answer
-        # Unlike a call that failed, it is not made again when the node runs again: it counts once.
+        # Unlike a failed call, it is not repeated when the node runs again, so it counts once.
         await self._store.aput(CALLS, key, {"failed": answer})
         return _unreadable(answer)
 
@@ -198,11 +192,7 @@ class Teacher:
         await self._store.aput(CALLS, key, {"answer": answer.model_dump(mode="json")})
 
     async def _record(self, message: AIMessage | None, started: float, *, failed: bool = False) -> None:
-        """Enter a call's tokens and seconds into the ledger.
-
-        Calls in flight wait for each other where the model runs in this process; such a wait is left out, or the
-        seconds of calls made at one time would add up to a multiple of what they took.
-        """
+        """Enter a call's tokens and seconds into the ledger, without the wait in a local model's queue."""
         seconds = time.perf_counter() - started
         usage = message.usage_metadata if message is not None else None
         timings = message.response_metadata.get("timings") if message is not None else None
@@ -220,7 +210,7 @@ class Teacher:
 
 
 def check_teacher(teacher: BaseChatModel) -> None:
-    """Make sure that a teacher can answer as JSON; nothing is asked.
+    """Check that a teacher supports JSON answers, without asking it.
 
     Raises:
         ModelSetupError: It cannot.
@@ -237,14 +227,10 @@ def check_teacher(teacher: BaseChatModel) -> None:
 
 
 async def ask_all(asks: Iterable[Awaitable[T]], on_progress: OnProgress = lambda *_: None) -> list[T]:
-    """Await several questions at one time, as `asyncio.gather` does.
-
-    Args:
-        asks: What asks them.
-        on_progress: Called whenever one has its answer.
+    """Await several questions at once, like `asyncio.gather`; `on_progress` is called after each answer.
 
     Raises:
-        AnswersPendingError: Some wait for answers of the teacher; it has the questions of all of them.
+        AnswersPendingError: An offline teacher has not answered some; the error has all their questions.
     """
     waiting = list(asks)
     done = 0
@@ -275,9 +261,8 @@ def _unreadable(problem: str) -> Failure:
 def _read(parsed: Any, text: str, schema: type[Answer]) -> Answer | str:
     """The answer, or what is wrong with it.
 
-    The JSON object of the text counts, whatever stands around it: the clients' own parser is lenient, it completes an
-    answer that was cut off, and half a sentence would pass. What they parsed counts where the text has none, for
-    instance because the answer came as the arguments of a tool.
+    The JSON object in the text counts, because the clients' lenient parsers complete cut-off answers. Their result
+    counts only if the text has no object, e.g. because the answer came as the arguments of a tool.
     """
     if "{" in text:
         try:

@@ -1,4 +1,4 @@
-"""The teacher's prompts, as text files with `$placeholders`. A run may have a wording of its own of each."""
+"""The teacher's prompts, text files with `$placeholders`; a run may replace each."""
 
 from __future__ import annotations
 
@@ -15,23 +15,19 @@ from langchain_pld.task import Task
 __all__ = ["NAMES", "check_placeholders", "default_text", "fill", "label_lines", "use_wording"]
 
 NAMES = ("explain", "vote", "invent", "judge", "merge", "settle", "revise", "words")
-"""The templates, in the order in which a run may need them."""
+"""The templates, in the order of a run."""
 
 _wording: ContextVar[Mapping[str, str]] = ContextVar("templates", default=MappingProxyType({}))
 
 
 def fill(name: str, **values: str) -> str:
-    """The template `name` with its placeholders replaced; values are inserted as they are and not read again."""
+    """The template `name` with its placeholders replaced; placeholders inside values are left alone."""
     return Template(_wording.get().get(name) or default_text(name)).substitute(values)
 
 
 @contextmanager
 def use_wording(texts: Mapping[str, str]) -> Iterator[None]:
-    """Use other texts for some templates, in the body and in the tasks that it starts.
-
-    Args:
-        texts: Name of a template to its text, as `check_placeholders` lets it pass.
-    """
+    """Replace templates (name to checked text) in the body and in the tasks it starts."""
     token = _wording.set(texts)
     try:
         yield
@@ -41,19 +37,19 @@ def use_wording(texts: Mapping[str, str]) -> Iterator[None]:
 
 @cache
 def default_text(name: str) -> str:
-    """The text of a template as it comes with the package."""
+    """The text of a template in the package."""
     return files(__name__).joinpath(f"{name}.md").read_text(encoding="utf-8")
 
 
 def check_placeholders(name: str, text: str) -> str:
-    """Another text for a template, if it holds the same placeholders.
+    """Return a new text for a template if it has the same placeholders.
 
     Raises:
-        ValueError: It does not; the message names them.
+        ValueError: It has not; the message names them.
     """
     template, needed = Template(text), Template(default_text(name)).get_identifiers()
     if not template.is_valid():
-        msg = "a $ in it begins no placeholder; write $$ for a dollar sign"
+        msg = "a $ in it does not begin a placeholder; write $$ for a dollar sign"
         raise ValueError(msg)
     found = template.get_identifiers()
     wrong = {
@@ -68,5 +64,5 @@ def check_placeholders(name: str, text: str) -> str:
 
 
 def label_lines(task: Task) -> str:
-    """The labels with their definitions, a line each."""
+    """The labels with their definitions, one per line."""
     return "\n".join(f"- {label.name}: {label.description}".removesuffix(": ") for label in task.labels)

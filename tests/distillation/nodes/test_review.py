@@ -197,7 +197,7 @@ async def test_the_reviewer_may_come_from_the_runs_config() -> None:
     await begin(graph)
     answer = Command(resume={"decisions": [APPROVE] * 3})
     await graph.ainvoke(answer, CONFIG)
-    assert "nobody knows who decides" in (await waiting(graph))["action_requests"][0]["description"]
+    assert "the reviewer is unknown" in (await waiting(graph))["action_requests"][0]["description"]
     end = await graph.ainvoke(answer, {"configurable": {**CONFIG["configurable"], "reviewer": "Mara"}})
     assert end["artifact"].review.reviewer == "Mara"
 
