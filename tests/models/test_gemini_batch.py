@@ -172,7 +172,7 @@ def test_a_refusal_of_the_service_and_a_missing_key_are_told(
 ) -> None:
     with GeminiServer(FakeAnswer(), api_key="another") as server:
         connected(server)
-        with pytest.raises(ModelCallError, match="answers with 400 INVALID_ARGUMENT: API key not valid"):
+        with pytest.raises(ModelCallError, match="failed with 400 INVALID_ARGUMENT: API key not valid"):
             GeminiBatch(folder, gemini_client()).send("gemini-fake")
     with pytest.raises(ModelCallError, match="cannot be reached"):
         GeminiBatch(folder, gemini_client()).send("gemini-fake")
