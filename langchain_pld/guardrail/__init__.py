@@ -1,4 +1,4 @@
-"""What puts a classifier into production: policy, check, graph node, subgraph, middleware, streams, audit log."""
+"""Putting a classifier into production: policy, check, graph node, subgraph, middleware, streams, audit log."""
 
 from __future__ import annotations
 

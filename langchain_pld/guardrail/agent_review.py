@@ -1,7 +1,7 @@
-"""What a guard in an agent asks people: content that waits for them, and what becomes of it when they have answered.
+"""Human review in an agent: content waiting for a person, and what happens after the answer.
 
-A check and its question lie in two nodes: a node runs again when the answer comes, and a second check might decide
-otherwise. The question lies in the state, signed; the content that it is about lies outside of it.
+Check and question are in separate nodes, because a node runs again after the answer and a second check might decide
+differently. The signed question is in the state; the content is kept outside.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["call_question", "hold", "pending_questions", "review", "withdraw"]
 def hold(
     guard: AgentGuard, stage: Stage, decision: Decision, about: BaseMessage, messages: Sequence[BaseMessage]
 ) -> Steps[dict[str, Any]]:
-    """Keep messages outside of the state while a person is asked about one of them; gives the question."""
+    """Keep messages outside the state while a person is asked about one of them; returns the question."""
     content = {"messages": [message_to_dict(message) for message in messages]}
     key = guard.signature(content)
     yield from save_pending(key, content)
@@ -44,7 +44,7 @@ def call_question(guard: AgentGuard, decision: Decision, call: ToolCall) -> dict
 
 
 def pending_questions(guard: AgentGuard, state: Any) -> dict[str, Any]:
-    """What a guard waits for a person to decide, without what another guard has taken away since."""
+    """The open questions of a guard, without those that another guard has removed."""
     messages = state["messages"]
     open_calls = {call["id"] for m in messages if isinstance(m, AIMessage) for call in m.tool_calls}
     open_calls -= {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
@@ -74,7 +74,7 @@ def withdraw(guard: AgentGuard, state: Any, update: StateUpdate) -> Steps[None]:
 
 
 def review(guard: AgentGuard, pending: dict[str, Any], state: Any, update: StateUpdate) -> Steps[None]:
-    """Ask a person about all that waits in one request, and do as they say."""
+    """Ask a person about everything that waits in one request, and apply the answers."""
     update.pending |= dict.fromkeys(pending)
     contents: dict[str, list[BaseMessage]] = {}
     requests: dict[str, ReviewRequest] = {}
@@ -121,7 +121,7 @@ def review(guard: AgentGuard, pending: dict[str, Any], state: Any, update: State
 
 
 class _Person(NamedTuple):
-    """What people decided about one content."""
+    """A person's decisions about one content."""
 
     allows: bool
     words: str | None

@@ -1,4 +1,4 @@
-"""What a guard in an agent changes in the agent's state: messages that pass, are withheld, or end the run."""
+"""A guard's changes to an agent's state: messages that pass, are withheld, or end the run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AgentGuard:
     guards: Mapping[Stage, Sequence[Guard]]
     """The guards by the stage at which they check."""
     blocked_message: str | None
-    """What the user reads instead of blocked content; the policy's sentence when absent."""
+    """What the user reads instead of blocked content; by default the policy's message."""
 
     @cached_property
     def _signer(self) -> str:
@@ -44,7 +44,7 @@ class AgentGuard:
         return f"{self.name} {hashlib.sha256(json.dumps(guards).encode()).hexdigest()}"
 
     def annotate(self, message: BaseMessage, decision: Decision | None) -> Any:
-        """The message with a note of what was decided; without a decision a person refused it."""
+        """The message with a note of the decision, or of a person's refusal if there is none."""
         return annotate(message, decision, self.name)
 
     def signature(self, *parts: Any) -> str:
@@ -52,11 +52,11 @@ class AgentGuard:
         return signature_of(self._signer, parts)
 
     def signature_of(self, stage: Stage, message: BaseMessage) -> str:
-        """What marks a message as checked, in the state."""
+        """The signature that marks a message as checked."""
         return self.signature(stage, message.id, *_content_parts(message, calls=stage == "input"))
 
     def signature_of_call(self, call: ToolCall) -> str:
-        """The same of a tool call."""
+        """The signature that marks a tool call as checked."""
         return self.signature("tool_call", call["id"], call["name"], call["args"])
 
     def sign(self, message: BaseMessage) -> Any:
@@ -89,7 +89,7 @@ class AgentGuard:
         return isinstance(note, dict) and note.get(self.name, {}).get("action") == "block"
 
     def placeholder(self, message: BaseMessage, words: str, decision: Decision | None = None) -> Any:
-        """What takes the place of a message, signed; where the history needs them, its calls keep their ids."""
+        """A signed message in place of another, with the ids of its calls if the history needs them."""
         other = placeholder(message, words)
         if isinstance(message, AIMessage) and words == WITHHELD and message.tool_calls:
             other.tool_calls = [{**call, "name": UNKNOWN_TOOL, "args": {}} for call in message.tool_calls]
@@ -98,7 +98,7 @@ class AgentGuard:
         return self._sign_own_words(other, decision)
 
     def answer(self, decision: Decision | None, words: str | None = None) -> AIMessage:
-        """What ends a run whose input was blocked."""
+        """The answer that ends a run with blocked input."""
         message = self.annotate(AIMessage(words or self.words(decision)), decision)
         signed: AIMessage = self._sign_own_words(message, decision)
         return signed
@@ -110,12 +110,12 @@ class AgentGuard:
         return _with_signature(message, _PLACEHOLDER, _PLACEHOLDER)
 
     def refusal(self, message: BaseMessage, decision: Decision | None, words: str | None = None) -> AIMessage:
-        """What takes the place of a blocked answer."""
+        """The message in place of a blocked answer."""
         answer: AIMessage = self.placeholder(message, words or self.words(decision), decision)
         return answer
 
     def refusal_of_call(self, call: ToolCall, decision: Decision | None, words: str | None = None) -> ToolMessage:
-        """What takes the place of the result of a blocked call."""
+        """The message in place of a blocked call's result."""
         reason = decision.reason if decision is not None else "a person refused it"
         words = words or (
             f"The tool {call['name']} was not run: a guardrail does not allow this call ({reason}). Do not repeat it."
@@ -125,7 +125,7 @@ class AgentGuard:
         return signed
 
     def words(self, decision: Decision | None) -> str:
-        """What the user reads in place of what was blocked."""
+        """What the user reads instead of blocked content."""
         policy = next(iter(self.guards.values()))[0].policy
         return self.blocked_message or (decision.message if decision is not None else policy.violation_message)
 
@@ -149,7 +149,7 @@ class StateUpdate:
         return {**update, "jump_to": "end"} if self.ends and jump else update or None
 
     def replace(self, message: BaseMessage, other: BaseMessage) -> None:
-        """Put a message in the place of another; in the state too, where that one stands there."""
+        """Replace a message, also in the state if it is there."""
         if other is message:
             return
         self.replacements[id(message)] = other

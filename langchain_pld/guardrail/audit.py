@@ -1,8 +1,7 @@
-"""The audit log: one JSON line for each check, written by a handler of the standard library's logging.
+"""The audit log: one JSON line per check, written by a handler of the standard library's logging.
 
-Records go to each open `AuditWriter`; without one to the logger `langchain_pld.audit`, where the application may take
-its INFO records. Rotation is the handler's business. A record holds a hash of the input, and the input itself only if
-that was asked for.
+Records go to each open `AuditWriter`, or else to the logger `langchain_pld.audit` at level INFO. The handler does the
+rotation. A record has a hash of the input, and the input itself only on request.
 """
 
 from __future__ import annotations
@@ -36,9 +35,8 @@ class AuditTrail:
     """What a guard writes about its checks.
 
     Args:
-        text: Write the checked text too. Off by default: records then hold no word of it.
-        key: Makes the hash a keyed one (HMAC-SHA-256), so that nobody without the key can find out whether a guessed
-            text was checked.
+        text: Write the checked text too; by default records have no word of it.
+        key: Key for the hash (HMAC-SHA-256), without which one could find out whether a guessed text was checked.
     """
 
     def __init__(self, *, text: bool = False, key: bytes | None = None) -> None:
@@ -47,7 +45,7 @@ class AuditTrail:
 
     @property
     def enabled(self) -> bool:
-        """Whether anybody would see a record."""
+        """Whether a record would be written anywhere."""
         return bool(_writers) or _logger.isEnabledFor(logging.INFO)
 
     @property
@@ -60,7 +58,7 @@ class AuditTrail:
 
         Args:
             finding: What the guard found.
-            text: What was checked, as the classifier read it; `None` where it had no text.
+            text: The checked text, as the classifier read it; `None` if there was none.
         """
         if not self.enabled:
             return
@@ -84,13 +82,13 @@ class AuditTrail:
     def record_person(
         self, *, guard: str, answer: str, label: str | None, person: str | None, text: str | None
     ) -> None:
-        """Write what a person answered.
+        """Write a person's answer.
 
         Args:
-            guard: Name of the guard that had asked.
+            guard: Name of the guard that asked.
             answer: approve, edit, reject or respond.
-            label: The label that the person gave, if one.
-            person: Who it was, where known.
+            label: The label that the person gave, if any.
+            person: The person, if known.
             text: What the person saw.
         """
         if not self.enabled:
@@ -115,7 +113,7 @@ class AuditTrail:
 
 
 def input_hash(text: str, *, key: bytes | None = None) -> str:
-    """SHA-256 of a text as hex digits; HMAC-SHA-256 where there is a key."""
+    """SHA-256 of a text in hexadecimal; HMAC-SHA-256 with a key."""
     data = text.encode("utf-8", "surrogatepass")
     return hmac.new(key, data, hashlib.sha256).hexdigest() if key else hashlib.sha256(data).hexdigest()
 
@@ -124,7 +122,7 @@ def read_audit_log(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The records of an audit log with their line numbers, in order.
 
     Args:
-        path: The file, one JSON object a line.
+        path: The file, one JSON object per line.
 
     Raises:
         InputError: A line is not a record; the message names it.
@@ -226,7 +224,7 @@ _writers: list[AuditWriter] = []
 
 
 def _verdict_fields(verdict: Verdict | None) -> dict[str, Any]:
-    """What a record tells of a verdict: nothing that could quote the input."""
+    """The fields of a verdict in a record; none may quote the input."""
     if verdict is None:
         return {"artifact": None, "status": None, "verdict": None, "probabilities": None, "rules": [], "failure": None}
     return {

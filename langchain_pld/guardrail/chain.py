@@ -1,4 +1,4 @@
-"""Guards around any Runnable: what goes in is checked before it runs, what comes out before anybody sees it."""
+"""Guards around any Runnable: input is checked before it runs, output before anything else sees it."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def guarded(
     """Put guards around a Runnable: a model, a chain, a retriever.
 
     Args:
-        runnable: What is guarded.
-        input_guards: Who checks what goes in; a blocked input never reaches the runnable.
-        output_guards: Who checks what comes out.
-        blocked_message: What comes out when something is blocked; the policy's sentence when absent.
-        buffer: How much of a stream is held back until it is checked; sentences by default.
+        runnable: What to guard.
+        input_guards: Check the input; blocked input never reaches the runnable.
+        output_guards: Check the output.
+        blocked_message: The output when something is blocked; by default the policy's message.
+        buffer: How much of a stream to hold back until it is checked; by default sentences.
 
     Raises:
-        InputError: There is no guard on either side, or something else in the place of one.
+        InputError: There is no guard on either side, or something else in place of one.
 
     Example:
         >>> chain = guarded(prompt | model, input_guards=guard, output_guards=guard) | parser  # doctest: +SKIP
@@ -70,7 +70,7 @@ class GuardedRunnable(RunnableSerializable[Input, Output]):
     bound: Runnable[Input, Output]
     """What is guarded."""
     input_guards: tuple[Any, ...] = ()
-    """Guards that check what goes in."""
+    """Guards that check the input."""
     output_guards: tuple[Any, ...] = ()
     """Guards that check what comes out. With one, the tokens of the models inside appear in no stream but this one."""
     blocked_message: Any = None

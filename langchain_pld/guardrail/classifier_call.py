@@ -1,4 +1,4 @@
-"""Calling one classifier under a deadline; whatever goes wrong is a failed verdict."""
+"""Calling one classifier under a deadline; any error becomes a failed verdict."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Reading what a guard checks: every word of it, and whether it holds anything that no classifier can read.
+"""Reading what a guard checks: every word, and whether there are parts that no classifier can read.
 
-Each place that checks something reads it here. A part that is not known is unreadable content, which the policy decides
-about; it never counts as nothing.
+Everything that is checked is read here. Unknown parts are unreadable content, about which the policy decides; they
+never count as nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Stage = Literal["input", "output", "tool_call", "tool_result"]
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What was read of a value."""
+    """The content of a value."""
 
     text: str
     """All its words."""
@@ -60,7 +60,7 @@ class Content:
 
     @classmethod
     def concat(cls, parts: Sequence[Content]) -> Content:
-        """Several contents as one, a line each; what only repeats another one is left out."""
+        """Several contents as one, one per line, without repetitions."""
         unique = dict.fromkeys(part.text for part in parts if part.text)
         return cls("\n".join(unique), any(part.unreadable for part in parts))
 

@@ -1,4 +1,4 @@
-"""What a check comes to: the finding of each guard, and the decision of the strictest."""
+"""The result of a check: each guard's finding, and the decision of the strictest."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Finding(BaseModel):
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict that counted; `None` where no model was asked."""
+        """The verdict that counted; `None` if no model was asked."""
         return self.verdicts[-1] if self.verdicts else None
 
     @property
     def decided_by(self) -> str | None:
-        """The model whose verdict counted; `None` where none was asked or none answered."""
+        """The model whose verdict counted; `None` if none was asked or none answered."""
         return self.verdicts[-1].decided_by if self.verdicts else None
 
 
@@ -107,7 +107,7 @@ class Decision(BaseModel):
         return tuple(finding.guard for finding in self.findings)
 
     def enforce(self) -> Decision:
-        """Give the decision back, unless its action is `raise`.
+        """Return the decision, unless its action is `raise`.
 
         Raises:
             GuardrailError: The action is `raise`.
@@ -129,7 +129,7 @@ class GuardrailError(PLDError):
     """A guard whose policy says `raise` did not let something pass.
 
     Attributes:
-        decision: What was decided, and why.
+        decision: The decision, with its reason.
     """
 
     def __init__(self, decision: Decision) -> None:

@@ -1,4 +1,4 @@
-"""The guard as a subgraph of its own: it checks, asks a person where the policy says so, and does as they say."""
+"""The guard as a subgraph: it checks, asks a person if the policy says so, and applies the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a guard reads of a graph's state, and the updates that follow from its decision."""
+"""What a guard reads from a graph's state, and the updates after its decision."""
 
 from __future__ import annotations
 

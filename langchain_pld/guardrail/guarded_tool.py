@@ -1,4 +1,4 @@
-"""A tool that looks at its arguments once more when it is called: what stands behind a guard may have changed them."""
+"""A tool that checks its arguments again when called, because other middleware may have changed them."""
 
 from __future__ import annotations
 

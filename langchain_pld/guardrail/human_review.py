@@ -1,4 +1,4 @@
-"""Asking a person, in the shape of LangChain's human-in-the-loop interrupts, and reading the answer."""
+"""Asking a person, in the format of LangChain's human-in-the-loop interrupts, and reading the answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class ReviewAnswer(BaseModel):
-    """What a person decided about one finding."""
+    """A person's decision about one finding."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

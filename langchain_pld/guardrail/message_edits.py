@@ -1,4 +1,4 @@
-"""Messages in the place of others, and the note that guards leave on a message."""
+"""Replacing messages, and the notes that guards leave on them."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def test_the_least_sure_go_first_and_cost_is_counted() -> None:
     assert [row.latency_ms for row in rows] == [10, 12.5, 15, 17.5, 20]
 
 
-@pytest.mark.parametrize(("gold", "share", "expected"), [(["a"], 0.5, "got 4, 4 and 1"), (GOLD, 2.0, "got 2.0")])
+@pytest.mark.parametrize(("gold", "share", "expected"), [(["a"], 0.5, "and 1 labels"), (GOLD, 2.0, "got 2.0")])
 def test_what_does_not_fit_is_an_input_error(gold: list[str], share: float, expected: str) -> None:
     with pytest.raises(InputError, match=expected):
         escalation_curve(OWN, gold, OTHER, shares=(share,))
