@@ -1,7 +1,7 @@
-"""One check: a classifier is asked, a policy judges its verdict, a decision comes out.
+"""One check: a classifier gives a verdict, a policy turns it into a decision.
 
-Everything that guards (node, middleware, stream, chain) goes through `check_steps`. A check never raises for what a
-model or an input does; LangGraph's interrupts, cancellation and Ctrl-C pass through.
+Node, middleware, stream and chain all use `check_steps`. A check never raises because of a model or an input;
+LangGraph's interrupts, cancellation and Ctrl-C pass through.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Guard:
     Args:
         classifier: A `PLDClassifier`, any Runnable that takes a text and gives a `Verdict`, or the path of an artifact.
         policy: What follows from a verdict.
-        name: Name in reasons, records and traces; the task's name when absent.
-        stage: Where it stands.
+        name: Name in reasons, records and traces; by default the task's name.
+        stage: Its stage.
         escalate_to: Who is asked when the policy says `escalate`: a Runnable giving a `Verdict`, or a chat model (or
             `provider:name`), which is asked with the classifier's own prompt.
-        labels: The labels that verdicts can have; needed only where the classifier has no artifact to tell them.
-        audit: Where records go; the logger `langchain_pld.audit`, without texts, when absent.
-        telemetry: OpenTelemetry spans and metrics of each check; none when absent.
+        labels: The possible labels; needed only for a classifier without an artifact.
+        audit: Where records go; by default the logger `langchain_pld.audit`, without texts.
+        telemetry: OpenTelemetry spans and metrics of each check; by default none.
 
     Raises:
         InputError: The policy blocks a label that the task does not have, has thresholds for a classifier without
@@ -127,7 +127,7 @@ class Guard:
         return check_all([self], value, config)
 
     async def acheck(self, value: Any, config: RunnableConfig | None = None) -> Decision:
-        """Check one input without blocking the event loop; equal to `check`."""
+        """Async form of `check`."""
         return await acheck_all([self], value, config)
 
     def text_of(self, value: Any) -> str | None:
@@ -219,12 +219,7 @@ class Guard:
 
 
 def check_all(guards: Sequence[Guard], value: Any, config: RunnableConfig | None = None) -> Decision:
-    """Check one input with several guards side by side; the strictest wins, and each one's finding is kept.
-
-    Args:
-        guards: At least one.
-        value: What they check.
-        config: The config of the run that the check is part of.
+    """Check one input with several guards in parallel; the strictest wins, and every finding is kept.
 
     Raises:
         InputError: There is no guard.
@@ -233,11 +228,7 @@ def check_all(guards: Sequence[Guard], value: Any, config: RunnableConfig | None
 
 
 async def acheck_all(guards: Sequence[Guard], value: Any, config: RunnableConfig | None = None) -> Decision:
-    """Check one input with several guards without blocking the event loop; equal to `check_all`.
-
-    Raises:
-        InputError: There is no guard.
-    """
+    """Async form of `check_all`."""
     return await arun_steps(check_steps(guards, value, config))
 
 
@@ -253,7 +244,7 @@ def check_steps(guards: Sequence[Guard], value: Any, config: RunnableConfig | No
 
 
 def side_by_side(several: Sequence[Steps[T]]) -> Steps[list[T]]:
-    """The results of several logics, run at the same time."""
+    """The results of several generators, run at the same time."""
     if len(several) == 1:
         return [(yield from several[0])]
     results: list[T] = yield Call(lambda: _in_threads(several), lambda: _in_tasks(several))
@@ -268,7 +259,7 @@ def _in_threads(several: Sequence[Steps[T]]) -> list[T]:
 
 
 async def _in_tasks(several: Sequence[Steps[T]]) -> list[T]:
-    # No TaskGroup: it would wrap an interrupt that passes through into a group that nobody looks into.
+    # No TaskGroup: it would hide an interrupt that passes through in an exception group.
     places = asyncio.Semaphore(_AT_ONCE)
 
     async def run(steps: Steps[T]) -> T:

@@ -240,10 +240,10 @@ class _Question:
 
 
 def reviewed_examples(store: BaseStore, task: Task) -> tuple[Example, ...]:
-    """The labelled examples that people's answers made, ready for the next distillation, in the order of their ids.
+    """The labelled examples from people's answers, ready for the next distillation, in the order of their ids.
 
     Args:
-        store: The Store that the guardrail graph ran with.
+        store: The Store of the guardrail graph.
         task: The task of the guard that asked.
     """
     examples: dict[str, Example] = {}
@@ -267,5 +267,5 @@ _PAGE = 500
 
 
 def _namespace(task: Task) -> tuple[str, ...]:
-    """Where in a Store people's answers for a task lie."""
+    """The namespace of people's answers for a task."""
     return ("pld", "examples", namespace_label(task.name))
