@@ -124,7 +124,7 @@ def _run(folder: Path, out: Path, student: str | None, teacher: str) -> None:
         f"{plan.rules_per_label * len(task.labels)} rules. The student tries them on the validation rows; they stay if "
         "they beat the prompt without rules. Then both prompts meet the test rows, by which nothing was chosen.",
     )
-    _say("Time", "about 4 minutes on two idle cores with the defaults, download aside\n")
+    _say("Time", "about 5 minutes on two idle cores with the defaults, download aside\n")
     typer.echo()
     model = ready_model(spec)
     started = time.monotonic()
